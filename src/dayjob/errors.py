@@ -1,0 +1,255 @@
+"""Every error that dayjob raises, in one tree.
+
+Each carries its data as attributes, says what to do next, and survives copying between processes
+(`copy`, `multiprocessing`): the attributes are the constructor's arguments.
+
+    DayjobError
+    ├ ConfigError(ValueError)      ├ PayloadError(ValueError): PayloadInvalid, PayloadTooLarge, PayloadNotSerializable
+    ├ UnknownTask(LookupError)     ├ JobNotFound(LookupError)
+    ├ JobFailed, JobCancelled, JobTimeout (the job's own limit)     WaitTimeout(TimeoutError): you waited too long
+    ├ QueueFull                    └ StoreError ─ StoreUnavailable (repeat it), SchemaMismatch, NotSupported
+    LeaseLost(BaseException): raised inside a job whose late write was refused
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DayjobError(Exception):
+    """The root of all errors of dayjob."""
+
+
+class ConfigError(DayjobError, ValueError):
+    """A setting, option, name or call is wrong; nothing was written."""
+
+
+class PayloadError(DayjobError, ValueError):
+    """A job's arguments or result cannot be stored; nothing was written."""
+
+
+class PayloadInvalid(PayloadError):
+    """An argument does not fit the task's signature.
+
+    Attributes:
+        task: the task's name.
+        argument: the parameter at fault, with a path inside it (`order.lines[3].sku`); None when it is not one.
+        problem: what is wrong, in words.
+    """
+
+    def __init__(self, task: str, argument: str | None, problem: str) -> None:
+        super().__init__(task, argument, problem)
+        self.task, self.argument, self.problem = task, argument, problem
+
+    def __str__(self) -> str:
+        at = f", argument {self.argument!r}" if self.argument else ""
+        return f"task {self.task!r}{at}: {self.problem}"
+
+
+class PayloadTooLarge(PayloadError):
+    """A payload is larger than the limit.
+
+    Attributes:
+        task: the task's name. size, limit: bytes.
+    """
+
+    def __init__(self, task: str, size: int, limit: int) -> None:
+        super().__init__(task, size, limit)
+        self.task, self.size, self.limit = task, size, limit
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r}: the payload has {self.size:,} bytes, the limit is {self.limit:,}. "
+            "Store the data elsewhere and pass a reference (an id, a path, an object key), "
+            "or raise Settings(max_payload=...)."
+        )
+
+
+class PayloadNotSerializable(PayloadError):
+    """A value has no JSON form.
+
+    Attributes:
+        task: the task's name. argument: the parameter, or `"return value"`. problem: what is wrong, in words.
+    """
+
+    def __init__(self, task: str, argument: str | None, problem: str) -> None:
+        super().__init__(task, argument, problem)
+        self.task, self.argument, self.problem = task, argument, problem
+
+    def __str__(self) -> str:
+        at = f", {self.argument}" if self.argument else ""
+        return f"task {self.task!r}{at}: {self.problem}"
+
+
+class UnknownTask(DayjobError, LookupError):
+    """No task of this name is registered here.
+
+    Attributes:
+        task: the name that was asked for. known: names that are registered (the nearest few first).
+    """
+
+    def __init__(self, task: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(task, known)
+        self.task, self.known = task, known
+
+    def __str__(self) -> str:
+        near = f" Did you mean {', '.join(map(repr, self.known[:3]))}?" if self.known else ""
+        return f"no task named {self.task!r} is registered; is its module in App(include=[...])?{near}"
+
+
+class JobNotFound(DayjobError, LookupError):
+    """No job has this id: it never existed, or its retention has passed.
+
+    Attributes:
+        id: the id that was asked for.
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.id = id
+
+    def __str__(self) -> str:
+        return f"no job {self.id!r}: it never existed, was deleted, or its retention has passed"
+
+
+class JobFailed(DayjobError):
+    """The job whose result was awaited is dead.
+
+    Attributes:
+        id, task: the job. reason: why it is dead (`"failed"`, `"crashed"`, `"unrecoverable"` …).
+        error: the last error as text, or None.
+    """
+
+    def __init__(self, id: str, task: str, reason: str | None = None, error: str | None = None) -> None:
+        super().__init__(id, task, reason, error)
+        self.id, self.task, self.reason, self.error = id, task, reason, error
+
+    def __str__(self) -> str:
+        return f"job {self.id} ({self.task}) is dead ({self.reason or 'failed'}): {self.error or 'no error recorded'}"
+
+
+class JobCancelled(DayjobError):
+    """The job whose result was awaited, or that looks at `ctx.raise_if_cancelled()`, was cancelled.
+
+    Attributes:
+        id, task: the job. reason: the reason given, or None.
+    """
+
+    def __init__(self, id: str, task: str, reason: str | None = None) -> None:
+        super().__init__(id, task, reason)
+        self.id, self.task, self.reason = id, task, reason
+
+    def __str__(self) -> str:
+        return f"job {self.id} ({self.task}) was cancelled" + (f": {self.reason}" if self.reason else "")
+
+
+class JobTimeout(DayjobError):
+    """An attempt ran longer than the job's own limit.
+
+    Attributes:
+        limit: the limit in seconds.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the attempt ran longer than its limit of {self.limit:g} s (timeout=)"
+
+
+class WaitTimeout(DayjobError, TimeoutError):
+    """You waited too long; the job itself goes on.
+
+    Attributes:
+        id: the job. timeout: seconds waited. state: the job's state when the wait ended.
+    """
+
+    def __init__(self, id: str, timeout: float, state: str | None = None) -> None:
+        super().__init__(id, timeout, state)
+        self.id, self.timeout, self.state = id, timeout, state
+
+    def __str__(self) -> str:
+        return f"job {self.id} is still {self.state or 'not finished'} after {self.timeout:g} s of waiting"
+
+
+class QueueFull(DayjobError):
+    """A queue is at its depth limit.
+
+    Attributes:
+        queue: its name. depth, limit: jobs.
+    """
+
+    def __init__(self, queue: str, depth: int, limit: int) -> None:
+        super().__init__(queue, depth, limit)
+        self.queue, self.depth, self.limit = queue, depth, limit
+
+    def __str__(self) -> str:
+        return f"queue {self.queue!r} holds {self.depth:,} jobs, its limit is {self.limit:,}"
+
+
+class StoreError(DayjobError):
+    """The store refused or failed."""
+
+
+class StoreUnavailable(StoreError):
+    """The store could not be reached or is locked; the outcome may be unknown. Repeating is safe."""
+
+
+class SchemaMismatch(StoreError):
+    """The store's schema is older or newer than this code.
+
+    Attributes:
+        found: the schema's version, 0 when there is none. wanted: the version this code needs.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(found, wanted)
+        self.found, self.wanted = found, wanted
+
+    def __str__(self) -> str:
+        if self.found > self.wanted:
+            return (
+                f"the store has schema {self.found}, this dayjob knows up to {self.wanted}: "
+                "it was migrated by a newer release; upgrade dayjob here"
+            )
+        return f"the store has schema {self.found}, this dayjob needs {self.wanted}: run `dayjob migrate`"
+
+
+class NotSupported(StoreError):
+    """This engine or release cannot do what was asked; it is refused, never approximated.
+
+    Attributes:
+        option: what was asked for. why: the reason, and the way round where there is one.
+    """
+
+    def __init__(self, option: str, why: str = "not part of this release") -> None:
+        super().__init__(option, why)
+        self.option, self.why = option, why
+
+    def __str__(self) -> str:
+        return f"{self.option} is not supported: {self.why}"
+
+
+class LeaseLost(BaseException):
+    """A late write of this job was refused: its lease is gone and another worker may run it.
+
+    A `BaseException`, so that `except Exception` in a task does not swallow it: stop, write nothing more.
+
+    Attributes:
+        id: the job. entry: the entry whose write was refused.
+    """
+
+    def __init__(self, id: str, entry: int) -> None:
+        super().__init__(id, entry)
+        self.id, self.entry = id, entry
+
+    def __str__(self) -> str:
+        return f"the lease on job {self.id} (entry {self.entry}) is lost; its write was refused"
+
+
+def unsupported(**options: Any) -> None:
+    """Raise `NotSupported` naming the first of *options* that was given (is not None or False)."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise NotSupported(f"{name}=")

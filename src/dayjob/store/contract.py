@@ -1,0 +1,313 @@
+"""The line: what an engine is. The docstrings here are the specification; `tests/contract` is its proof.
+
+Every operation is synchronous, thread-safe and batch-shaped. Each is one short transaction: it happens whole or not
+at all, and repeating it after a lost reply is harmless where the text says so. `now=None` means the store's clock;
+tests pass a stamp. Engines raise `StoreUnavailable` (nothing else is known: repeat), `SchemaMismatch`, `NotSupported`
+or `StoreError`; a driver's exception never crosses the line.
+
+**Fencing.** `entry` is a number of the store that only rises. A job gets a new one each time it becomes available
+(and each time it changes hands); a claim takes it along. A late write names worker, id and entry, and the write's own
+condition requires that the job still runs under that entry and that the worker has not been given up. A late write
+that does not match writes nothing, and the caller is told: a refusal is a return value.
+
+**Place.** Within a queue the order of claims is priority (higher first), then place. A job gets its place when it
+becomes available by enqueue, by its time, by a retry or by an edit; released, lost and crashed jobs keep theirs.
+
+**Liveness.** Workers expire in *live time*: the store's time minus all stretches beyond half an expiry in which it
+accepted no beat from anyone. So an outage of the store rescues nobody who beats again afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from dayjob.store.records import (
+    Action,
+    Beat,
+    Bound,
+    Claimed,
+    Enqueued,
+    Filter,
+    Gone,
+    Health,
+    JobRow,
+    Lease,
+    Log,
+    NewRow,
+    Page,
+    QueueRow,
+    Record,
+    Sample,
+    Settlement,
+    Tally,
+    Turn,
+    Want,
+    WorkerInfo,
+    WorkerRow,
+    Write,
+)
+
+
+class Jobs(Protocol):
+    """Jobs in, jobs out. Used by producer, worker and faces."""
+
+    def enqueue(
+        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
+    ) -> list[Enqueued]:
+        """Store *jobs* durably, in one transaction, in their order.
+
+        A row with a time ahead becomes `scheduled`, any other `available`; `created_at` is now. An id that is stored
+        already (waiting, running, finished) is not stored again and answers `existing`.
+
+        Args:
+            jobs: at least one, at most 1,000.
+            repeat: the ids may have been stored before by a call whose reply was lost, or were chosen by the caller:
+                ids that finished and left the live table, or were pruned less than an hour ago, are `existing` too.
+                Without it an id among finished jobs need not be noticed.
+            conn: the caller's own connection (not on every engine: `NotSupported`).
+        Returns:
+            one `Enqueued` per row, in order. One refused row does not refuse its neighbours.
+        Raises:
+            StoreUnavailable: the outcome is unknown; repeat with `repeat=True`.
+        """
+
+    def turn(
+        self,
+        worker: str,
+        claim_no: int | None = None,
+        settlements: Sequence[Settlement] = (),
+        wants: Sequence[Want] = (),
+        *,
+        now: int | None = None,
+    ) -> Turn:
+        """Settle, then stage what is due, then claim, in one transaction; any part may be empty.
+
+        Settle: each settlement moves its job as `EFFECTS` says. Terminal jobs move to history with their result or
+        error; every outcome but `completed` appends an attempt. Failed, snoozed and parked jobs become `scheduled` at
+        now + delay; released ones become available in their old place with a new entry. A job for which a cancel was
+        asked, and which did not complete, becomes cancelled. A crashed job becomes a suspect, or dead with reason
+        `crashed` at the third crash. Repeating a settlement that was applied is a refusal that harms nothing.
+
+        Stage: scheduled jobs that are due become available with a new entry and place, in the order of their time.
+
+        Claim: for each want in order, the first *limit* available jobs of its queues that are not paused become
+        running under this worker and claim number. Nothing that cannot run is looked at. A worker that has been given
+        up (or never beat) claims nothing.
+
+        Args:
+            worker: the incarnation's id.
+            claim_no: its own running number for this claim, rising from 1; required with wants. A number that was
+                used before claims nothing new: it returns the jobs of that batch that still run under it.
+        Returns:
+            Turn; `refused` names settlements whose fence no longer holds.
+        Raises:
+            StoreUnavailable: the outcome is unknown; repeat the same call with the same claim number.
+        """
+
+    def record(self, lease: Lease, writes: Sequence[Write], *, now: int | None = None) -> bool:
+        """Keep *writes* with the running job; fenced. False: the lease is gone and nothing was written.
+
+        Progress and checkpoint replace the earlier one; logs append (the newest 1,000 are kept, the rest counted as
+        `trimmed`). A checkpoint survives failures, crashes and snoozes, and goes with a retry by hand.
+        """
+
+    def recorded(self, id: str) -> bytes | None:
+        """The job's checkpoint, or None."""
+
+    def act(self, which: Filter, action: Action, *, limit: int = 1000, now: int | None = None) -> list[str]:
+        """Cancel, retry, delete or edit up to *limit* of the jobs that match, and name those that were touched.
+
+        See the `Action` records for what each does. A job whose state does not fit the action is not touched and not
+        counted against the limit, so that a caller repeats until fewer than *limit* come back. An edit of an available job gives it a
+        new entry; it keeps its place unless queue, priority or time change. Waiting jobs with their time edited to the
+        past become available at once. A running job asked to cancel counts as touched (once: asking again does not).
+        """
+
+
+class Upkeep(Protocol):
+    """The leader's work. Each call carries the leader's term; a stale term changes nothing and returns None."""
+
+    def stage(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
+        """Make up to *limit* due jobs available, in the order of their time; cancel waiting ones that expired.
+
+        Returns: (jobs touched, stamp of the next due time or None).
+        """
+
+    def rescue(self, term: int, *, now: int | None = None) -> list[Gone] | None:
+        """Give up the workers whose live time ran out, and take their jobs from them.
+
+        Each unsettled job gets a new entry, keeps its place and becomes a suspect. If the worker was solo, the job
+        ran alone: its crashes rise by one, and the third makes it dead, reason `crashed`. A job for which a cancel
+        was asked becomes cancelled. An attempt with outcome `lost` or `crashed` is appended to each.
+        Also releases batches of healthy workers that their beats did not list for more than 10 s.
+        """
+
+    def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
+        """Delete up to *limit* finished jobs that are past `keep_until` or beyond a bound (oldest first).
+
+        Dead jobs go only by a bound or `keep_until` of their own. Each id stays findable as a repeat for an hour
+        after the job finished, whatever the retention. Also drops expired records, old tallies and samples (7 days).
+        Returns: how many jobs went; call again while that equals *limit*.
+        """
+
+    def sample(self, term: int, *, now: int | None = None) -> bool | None:
+        """Write down the depth of each queue (name `depth:<state>`) for this minute. True when written."""
+
+
+class Cluster(Protocol):
+    """Workers among themselves."""
+
+    def beat(
+        self, worker: WorkerInfo, held: Sequence[int], tallies: Sequence[Tally] = (), *, now: int | None = None
+    ) -> Beat:
+        """Renew *worker*'s lease on all that it holds until `worker.expiry` of live time from now.
+
+        The first beat registers the worker. Leadership rides on it: with no leader, or one whose live time ran out,
+        this worker leads with the next term. Order does not matter; repeating is harmless, but counts tallies twice.
+
+        Args:
+            held: claim numbers of the batches it knows of; others claimed more than 10 s ago are released, in their
+                old place (a claim whose reply was lost strands nothing). Empty batches are forgotten.
+        Returns:
+            Beat; `lost=True` and nothing renewed for a worker that was given up.
+        Raises:
+            StoreUnavailable: nothing was renewed; repeat before the old expiry.
+        """
+
+    def leave(self, worker: str, *, death: str | None = None, now: int | None = None) -> Gone | None:
+        """*worker* is over. Its leadership ends and its unsettled jobs go back at once.
+
+        Args:
+            death: None for an orderly end: jobs are released (no crash, old place). Else how its process died
+                ("signal 9 (SIGKILL)"), reported by one who saw it die: the jobs are treated as `rescue` treats them.
+        Returns: what was taken from it, or None when the store knows no such worker. Repeating is harmless.
+        """
+
+    def pause(self, queue: str, paused: bool, *, now: int | None = None) -> bool:
+        """Stop or resume claims from *queue* (it need not exist yet). True when that changed something."""
+
+
+class Inspector(Protocol):
+    """Reading. The faces and metrics read nothing else."""
+
+    def get(self, id: str) -> JobRow | None:
+        """The whole job, live or finished, with its attempts."""
+
+    def find(self, which: Filter, *, limit: int = 50, after: str | None = None) -> Page:
+        """Jobs that match, live and finished, newest id first; *after* is the previous page's key.
+
+        Jobs that move between states while pages are read are neither shown twice nor left out.
+        Rows come without attempts.
+        """
+
+    def count(self, which: Filter) -> int:
+        """How many jobs match."""
+
+    def queues(self, *, now: int | None = None) -> list[QueueRow]:
+        """All queues that hold jobs, are paused or had work within the hour, by name."""
+
+    def workers(self, *, now: int | None = None) -> list[WorkerRow]:
+        """The workers that are not given up, by name."""
+
+    def logs(self, id: str) -> list[Log]:
+        """What the job logged, oldest first."""
+
+    def history(self, since: int, queue: str | None = None) -> list[Sample]:
+        """Samples and tallies at or after *since*, oldest first, one per minute, queue and name."""
+
+
+class Records(Protocol):
+    """Small versioned values: schedules, settings, guards."""
+
+    def read(self, kind: str, key: str, *, now: int | None = None) -> Record | None:
+        """The record, or None when absent or expired."""
+
+    def write(
+        self,
+        kind: str,
+        key: str,
+        value: bytes,
+        *,
+        expected: int | None = None,
+        ttl: float | None = None,
+        now: int | None = None,
+    ) -> int | None:
+        """Write *value* and return its new version (1 for a new one).
+
+        With *expected* (0: must not exist) it is written only over that version, else None is returned.
+        """
+
+    def list(self, kind: str, *, now: int | None = None) -> Sequence[Record]:
+        """All records of *kind* that have not expired, by key."""
+
+    def erase(self, kind: str, key: str, *, expected: int | None = None) -> bool:
+        """Delete; True when there was one (of version *expected*, if given)."""
+
+
+class Listener(Protocol):
+    """One open ear. `wait` from one thread; `wake` and `close` from any."""
+
+    def wait(self, timeout: float) -> list[tuple[str, bytes]]:
+        """Signals as (topic, data) since the last call; waits up to *timeout* seconds for the first.
+
+        An empty list means the time is up or someone called `wake`. Signals may be lost or doubled, never invented:
+        who waits for something also looks by itself at least once a second.
+        """
+
+    def wake(self) -> None:
+        """Make a present or the next `wait` return at once."""
+
+    def close(self) -> None:
+        """Stop listening; idempotent."""
+
+
+class Signals(Protocol):
+    """Wake-ups between processes; advisory. Topics: `work` (jobs became available or have a near time; data: queue),
+    `control` (cancel, pause, setting), `done` (data: job ids, comma-separated), `event` (data: an encoded event)."""
+
+    def notify(self, topic: str, data: bytes = b"") -> None:
+        """Tell everyone who listens for *topic*. Never raises, never waits; costs microseconds when nobody listens."""
+
+    def listening(self, topic: str) -> bool:
+        """False when surely nobody listens for *topic* anywhere (then there is nothing to encode)."""
+
+    def listen(self, topics: Sequence[str]) -> Listener:
+        """Open an ear for *topics*."""
+
+
+class Lifecycle(Protocol):
+    """Birth and death of the store."""
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        """Bring the schema to this code's version; returns the names of the migrations applied (or due, if dry).
+
+        Several processes may call it at once; one works, the others find nothing left. A newer schema is
+        `SchemaMismatch`.
+        """
+
+    def check(self) -> Health:
+        """Look at the store's health without changing anything."""
+
+    def now(self) -> int:
+        """The store's clock."""
+
+    def close(self) -> None:
+        """Let go of connections; idempotent. A later call opens them again."""
+
+
+class Store(Jobs, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Protocol):
+    """A whole engine. Consumers take only the protocol they need.
+
+    Attributes:
+        url: where it is, without secrets.
+        polls: True when other processes' signals cannot reach this one, so that waiters must poll.
+        processes: False when only this process can see the store (`:memory:`), so that child processes cannot work on it.
+    """
+
+    url: str
+    polls: bool
+    processes: bool
+
+
+__all__ = ["Claimed", "Cluster", "Inspector", "Jobs", "Lifecycle", "Listener", "Records", "Signals", "Store", "Upkeep"]
