@@ -1,0 +1,81 @@
+"""The command line: `python -m benchmarks run | list | report`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from tempfile import gettempdir
+
+import click
+
+from benchmarks import engines, measure, report, runner
+from benchmarks.children import ROOT
+from benchmarks.scenarios import ALL
+
+LATEST = ROOT / "build" / "bench.json"
+PUBLISHED = ROOT / "benchmarks" / "results.json"
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """The group of commands."""
+
+
+@main.command("list")
+def list_() -> None:
+    """The scenarios and their floors."""
+    for scenario in ALL.values():
+        click.echo(f"{scenario.name:<12} {scenario.about}")
+        for floor in scenario.floors:
+            click.echo(f"{'':<14} {floor.title} {floor.limit}")
+
+
+@main.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(ALL)))
+@click.option("--engine", default="sqlite", type=click.Choice(engines.names()), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), help="Instead of each scenario's own number.")
+@click.option("--quick", is_flag=True, help="One round with a tenth of the jobs: does it run, not how fast.")
+@click.option("--out", type=click.Path(path_type=Path), default=LATEST, help="Where the JSON goes.")
+@click.option("--dir", "root", type=click.Path(path_type=Path, exists=True), help="Where the stores are made.")
+def run(names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, out: Path, root: Path | None) -> None:
+    """Measure NAMES, or everything. Exit 1 when something could not be measured; a missed floor is only reported."""
+    baseline = engines.engine(engine)
+    answers = []
+    for name in names or ALL:
+        answer = runner.run(ALL[name], baseline, rounds=1 if quick else rounds, scale=0.1 if quick else 1.0, root=root)
+        answers.append(answer)
+        click.echo(report.table(report.document([answer], {})["scenarios"][0]) + "\n")
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "engine": engine,
+        "quick": quick,
+        "machine": measure.machine(root or Path(gettempdir())),
+        "versions": {**baseline.versions(), **_packages("dayjob", "msgspec", "huey")},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report.document(answers, facts), indent=1) + "\n")
+    raise SystemExit(1 if any(answer.problem for answer in answers) else 0)
+
+
+@main.command("report")
+@click.argument("source", type=click.Path(path_type=Path, exists=True), default=PUBLISHED)
+def report_(source: Path) -> None:
+    """Write benchmarks/RESULTS.md from SOURCE."""
+    text = report.results(json.loads(source.read_text()))
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(text)
+
+
+def _packages(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

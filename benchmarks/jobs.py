@@ -1,0 +1,47 @@
+"""The application under test: no-ops of both kinds, and a job that notes how late it started."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from dayjob import App
+from dayjob.task import Task
+
+LATE: list[int] = []
+"""Nanoseconds between enqueue and start of each `stamp`, in this process."""
+
+
+class Application(NamedTuple):
+    """An app and its tasks."""
+
+    app: App
+    noop: Task[[int, str, str], None]
+    noop_sync: Task[[int, str, str], None]
+    stamp: Task[[int, str, str], None]
+    lateness: Task[[], list[int]]
+
+
+def build(url: str | None = None) -> Application:
+    """The application on *url* (default: DAYJOB_URL); producer and worker build the same."""
+    app = App(url)
+
+    @app.task(name="bench.noop")
+    async def noop(order_id: int, email: str, note: str) -> None:
+        pass
+
+    @app.task(name="bench.noop_sync")
+    def noop_sync(order_id: int, email: str, note: str) -> None:
+        pass
+
+    @app.task(name="bench.stamp")
+    async def stamp(sent: int, email: str, note: str) -> None:
+        LATE.append(time.monotonic_ns() - sent)
+
+    @app.task(name="bench.lateness")
+    async def lateness() -> list[int]:
+        taken = LATE.copy()
+        LATE.clear()
+        return taken
+
+    return Application(app, noop, noop_sync, stamp, lateness)

@@ -1,0 +1,126 @@
+"""What was measured, as a table on the terminal, as JSON, and as RESULTS.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.model import Answer, figure
+from benchmarks.runner import median, spread, verdict
+
+Document = dict[str, Any]
+
+
+def document(answers: Iterable[Answer], facts: Mapping[str, Any]) -> Document:
+    """Everything that was found, ready for JSON: facts of the run, figures, floors."""
+    return {**facts, "scenarios": [_scenario(answer) for answer in answers]}
+
+
+def _scenario(answer: Answer) -> Document:
+    scenario = answer.scenario
+    figures = [
+        {
+            "name": each.name,
+            "title": each.title,
+            "unit": each.unit,
+            "median": value,
+            "range": spread(answer, figure(each.name)),
+        }
+        for each in scenario.figures
+        if (value := median(answer, figure(each.name))) is not None
+    ]
+    floors = [
+        {
+            "title": floor.title,
+            "limit": floor.limit,
+            "unit": floor.unit,
+            "median": median(answer, floor.value),
+            "range": spread(answer, floor.value),
+            "reached": verdict(answer, floor),
+        }
+        for floor in scenario.floors
+    ]
+    return {
+        "name": scenario.name,
+        "about": scenario.about,
+        "rounds": len(answer.rounds),
+        "seconds": round(answer.seconds, 1),
+        "problem": answer.problem,
+        "figures": figures,
+        "floors": floors,
+    }
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A figure as people read it."""
+    if value is None:
+        return "not measured"
+    if unit == "x":
+        return f"{value:.2f} x"
+    if unit == "/s":
+        return f"{value:,.0f}/s" if value >= 100 else f"{value:.2f}/s"
+    return f"{value:.2f} {unit}" if value < 100 else f"{value:,.0f} {unit}"
+
+
+def table(scenario: Mapping[str, Any]) -> str:
+    """One scenario as lines of text."""
+    lines = [f"{scenario['name']}: {scenario['about']}  ({scenario['rounds']} rounds, {scenario['seconds']} s)"]
+    for each in scenario["figures"]:
+        lines.append(f"  {each['title']:<52} {shown(each['median'], each['unit']):>14}   {_range(each)}")
+    for floor in scenario["floors"]:
+        mark = {True: "reached", False: "NOT REACHED", None: "?"}[floor["reached"]]
+        lines.append(f"  = {floor['title']:<50} {shown(floor['median'], floor['unit']):>14}   {floor['limit']}: {mark}")
+    if scenario["problem"]:
+        lines.append(f"  ! {scenario['problem']}")
+    return "\n".join(lines)
+
+
+def _range(each: Mapping[str, Any]) -> str:
+    low, high = each["range"]
+    return f"{shown(low, each['unit'])} .. {shown(high, each['unit'])}"
+
+
+def results(document: Mapping[str, Any]) -> str:
+    """RESULTS.md: the floors first, then every figure behind them."""
+    scenarios: Sequence[Mapping[str, Any]] = document["scenarios"]
+    floors = [
+        (
+            f"{scenario['name']}: {floor['title']}",
+            floor["limit"],
+            shown(floor["median"], floor["unit"]),
+            {True: "yes", False: "**no**", None: "not measured"}[floor["reached"]],
+        )
+        for scenario in scenarios
+        for floor in scenario["floors"]
+    ]
+    figures = [
+        (scenario["name"], each["title"], shown(each["median"], each["unit"]), _range(each))
+        for scenario in scenarios
+        for each in scenario["figures"]
+    ]
+    facts = [(name, str(value)) for name, value in {**document["machine"], **document["versions"]}.items()]
+    parts = [
+        _HEAD.format(date=document["date"], engine=document["engine"]),
+        "## Floors\n\n" + _grid(("what", "floor", "measured", "reached"), floors),
+        "## Figures\n\nMedians over the rounds, and their range.\n\n" + _grid(("", "what", "median", "range"), figures),
+        "## Machine\n\n" + _grid(("", ""), facts),
+    ]
+    if problems := [f"* {each['name']}: {each['problem']}" for each in scenarios if each["problem"]]:
+        parts.append("## Problems\n\n" + "\n".join(problems))
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+_HEAD = """# How fast it is
+
+Written by `python -m benchmarks report` from `benchmarks/results.json`, measured on {date} on the engine {engine} by
+`make bench`. Client, worker and store share the machine below. Only ratios travel to other machines: each is formed
+within a round, in which all sides were measured one after the other, and is the median over the rounds.
+
+No-op jobs with a payload of about 120 bytes; every commit durable (`synchronous=FULL`). "Bare engine" is a loop over
+sqlite3 that stores, claims and moves the same content in batches of 500 and runs nothing; huey is the fastest of its
+settings (threads, processes) on SQLite with durable commits, and keeps no history."""

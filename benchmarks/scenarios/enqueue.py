@@ -1,0 +1,99 @@
+"""How fast jobs are stored: in bulk, one by one, and by a thousand coroutines at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.jobs import build
+from benchmarks.measure import Stopwatch
+from benchmarks.model import Bench, Figure, Floor, Round, Scenario, ratio
+from benchmarks.peers import huey_sqlite
+from benchmarks.workload import arguments
+
+BULK = 30_000
+SINGLE = 2_000
+CONCURRENT = 1_000
+
+
+def measure(bench: Bench) -> Round:
+    """The bare engine beside dayjob, each way."""
+    bulk, single = bench.jobs(BULK), bench.jobs(SINGLE)
+    found: Round = {
+        "raw": bench.engine.insert(bench.place("raw"), bulk),
+        "many": _many(bench.engine.url(bench.place("many")), bulk),
+        "raw_single": bench.engine.single(bench.place("raw_single"), single),
+        "single": _single(bench.engine.url(bench.place("single")), single),
+        "concurrent": asyncio.run(_concurrent(bench.engine.url(bench.place("concurrent")), rounds=5)),
+    }
+    if huey_sqlite.installed():
+        found["huey_single"] = _huey(bench, single)
+    return found
+
+
+def _many(url: str, jobs: int) -> float:
+    """`enqueue_many`, with the making of its calls."""
+    built = build(url)
+    given = [arguments(number) for number in range(jobs)]
+    with built.app as app:
+        with Stopwatch() as watch:
+            app.enqueue_many([built.noop.job(**each) for each in given])
+        _expect(app.jobs.count(), jobs)
+    return jobs / watch.seconds
+
+
+def _single(url: str, jobs: int) -> float:
+    """One `enqueue` after the other, each durable when it returns."""
+    built = build(url)
+    given = [arguments(number) for number in range(jobs)]
+    with built.app as app:
+        with Stopwatch() as watch:
+            for each in given:
+                built.noop.enqueue(**each)
+        _expect(app.jobs.count(), jobs)
+    return jobs / watch.seconds
+
+
+async def _concurrent(url: str, rounds: int) -> float:
+    """A thousand `aenqueue` awaited together, a few times over."""
+    built = build(url)
+    given = [arguments(number) for number in range(CONCURRENT)]
+    async with built.app as app:
+        with Stopwatch() as watch:
+            for _ in range(rounds):
+                await asyncio.gather(*(built.noop.aenqueue(**each) for each in given))
+        _expect(await app.jobs.acount(), CONCURRENT * rounds)
+    return CONCURRENT * rounds / watch.seconds
+
+
+def _huey(bench: Bench, jobs: int) -> float:
+    tasks = huey_sqlite.build(str(bench.place("huey") / "huey.db"), fsync=True)
+    with Stopwatch() as watch:
+        for number in range(jobs):
+            tasks.noop(**arguments(number))
+    return jobs / watch.seconds
+
+
+def _expect(stored: int, jobs: int) -> None:
+    if stored != jobs:
+        raise RuntimeError(f"{stored} jobs are stored, not {jobs}")
+
+
+SCENARIO = Scenario(
+    "enqueue",
+    "jobs stored durably per second",
+    (
+        Figure("raw", "bare engine, batches of 500", "/s"),
+        Figure("many", "dayjob, enqueue_many", "/s"),
+        Figure("raw_single", "bare engine, a commit for each row", "/s"),
+        Figure("single", "dayjob, enqueue one by one", "/s"),
+        Figure("huey_single", "huey, one by one, durable", "/s"),
+        Figure("concurrent", "dayjob, 1,000 aenqueue at once", "/s"),
+    ),
+    (
+        Floor("enqueue_many, of the bare engine", ratio("many", "raw"), least=0.4),
+        Floor("1,000 aenqueue at once, of one by one", ratio("concurrent", "single"), least=5),
+        Floor("enqueue one by one, of a bare commit", ratio("single", "raw_single"), least=0.6),
+    ),
+    measure,
+    rounds=5,
+)

@@ -1,0 +1,80 @@
+"""How soon a job starts when a worker in another process has nothing to do: one enqueue every 20 ms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.children import Child
+from benchmarks.jobs import build
+from benchmarks.measure import percentile
+from benchmarks.model import Bench, Figure, Floor, Round, Scenario, figure
+from benchmarks.peers import huey_sqlite
+
+SAMPLES = 250
+PERIOD = 0.020
+
+
+def measure(bench: Bench) -> Round:
+    """dayjob, then huey, with one worker each."""
+    samples = max(50, round(SAMPLES * bench.scale))
+    late = _dayjob(bench.engine.url(bench.place("dayjob")), samples)
+    found: Round = {"p50": percentile(late, 0.5), "p99": percentile(late, 0.99), "worst": max(late)}
+    if huey_sqlite.installed():
+        late = _huey(bench.place("huey"), samples)
+        found |= {"huey_p50": percentile(late, 0.5), "huey_p99": percentile(late, 0.99)}
+    return found
+
+
+def _steadily(samples: int, send: Callable[[], object]) -> None:
+    """Call *send* every 20 ms; a late call does not make the next ones early."""
+    for _ in range(samples):
+        start = time.monotonic()
+        send()
+        time.sleep(max(0.0, start + PERIOD - time.monotonic()))
+
+
+def _dayjob(url: str, samples: int) -> list[float]:
+    """Milliseconds from just before `enqueue` to the first line of the task."""
+    built = build(url)
+    with built.app, Child("benchmarks.child", "serve", env={"DAYJOB_URL": url}) as worker:
+        built.lateness.enqueue().result(timeout=20)  # the worker is up, and idle again
+        text = {"email": "someone@example.org", "note": "please deliver to the back door"}
+        _steadily(samples, lambda: built.stamp.enqueue(sent=time.monotonic_ns(), **text))
+        late = built.lateness.enqueue().result(timeout=20)
+        worker.stop()
+    if len(late) != samples:
+        raise RuntimeError(f"{len(late)} of {samples} jobs have started")
+    return [nanoseconds / 1e6 for nanoseconds in late]
+
+
+def _huey(folder: Path, samples: int) -> list[float]:
+    """The same with huey: one worker thread, its default polling."""
+    setting = huey_sqlite.Setting(1, "thread")
+    tasks = huey_sqlite.build(str(folder / "huey.db"), setting.fsync)
+    with huey_sqlite.consumer(folder, setting) as running:
+        tasks.mark(str(folder / "up"))
+        huey_sqlite.wait_for_lines(folder / "up", 1)
+        _steadily(samples, lambda: tasks.stamp(time.monotonic_ns(), str(folder / "late")))
+        late = huey_sqlite.wait_for_lines(folder / "late", samples)
+        running.stop()
+    return [nanoseconds / 1e6 for nanoseconds in late]
+
+
+SCENARIO = Scenario(
+    "latency",
+    "from enqueue to start with an idle worker in another process, one enqueue every 20 ms",
+    (
+        Figure("p50", "dayjob, median", "ms", "low"),
+        Figure("p99", "dayjob, 99th percentile", "ms", "low"),
+        Figure("worst", "dayjob, worst", "ms", "low"),
+        Figure("huey_p50", "huey, median", "ms", "low"),
+        Figure("huey_p99", "huey, 99th percentile", "ms", "low"),
+    ),
+    (
+        Floor("median", figure("p50"), "ms", most=3),
+        Floor("99th percentile", figure("p99"), "ms", most=15),
+    ),
+    measure,
+)
