@@ -397,9 +397,10 @@ class Sample(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
-    """Waiting jobs become cancelled; running ones are asked to stop, within a second."""
+    """Waiting jobs become cancelled and are kept *keep* seconds; running ones are asked to stop, within a second."""
 
     reason: str | None = None
+    keep: float | None = 86_400.0
 
 
 class Retry(Struct, frozen=True):

@@ -1,0 +1,230 @@
+"""Enqueue, record, act: the rest of the Jobs protocol."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from dayjob.clock import SECOND
+from dayjob.errors import NotSupported
+from dayjob.states import State
+from dayjob.store.records import (
+    EXISTING,
+    INSERTED,
+    Action,
+    Cancel,
+    Checkpoint,
+    Delete,
+    Edit,
+    Enqueued,
+    Filter,
+    Lease,
+    Log,
+    NewRow,
+    Progress,
+    Retry,
+    Write,
+)
+from dayjob.store.sqlite.filters import where
+from dayjob.store.sqlite.part import encode, text
+from dayjob.store.sqlite.turns import TurnPart
+
+_COLUMNS = (
+    "entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, "
+    "tags, meta, options"
+)
+_ONE = "(" + ", ".join("?" * 15) + ")"
+_CHUNKS = (100, 10, 1)
+"""Rows per INSERT: one statement, one crossing of the interpreter lock, and only three statements to keep prepared."""
+
+_ACTS_ON = {
+    Cancel: (("scheduled", "blocked", "available", "running"), ()),
+    Retry: (("scheduled",), ("completed", "cancelled", "dead")),
+    Delete: (("scheduled", "blocked", "available"), ("completed", "cancelled", "dead")),
+    Edit: (("scheduled", "blocked", "available"), ()),
+}
+"""Action -> the live and the finished states it fits."""
+
+
+class JobsPart(TurnPart):
+    """Jobs in, and everything done to them but running."""
+
+    def enqueue(
+        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
+    ) -> list[Enqueued]:
+        if conn is not None:
+            raise NotSupported("conn=", "enqueueing on your own connection is not part of this release")
+        with self.db.write() as connection:
+            now = self.db.now() if now is None else now
+            if not repeat:
+                try:
+                    self._insert(connection, jobs, now)
+                    return [INSERTED] * len(jobs)
+                except sqlite3.IntegrityError:
+                    connection.execute("ROLLBACK")  # an id is there already: sort the known from the new
+                    connection.execute("BEGIN IMMEDIATE")
+            known = {row[0] for row in connection.execute(self.sql.known_ids, (text([job.id for job in jobs]),))}
+            fresh: dict[str, NewRow] = {}
+            outcomes = []
+            for job in jobs:
+                outcomes.append(EXISTING if job.id in known or job.id in fresh else INSERTED)
+                fresh.setdefault(job.id, job)
+            self._insert(connection, [job for job in fresh.values() if job.id not in known], now)
+        return outcomes
+
+    def _insert(self, connection: sqlite3.Connection, jobs: Sequence[NewRow], now: int) -> None:
+        entry = self.next_entries(connection, len(jobs))
+        ready = []
+        for job in jobs:
+            entry += 1
+            state = "available"
+            run_at = now
+            if job.run_at is not None or job.delay:
+                run_at = job.run_at if job.run_at is not None else now + int((job.delay or 0) * SECOND)
+                if run_at > now:
+                    state = "scheduled"
+            expires = None if job.expires is None else now + int(job.expires * SECOND)
+            ready.append(
+                (entry, job.id, entry, job.queue, job.task, state, job.priority, job.payload, job.max_attempts, now,
+                 run_at, expires, job.tags, job.meta, job.options)
+            )  # fmt: skip
+        start = 0
+        for size in _CHUNKS:
+            statement = _insert_statement(size, self.db.namespace)
+            while len(ready) - start >= size:
+                connection.execute(statement, list(chain.from_iterable(ready[start : start + size])))
+                start += size
+
+    # -- record ------------------------------------------------------------------------------------------------
+
+    def record(self, lease: Lease, writes: Sequence[Write], *, now: int | None = None) -> bool:
+        with self.db.write() as connection:
+            now = self.db.now() if now is None else now
+            if not connection.execute(self.sql.runs_under, (lease.entry, lease.id, lease.worker)).fetchone():
+                return False
+            logs = [(one.at, one.level, one.message) for one in writes if isinstance(one, Log)]
+            if logs:
+                connection.execute(self.sql.add_logs, (lease.id, text(logs)))
+                trimmed = connection.execute(self.sql.trim_logs, (lease.id,)).rowcount
+                if trimmed:
+                    self.add_tally(connection, now, "", "trimmed", trimmed)
+            for one in writes:
+                if isinstance(one, Progress):
+                    connection.execute(self.sql.set_progress, (encode(one).decode(), lease.entry))
+                elif isinstance(one, Checkpoint):
+                    connection.execute(self.sql.set_checkpoint, (lease.id, one.value))
+                    connection.execute(self.sql.mark_recorded, (lease.entry,))
+        return True
+
+    def recorded(self, id: str) -> bytes | None:
+        with self.db.read() as connection:
+            found = connection.execute(self.sql.checkpoint, (id,)).fetchone()
+        return None if found is None else found[0]
+
+    # -- act ---------------------------------------------------------------------------------------------------
+
+    def act(self, which: Filter, action: Action, *, limit: int = 1000, now: int | None = None) -> list[str]:
+        live_states, done_states = _ACTS_ON[type(action)]
+        with self.db.write() as connection:
+            now = self.db.now() if now is None else now
+            live = self._candidates(connection, "job", which, live_states, limit, action)
+            done = self._candidates(connection, "history", which, done_states, limit - len(live), action)
+            match action:
+                case Cancel():
+                    self._cancel(connection, live, action, now)
+                case Retry():
+                    self._retry(connection, live, done, now)
+                case Delete():
+                    self._delete(connection, live, done, now)
+                case Edit():
+                    self._edit(connection, live, action, now)
+        return [row[1] for row in (*live, *done)]
+
+    def _candidates(
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        which: Filter,
+        states: Sequence[str],
+        limit: int,
+        action: Action,
+    ) -> list[tuple[int, str, str]]:
+        """(entry, id, state) of the jobs in *table* that the action fits, oldest first."""
+        fitting = [state for state in states if which.states is None or State(state) in which.states]
+        if not fitting or limit <= 0:
+            return []
+        condition, parameters = where(which, fitting)
+        if isinstance(action, Cancel):
+            condition += " AND cancelling = 0"
+        return connection.execute(
+            f"SELECT entry, id, state FROM {self.db.namespace}_{table} WHERE {condition} ORDER BY entry LIMIT ?",
+            (*parameters, limit),
+        ).fetchall()
+
+    def _cancel(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], action: Cancel, now: int) -> None:
+        running = [entry for entry, _, state in live if state == "running"]
+        waiting = [entry for entry, _, state in live if state != "running"]
+        if waiting:
+            keep_until = None if action.keep is None else now + int(action.keep * SECOND)
+            self.cancel_waiting(connection, waiting, action.reason, now, keep_until)
+        if running:
+            connection.execute(self.sql.ask_to_cancel, (text(running), action.reason))
+            connection.execute(self.sql.bump_control)
+
+    def cancel_waiting(
+        self, connection: sqlite3.Connection, entries: Sequence[int], reason: str | None, now: int, keep_until: int | None
+    ) -> None:
+        """Waiting jobs go to the history as cancelled."""
+        batch = text(entries)
+        connection.execute(self.sql.cancel_waiting, (batch, reason, now, keep_until))
+        connection.execute(self.sql.forget, (batch,))
+
+    def _retry(
+        self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], done: list[tuple[int, str, str]], now: int
+    ) -> None:
+        if live:
+            batch = text([entry for entry, _, _ in live])
+            connection.execute(self.sql.promote, (batch, self.next_entries(connection, len(live)), now))
+        if done:
+            batch = text([entry for entry, _, _ in done])
+            connection.execute(self.sql.revive, (batch, self.next_entries(connection, len(done)), now))
+            connection.execute(self.sql.forget_finished, (batch,))
+            connection.execute(self.sql.drop_checkpoints, (text([id for _, id, _ in done]),))
+
+    def _delete(
+        self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], done: list[tuple[int, str, str]], now: int
+    ) -> None:
+        ids = [id for _, id, _ in (*live, *done)]
+        if ids:
+            connection.execute(self.sql.forget, (text([entry for entry, _, _ in live]),))
+            connection.execute(self.sql.forget_finished, (text([entry for entry, _, _ in done]),))
+            self.forget_traces(connection, ids)
+            connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
+
+    def _edit(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], change: Edit, now: int) -> None:
+        base = self.next_entries(connection, len(live)) if live else 0
+        for number, (entry, _, state) in enumerate(live, base + 1):
+            sets, values = ["entry = ?"], [number]
+            for column in ("priority", "queue", "payload"):
+                if (value := getattr(change, column)) is not None:
+                    sets.append(f"{column} = ?")
+                    values.append(value)
+            if change.run_at is not None:
+                run_at = max(change.run_at, now)
+                state = "scheduled" if run_at > now else "available"
+                sets += ["run_at = ?", "state = ?"]
+                values += [run_at, state]
+            if change.run_at is not None or change.priority is not None or change.queue is not None:
+                sets.append("place = ?")
+                values.append(number)
+            connection.execute(
+                f"UPDATE {self.db.namespace}_job SET {', '.join(sets)} WHERE entry = ?", (*values, entry)
+            )
+
+
+@lru_cache(maxsize=16)
+def _insert_statement(size: int, namespace: str) -> str:
+    return f"INSERT INTO {namespace}_job ({_COLUMNS}) VALUES " + ", ".join([_ONE] * size)

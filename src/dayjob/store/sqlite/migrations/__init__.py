@@ -1,0 +1,1 @@
+"""The SQLite engine's schema, step by step."""

@@ -1,0 +1,60 @@
+"""What all parts of the engine share: the database, its statements, and a few moves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from dayjob.store.sqlfile import load
+from dayjob.store.sqlite.database import Database
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+decode = msgspec.json.decode
+
+
+class Part:
+    """A group of operations over one database."""
+
+    def __init__(self, db: Database, lease: float) -> None:
+        self.db = db
+        self.sql = load("dayjob.store.sqlite", "queries.sql", db.namespace)
+        self.lease = lease
+
+    def next_entries(self, connection: sqlite3.Connection, count: int) -> int:
+        """Take *count* numbers; they are those after the one returned."""
+        return int(connection.execute(self.sql.next_entries, (count,)).fetchone()[0]) - count
+
+    def forget_traces(self, connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+        """Drop what the jobs *ids* left behind: attempts, logs, checkpoints."""
+        names = text(ids)
+        for statement in (self.sql.drop_attempts, self.sql.drop_logs, self.sql.drop_checkpoints):
+            connection.execute(statement, (names,))
+
+
+def text(value: Any) -> str:
+    """*value* as JSON text, as SQLite's JSON functions want it."""
+    return encode(value).decode()
+
+
+def rows(connection: sqlite3.Connection, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """The one JSON array that *statement* returns."""
+    found = connection.execute(statement, parameters).fetchone()[0]
+    return decode(found) if found else []
+
+
+def strung(bodies: Iterable[bytes | None]) -> tuple[bytes, list[tuple[int, int | None]]]:
+    """*bodies* end to end, with the 1-based offset and the length (None for None) of each."""
+    pieces: list[bytes] = []
+    places: list[tuple[int, int | None]] = []
+    offset = 1
+    for body in bodies:
+        if body is None:
+            places.append((1, None))
+        else:
+            pieces.append(body)
+            places.append((offset, len(body)))
+            offset += len(body)
+    return b"".join(pieces), places

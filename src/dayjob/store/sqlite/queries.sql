@@ -1,0 +1,373 @@
+-- One statement per operation. Batches come in as one JSON array and go out as one row: every row that Python fetches
+-- or binds by itself crosses the interpreter lock, and beside a busy thread each crossing may take 5 ms.
+
+-- name: next_entries
+UPDATE dayjob_cluster SET entry = entry + ? RETURNING entry
+
+-- name: bump_control
+UPDATE dayjob_cluster SET control = control + 1
+
+-- name: control
+SELECT control FROM dayjob_cluster
+
+-- == enqueue =====================================================================================================
+
+-- name: known_ids
+SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WHERE id = j.value)
+    OR EXISTS (SELECT 1 FROM dayjob_history WHERE id = j.value) OR EXISTS (SELECT 1 FROM dayjob_gone WHERE id = j.value)
+
+-- == settle ======================================================================================================
+
+-- name: finish
+-- ?1 JSON [[entry, id, started, finished, keep seconds or null, offset, length or null], …]  ?2 worker
+-- ?3 state  ?4 reason  ?5 attempts added  ?6 crashes added  ?7 results or errors, end to end  ?8 true: they are results
+INSERT INTO dayjob_history (
+    entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at,
+    expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
+SELECT j.entry, j.id, j.queue, j.task, ?3, ?4, j.priority, j.payload,
+    CASE ?8 WHEN 1 THEN substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]')) END,
+    CASE ?8 WHEN 0 THEN substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]')) END,
+    j.max_attempts, j.created_at, j.run_at, j.expires_at, nullif(json_extract(s.value, '$[2]'), 0),
+    json_extract(s.value, '$[3]'), json_extract(s.value, '$[4]'), j.tags, j.meta, j.options, j.attempt + ?5,
+    j.crashes + ?6, j.round, (SELECT name FROM dayjob_worker WHERE id = ?2), j.progress
+FROM json_each(?1) AS s CROSS JOIN dayjob_job AS j ON j.entry = json_extract(s.value, '$[0]')
+WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
+    AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?2)
+
+-- name: forget_settled
+DELETE FROM dayjob_job WHERE entry IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
+
+-- name: forget
+DELETE FROM dayjob_job WHERE entry IN (SELECT value FROM json_each(?))
+
+-- name: held
+-- ?1 JSON [[entry, id, …], …]  ?2 worker: those that still run under it
+SELECT json_group_array(json_array(
+    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.cancelling, j.reason))
+FROM json_each(?1) AS s CROSS JOIN dayjob_job AS j ON j.entry = json_extract(s.value, '$[0]')
+WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
+    AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?2)
+
+-- name: put_back
+-- ?1 JSON [[entry, new entry, state, attempt, crashes, suspect, parked, run_at or null, reason or null], …]
+UPDATE dayjob_job SET entry = json_extract(s.value, '$[1]'), state = json_extract(s.value, '$[2]'),
+    attempt = json_extract(s.value, '$[3]'), crashes = json_extract(s.value, '$[4]'),
+    suspect = json_extract(s.value, '$[5]'), parked = json_extract(s.value, '$[6]'),
+    run_at = coalesce(json_extract(s.value, '$[7]'), run_at), reason = json_extract(s.value, '$[8]'),
+    lease = NULL, cancelling = 0
+FROM json_each(?1) AS s WHERE dayjob_job.entry = json_extract(s.value, '$[0]')
+
+-- name: add_attempts
+-- ?1 JSON [[id, number, round, outcome, started or 0, finished, reason, offset, length or null], …]  ?2 worker id  ?3 errors
+INSERT INTO dayjob_attempt (id, number, round, outcome, started_at, finished_at, worker, reason, error)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), nullif(json_extract(value, '$[4]'), 0), json_extract(value, '$[5]'),
+    (SELECT name FROM dayjob_worker WHERE id = ?2), json_extract(value, '$[6]'),
+    substr(?3, json_extract(value, '$[7]'), json_extract(value, '$[8]'))
+FROM json_each(?1)
+
+-- name: trim_attempts
+-- ?1 JSON [[id, …], …]: of each job the first 10 and the newest 90 attempts stay
+DELETE FROM dayjob_attempt WHERE no IN (
+    SELECT no FROM (
+        SELECT a.no, row_number() OVER (PARTITION BY a.id ORDER BY a.no) AS first,
+            row_number() OVER (PARTITION BY a.id ORDER BY a.no DESC) AS last
+        FROM (SELECT DISTINCT json_extract(value, '$[0]') AS id FROM json_each(?1)) AS s
+        CROSS JOIN dayjob_attempt AS a ON a.id = s.id)
+    WHERE first > 10 AND last > 90)
+RETURNING no
+
+-- == stage and claim =============================================================================================
+
+-- name: next_due
+SELECT run_at FROM dayjob_job WHERE state = 'scheduled' ORDER BY run_at LIMIT 1
+
+-- name: count_due
+SELECT count(*) FROM (SELECT 1 FROM dayjob_job WHERE state = 'scheduled' AND run_at <= ?1 LIMIT ?2)
+
+-- name: stage
+-- ?1 now  ?2 limit  ?3 last entry before the new ones
+UPDATE dayjob_job SET state = 'available', entry = ?3 + due.n, place = ?3 + due.n
+FROM (SELECT entry AS old, row_number() OVER (ORDER BY run_at, entry) AS n
+      FROM (SELECT entry, run_at FROM dayjob_job WHERE state = 'scheduled' AND run_at <= ?1 ORDER BY run_at LIMIT ?2)
+     ) AS due
+WHERE dayjob_job.entry = due.old
+
+-- name: ready_queues
+WITH RECURSIVE q (name) AS (
+    SELECT (SELECT queue FROM dayjob_job WHERE state = 'available' AND suspect = 0 ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT queue FROM dayjob_job WHERE state = 'available' AND suspect = 0 AND queue > q.name
+            ORDER BY queue LIMIT 1) FROM q WHERE q.name IS NOT NULL)
+SELECT name FROM q WHERE name IS NOT NULL AND name NOT IN (SELECT queue FROM dayjob_paused)
+
+-- name: suspect_queues
+SELECT DISTINCT queue FROM dayjob_job INDEXED BY dayjob_job_suspect
+WHERE state = 'available' AND suspect = 1 AND queue NOT IN (SELECT queue FROM dayjob_paused)
+
+-- name: paused
+SELECT queue FROM dayjob_paused
+
+-- name: lease_of
+SELECT no, entries FROM dayjob_lease WHERE worker = ? AND claim_no = ?
+
+-- name: worker_stands
+SELECT 1 FROM dayjob_worker WHERE id = ? AND lost_at IS NULL
+
+-- name: add_lease
+INSERT INTO dayjob_lease (worker, claim_no, claimed_at, entries) VALUES (?, ?, ?, ?)
+
+-- name: run
+UPDATE dayjob_job SET state = 'running', lease = ?1 WHERE entry IN (SELECT value FROM json_each(?2))
+
+-- name: fetch
+-- ?1 JSON array of entries, in order; ?2 the lease they run under
+SELECT json_group_array(json_array(j.entry, j.id, j.task, j.queue, j.priority, j.attempt, j.crashes, j.round, j.parked,
+        j.max_attempts, j.created_at, j.run_at, j.expires_at, j.tags, j.meta,
+        CASE WHEN j.options IS NULL THEN NULL ELSE '' END, json(iif(j.recorded, 'true', 'false')),
+        json(iif(j.suspect, 'true', 'false')), '')),
+    json_group_array(length(j.payload)), CAST(group_concat(j.payload, '') AS BLOB),
+    json_group_array(length(j.options)), CAST(group_concat(j.options, '') AS BLOB)
+FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
+WHERE j.state = 'running' AND j.lease = ?2
+
+-- == record ======================================================================================================
+
+-- name: runs_under
+SELECT j.entry FROM dayjob_job AS j JOIN dayjob_lease AS l ON l.no = j.lease
+WHERE j.entry = ?1 AND j.id = ?2 AND j.state = 'running' AND l.worker = ?3
+
+-- name: set_progress
+UPDATE dayjob_job SET progress = ?1 WHERE entry = ?2
+
+-- name: set_checkpoint
+INSERT INTO dayjob_checkpoint (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET value = excluded.value
+
+-- name: mark_recorded
+UPDATE dayjob_job SET recorded = 1 WHERE entry = ?
+
+-- name: add_logs
+INSERT INTO dayjob_log (id, at, level, message)
+SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?2)
+
+-- name: trim_logs
+DELETE FROM dayjob_log WHERE id = ?1 AND no <= (
+    SELECT no FROM dayjob_log WHERE id = ?1 ORDER BY no DESC LIMIT 1 OFFSET 1000)
+
+-- name: checkpoint
+SELECT value FROM dayjob_checkpoint WHERE id = ?
+
+-- == act =========================================================================================================
+
+-- name: cancel_waiting
+-- ?1 JSON array of entries  ?2 reason  ?3 now  ?4 keep until
+INSERT INTO dayjob_history (
+    entry, id, queue, task, state, reason, priority, payload, max_attempts, created_at, run_at, expires_at, finished_at,
+    keep_until, tags, meta, options, attempt, crashes, round, progress)
+SELECT entry, id, queue, task, 'cancelled', ?2, priority, payload, max_attempts, created_at, run_at, expires_at, ?3,
+    ?4, tags, meta, options, attempt, crashes, round, progress
+FROM dayjob_job WHERE entry IN (SELECT value FROM json_each(?1))
+
+-- name: ask_to_cancel
+UPDATE dayjob_job SET cancelling = 1, reason = ?2 WHERE entry IN (SELECT value FROM json_each(?1))
+
+-- name: revive
+-- ?1 JSON array of history entries  ?2 last entry before the new ones  ?3 now
+INSERT INTO dayjob_job (
+    entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, tags, meta, options, round)
+SELECT ?2 + e.key + 1, h.id, ?2 + e.key + 1, h.queue, h.task, 'available', h.priority, h.payload, h.max_attempts,
+    h.created_at, ?3, h.tags, h.meta, h.options, h.round + 1
+FROM json_each(?1) AS e CROSS JOIN dayjob_history AS h ON h.entry = e.value
+
+-- name: promote
+-- ?1 JSON array of entries  ?2 last entry before the new ones  ?3 now
+UPDATE dayjob_job SET entry = ?2 + e.key + 1, place = ?2 + e.key + 1, state = 'available', run_at = ?3
+FROM json_each(?1) AS e WHERE dayjob_job.entry = e.value
+
+-- name: forget_finished
+DELETE FROM dayjob_history WHERE entry IN (SELECT value FROM json_each(?))
+
+-- name: drop_attempts
+DELETE FROM dayjob_attempt WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: drop_logs
+DELETE FROM dayjob_log WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: drop_checkpoints
+DELETE FROM dayjob_checkpoint WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: remember_gone
+INSERT INTO dayjob_gone (id, until) SELECT value, ?2 FROM json_each(?1)
+
+-- == upkeep ======================================================================================================
+
+-- name: leads
+SELECT 1 FROM dayjob_cluster WHERE term = ? AND leader IS NOT NULL
+
+-- name: expired_waiting
+SELECT json_group_array(entry) FROM (
+    SELECT entry FROM dayjob_job WHERE expires_at <= ?1 AND state IN ('available', 'scheduled', 'blocked')
+    ORDER BY expires_at LIMIT ?2)
+
+-- name: expired_workers
+SELECT id FROM dayjob_worker WHERE lost_at IS NULL AND expires <= ?
+
+-- name: stale_leases
+SELECT l.worker, l.no, l.claim_no FROM dayjob_lease AS l WHERE l.claimed_at <= ?
+
+-- name: past_keeping
+SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
+    SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 AND keep_until <= ?3
+    ORDER BY keep_until LIMIT ?4)
+
+-- name: history_groups
+WITH RECURSIVE g (state, queue) AS (
+    SELECT * FROM (SELECT state, queue FROM dayjob_history ORDER BY state, queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT state FROM dayjob_history WHERE (state, queue) > (g.state, g.queue) ORDER BY state, queue LIMIT 1),
+           (SELECT queue FROM dayjob_history WHERE (state, queue) > (g.state, g.queue) ORDER BY state, queue LIMIT 1)
+    FROM g WHERE g.state IS NOT NULL)
+SELECT state, queue FROM g WHERE state IS NOT NULL
+
+-- name: beyond_count
+-- ?1 state  ?2 queue  ?3 how many stay  ?4 limit
+SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
+    SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 ORDER BY keep_until, entry
+    LIMIT max(0, min(?4, (SELECT count(*) FROM dayjob_history WHERE state = ?1 AND queue = ?2) - ?3)))
+
+-- name: beyond_task_count
+-- ?1 state  ?2 queue or null  ?3 how many stay  ?4 limit  ?5 task
+SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
+    SELECT entry, id, finished_at FROM dayjob_history
+    WHERE state = ?1 AND (?2 IS NULL OR queue = ?2) AND task = ?5 ORDER BY finished_at DESC, entry DESC
+    LIMIT ?4 OFFSET ?3)
+
+-- name: prune_gone
+DELETE FROM dayjob_gone WHERE no IN (SELECT no FROM dayjob_gone ORDER BY no LIMIT 5000) AND until <= ?
+
+-- name: prune_records
+DELETE FROM dayjob_record WHERE expires_at <= ?
+
+-- name: prune_samples
+DELETE FROM dayjob_sample WHERE at < ?
+
+-- name: prune_workers
+DELETE FROM dayjob_worker WHERE lost_at <= ?
+
+-- name: add_sample
+INSERT INTO dayjob_sample (at, queue, name, value) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (at, queue, name) DO UPDATE SET value = excluded.value
+
+-- == cluster =====================================================================================================
+
+-- name: cluster
+SELECT live, beat_at, term, leader, control FROM dayjob_cluster
+
+-- name: set_cluster
+UPDATE dayjob_cluster SET live = ?, beat_at = ?, term = ?, leader = ?
+
+-- name: end_leader
+UPDATE dayjob_cluster SET leader = NULL WHERE leader = ?
+
+-- name: worker
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob_worker WHERE id = ?
+
+-- name: set_worker
+INSERT INTO dayjob_worker (id, name, solo, info, started_at, beat_at, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
+ON CONFLICT (id) DO UPDATE SET name = ?2, info = ?4, beat_at = ?5, expires = ?6
+
+-- name: lose_worker
+UPDATE dayjob_worker SET lost_at = ?2 WHERE id = ?1
+
+-- name: drop_worker
+DELETE FROM dayjob_worker WHERE id = ?
+
+-- name: leases_of_worker
+SELECT no, claim_no, claimed_at FROM dayjob_lease WHERE worker = ?
+
+-- name: jobs_of_leases
+-- ?1 JSON array of lease numbers: what still runs under them, as `held`
+SELECT json_group_array(json_array(
+    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.cancelling, j.reason))
+FROM json_each(?1) AS n CROSS JOIN dayjob_lease AS l ON l.no = n.value
+CROSS JOIN json_each(l.entries) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
+WHERE j.state = 'running' AND j.lease = l.no
+
+-- name: drop_leases
+DELETE FROM dayjob_lease WHERE no IN (SELECT value FROM json_each(?))
+
+-- name: cancelled_of
+SELECT id, entry FROM dayjob_job
+WHERE cancelling = 1 AND lease IN (SELECT no FROM dayjob_lease WHERE worker = ?)
+
+-- name: add_tally
+INSERT INTO dayjob_sample (at, queue, name, value) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (at, queue, name) DO UPDATE SET value = value + excluded.value
+
+-- name: pause
+INSERT OR IGNORE INTO dayjob_paused (queue) VALUES (?)
+
+-- name: resume
+DELETE FROM dayjob_paused WHERE queue = ?
+
+-- == inspector ===================================================================================================
+
+-- name: attempts
+SELECT number, round, outcome, started_at, finished_at, worker, error, reason FROM dayjob_attempt WHERE id = ? ORDER BY no
+
+-- name: logs
+SELECT at, level, message FROM dayjob_log WHERE id = ? ORDER BY no
+
+-- name: count_available
+SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_ready WHERE state = 'available' AND suspect = 0 GROUP BY queue
+
+-- name: count_suspect
+SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_suspect WHERE state = 'available' AND suspect = 1
+GROUP BY queue
+
+-- name: count_scheduled
+SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_due WHERE state = 'scheduled' GROUP BY queue
+
+-- name: count_running
+SELECT j.queue, count(*) FROM dayjob_lease AS l CROSS JOIN json_each(l.entries) AS e
+CROSS JOIN dayjob_job AS j ON j.entry = e.value WHERE j.state = 'running' AND j.lease = l.no GROUP BY j.queue
+
+-- name: count_history
+SELECT queue, state, count(*) FROM dayjob_history INDEXED BY dayjob_history_keep GROUP BY state, queue
+
+-- name: oldest_by_priority
+-- ?1 queue  ?2 below this priority: the next lower priority and its oldest place
+SELECT priority, max(run_at, created_at) FROM dayjob_job
+WHERE queue = ?1 AND state = 'available' AND suspect = 0 AND priority < ?2 ORDER BY priority DESC, place LIMIT 1
+
+-- name: rates
+SELECT queue, name, value FROM dayjob_sample WHERE at = ?
+
+-- name: recent_queues
+SELECT DISTINCT queue FROM dayjob_sample WHERE at >= ?
+
+-- name: workers
+SELECT w.info, w.started_at, w.beat_at, w.id IS (SELECT leader FROM dayjob_cluster),
+    (SELECT count(*) FROM dayjob_lease AS l CROSS JOIN json_each(l.entries) AS e
+     CROSS JOIN dayjob_job AS j ON j.entry = e.value WHERE l.worker = w.id AND j.state = 'running' AND j.lease = l.no)
+FROM dayjob_worker AS w WHERE w.lost_at IS NULL ORDER BY w.name, w.id
+
+-- name: samples
+SELECT at, queue, name, value FROM dayjob_sample WHERE at >= ?1 AND (?2 IS NULL OR queue = ?2) ORDER BY at, queue, name
+
+-- == records =====================================================================================================
+
+-- name: read_record
+SELECT kind, key, value, version, expires_at FROM dayjob_record
+WHERE kind = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)
+
+-- name: write_record
+INSERT INTO dayjob_record (kind, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (kind, key) DO UPDATE SET value = ?3, version = ?4, expires_at = ?5
+
+-- name: list_records
+SELECT kind, key, value, version, expires_at FROM dayjob_record
+WHERE kind = ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY key
+
+-- name: erase_record
+DELETE FROM dayjob_record WHERE kind = ?1 AND key = ?2 AND (?3 IS NULL OR version = ?3)

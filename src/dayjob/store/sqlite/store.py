@@ -1,0 +1,95 @@
+"""The engine as a whole: the parts over one database, its signals, its life."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from dayjob.errors import ConfigError
+from dayjob.store.contract import Listener
+from dayjob.store.records import Health
+from dayjob.store.sqlite.cluster import ClusterPart
+from dayjob.store.sqlite.database import SCHEMA, Database
+from dayjob.store.sqlite.inspector import InspectorPart
+from dayjob.store.sqlite.signals import FileSignals, LocalSignals
+
+
+class SQLiteStore(ClusterPart, InspectorPart):
+    """`dayjob.store.contract.Store` on SQLite.
+
+    Attributes:
+        url: as given. polls: False, wake-ups cross processes. processes: False for `:memory:`.
+    """
+
+    polls = False
+
+    def __init__(self, url: str, *, clock: Callable[[], int] | None, lease: float, namespace: str) -> None:
+        path = _path(url)
+        super().__init__(Database(path, namespace, clock), lease)
+        self.url = url
+        self.processes = path is not None
+        self._signals: FileSignals | LocalSignals = LocalSignals() if path is None else FileSignals(path)
+
+    def notify(self, topic: str, data: bytes = b"") -> None:
+        self._signals.notify(topic, data)
+
+    def listening(self, topic: str) -> bool:
+        return self._signals.listening(topic)
+
+    def listen(self, topics: Sequence[str]) -> Listener:
+        return self._signals.listen(topics)
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        return self.db.migrate(dry_run=dry_run)
+
+    def check(self) -> Health:
+        with self.db.read(schema=False) as connection:
+            found = self.db.version(connection)
+            facts = {
+                "sqlite": sqlite3.sqlite_version,
+                "journal": str(connection.execute("PRAGMA journal_mode").fetchone()[0]),
+                "file": str(self.db.path or ":memory:"),
+            }
+            warnings = [
+                f"the file is damaged ({row[0]}): restore a backup" for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"
+            ]
+        if found == SCHEMA:
+            warnings += self._clock_warnings(facts)
+        if self.db.path is not None:
+            facts["size"] = f"{self.db.path.stat().st_size:,} bytes"
+            mode = self.db.path.stat().st_mode & 0o777
+            if mode & 0o077:
+                warnings.append(f"the file's mode is {mode:o}: others can read payloads; chmod 600 {self.db.path}")
+        return Health(f"SQLite {sqlite3.sqlite_version}", found, SCHEMA, facts, warnings)
+
+    def _clock_warnings(self, facts: dict[str, str]) -> list[str]:
+        skew = self.db.skew()
+        facts["clock"] = f"the wall clock is {skew:+.3f} s from the store's"
+        if abs(skew) < 2:
+            return []
+        return [
+            f"this process's wall clock is {skew:+.1f} s from the store's clock: set the system's clock right; if the "
+            "store's is the wrong one, it is taken anew at the next boot of the machine"
+        ]
+
+    def now(self) -> int:
+        return self.db.now()
+
+    def close(self) -> None:
+        self.db.close()
+
+
+def _path(url: str) -> Path | None:
+    """The file of an `sqlite:` URL, None for `:memory:`."""
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+        raise ConfigError(f"{url!r:.200}: write sqlite:///relative.db, sqlite:////absolute.db or sqlite:///:memory:")
+    name = unquote(parts.path[1:])
+    if name == ":memory:":
+        return None
+    if not name or "\0" in name:
+        raise ConfigError(f"{url!r:.200} names no file: write sqlite:///jobs.db")
+    return Path(os.path.abspath(name))

@@ -1,0 +1,308 @@
+"""Settle, stage, claim: the hot path, one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dayjob.clock import SECOND
+from dayjob.states import EFFECTS, MAX_CRASHES, Outcome, State
+from dayjob.store.records import Claimed, Settlement, Turn, Want
+from dayjob.store.sqlite.part import Part, rows, strung, text
+
+KEEP_CANCELLED = 86_400.0
+
+_claimed = msgspec.json.Decoder(list[Claimed]).decode
+_lengths = msgspec.json.Decoder(list[int]).decode
+_lengths_or_none = msgspec.json.Decoder(list[int | None]).decode
+
+
+class Held(NamedTuple):
+    """A running job as the statements `held` and `jobs_of_leases` tell it."""
+
+    entry: int
+    id: str
+    task: str
+    queue: str
+    attempt: int
+    crashes: int
+    round: int
+    parked: int
+    cancelling: int
+    reason: str | None
+
+
+class Exit(NamedTuple):
+    """How one held job leaves its claim."""
+
+    job: Held
+    settlement: Settlement
+    state: State
+    reason: str | None
+
+
+class TurnPart(Part):
+    """The Jobs protocol's `turn`, and the exits that rescue and leave share with it."""
+
+    def turn(
+        self,
+        worker: str,
+        claim_no: int | None = None,
+        settlements: Sequence[Settlement] = (),
+        wants: Sequence[Want] = (),
+        *,
+        now: int | None = None,
+    ) -> Turn:
+        with self.db.write() as connection:
+            now = self.db.now() if now is None else now
+            refused: list[tuple[str, int]] = []
+            settled: list[tuple[str, int, State]] = []
+            if settlements:
+                self._settle(connection, worker, settlements, now, refused, settled)
+            next_due = self._stage_due(connection, now)
+            claimed: list[Claimed] = []
+            suspects = False
+            if wants and connection.execute(self.sql.worker_stands, (worker,)).fetchone():
+                assert claim_no is not None, "a claim needs its number"
+                claimed = self._claim(connection, worker, claim_no, wants, now)
+                suspects = self._suspects_wait(connection, wants)
+            control = int(connection.execute(self.sql.control).fetchone()[0])
+        return Turn(now, claimed, refused, settled, control, next_due, suspects)
+
+    # -- settle ------------------------------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        connection: sqlite3.Connection,
+        worker: str,
+        settlements: Sequence[Settlement],
+        now: int,
+        refused: list[tuple[str, int]],
+        settled: list[tuple[str, int, State]],
+    ) -> None:
+        completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
+        if completed:
+            self._complete(connection, worker, completed, now, refused)
+        if len(completed) == len(settlements):
+            return
+        others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
+        held = [
+            Held(*row) for row in rows(connection, self.sql.held, (text([(s.entry, s.id) for s in others.values()]), worker))
+        ]
+        here = {job.entry for job in held}
+        refused.extend((s.id, s.entry) for s in others.values() if s.entry not in here)
+        exits = [_exit(job, others[job.entry]) for job in held]
+        self.leave_claims(connection, worker, exits, now)
+        settled.extend(
+            (out.job.id, out.job.entry, out.state) for out in exits if out.state is not EFFECTS[out.settlement.outcome].state
+        )
+
+    def _complete(
+        self,
+        connection: sqlite3.Connection,
+        worker: str,
+        done: Sequence[Settlement],
+        now: int,
+        refused: list[tuple[str, int]],
+    ) -> None:
+        matched = self._finish(connection, worker, done, State.COMPLETED, None, now)
+        if matched < len(done):
+            # Some are stale. The live rows are still there, so the same condition tells which were finished.
+            pairs = text([(one.entry, one.id) for one in done])
+            here = {row[0] for row in rows(connection, self.sql.held, (pairs, worker))}
+            refused.extend((one.id, one.entry) for one in done if one.entry not in here)
+            done = [one for one in done if one.entry in here]
+        connection.execute(self.sql.forget, (text([one.entry for one in done]),))
+        self._drop_unkept(connection, [one for one in done if one.keep == 0], now)
+
+    def _finish(
+        self,
+        connection: sqlite3.Connection,
+        worker: str,
+        done: Sequence[Settlement],
+        state: State,
+        reason: str | None,
+        now: int,
+        attempts: int = 1,
+        crashes: int = 0,
+    ) -> int:
+        """Copy running jobs to the history; returns how many were still held. The caller deletes the live rows."""
+        good = state is State.COMPLETED
+        body, places = strung([one.result if good else one.error for one in done])
+        batch = [
+            (s.entry, s.id, s.started_at, s.finished_at or now, None if s.keep is None else now + int(s.keep * SECOND), o, n)
+            for s, (o, n) in zip(done, places, strict=True)
+        ]
+        cursor = connection.execute(
+            self.sql.finish, (text(batch), worker, str(state), reason, attempts, crashes, body, good)
+        )
+        return cursor.rowcount
+
+    def _drop_unkept(self, connection: sqlite3.Connection, done: Sequence[Settlement], now: int) -> None:
+        """Jobs kept for no time at all leave only their id."""
+        if done:
+            connection.execute(self.sql.forget_finished, (text([one.entry for one in done]),))
+            ids = [one.id for one in done]
+            self.forget_traces(connection, ids)
+            connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
+
+    def leave_claims(self, connection: sqlite3.Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
+        """Every exit of a claim but success: attempts appended, terminal jobs to history, the others put back."""
+        if not exits:
+            return
+        body, places = strung([out.settlement.error for out in exits])
+        tried = [
+            (out.job.id, out.job.attempt + 1, out.job.round, str(out.settlement.outcome), out.settlement.started_at,
+             out.settlement.finished_at or now, out.settlement.reason, offset, length)
+            for out, (offset, length) in zip(exits, places, strict=True)
+        ]  # fmt: skip
+        connection.execute(self.sql.add_attempts, (text(tried), worker, body))
+        trimmed = len(connection.execute(self.sql.trim_attempts, (text(tried),)).fetchall())
+        if trimmed:
+            self.add_tally(connection, now, exits[0].job.queue, "trimmed", trimmed)
+        groups: dict[tuple[State, str | None, Outcome], list[Settlement]] = {}
+        for out in exits:
+            if out.state.terminal:
+                groups.setdefault((out.state, out.reason, out.settlement.outcome), []).append(out.settlement)
+        for (state, reason, outcome), group in groups.items():
+            effect = EFFECTS[outcome]
+            self._finish(connection, worker, group, state, reason, now, effect.attempt, effect.crashes)
+            connection.execute(self.sql.forget, (text([one.entry for one in group]),))
+            self._drop_unkept(connection, [one for one in group if one.keep == 0], now)
+        self._put_back(connection, [out for out in exits if not out.state.terminal], now)
+
+    def _put_back(self, connection: sqlite3.Connection, exits: Sequence[Exit], now: int) -> None:
+        if not exits:
+            return
+        base = self.next_entries(connection, len(exits))
+        batch = []
+        for number, (job, settlement, state, reason) in enumerate(exits, 1):
+            effect = EFFECTS[settlement.outcome]
+            suspect = settlement.outcome in (Outcome.CRASHED, Outcome.LOST)
+            run_at = now + int(settlement.delay * SECOND) if state is State.SCHEDULED else None
+            parked = job.parked + 1 if settlement.outcome is Outcome.PARKED else 0
+            batch.append(
+                (job.entry, base + number, str(state), job.attempt + effect.attempt, job.crashes + effect.crashes,
+                 suspect, parked, run_at, reason if settlement.outcome is Outcome.PARKED else None)
+            )  # fmt: skip
+        connection.execute(self.sql.put_back, (text(batch),))
+
+    def add_tally(self, connection: sqlite3.Connection, now: int, queue: str, name: str, value: float) -> None:
+        """Add to this minute's count of *name*."""
+        connection.execute(self.sql.add_tally, (now - now % (60 * SECOND), queue, name, value))
+
+    # -- stage -------------------------------------------------------------------------------------------------
+
+    def _stage_due(self, connection: sqlite3.Connection, now: int, limit: int = 1000) -> int | None:
+        """Make what is due available; returns the next due time that lies ahead (or is left over)."""
+        found = connection.execute(self.sql.next_due).fetchone()
+        if found is None or found[0] > now:
+            return None if found is None else int(found[0])
+        self.stage_batch(connection, now, limit)
+        found = connection.execute(self.sql.next_due).fetchone()
+        return None if found is None else int(found[0])
+
+    def stage_batch(self, connection: sqlite3.Connection, now: int, limit: int) -> int:
+        """Up to *limit* due jobs become available in the order of their time; returns how many."""
+        count = int(connection.execute(self.sql.count_due, (now, limit)).fetchone()[0])
+        if count:
+            connection.execute(self.sql.stage, (now, limit, self.next_entries(connection, count)))
+        return count
+
+    # -- claim -------------------------------------------------------------------------------------------------
+
+    def _claim(
+        self, connection: sqlite3.Connection, worker: str, claim_no: int, wants: Sequence[Want], now: int
+    ) -> list[Claimed]:
+        before = connection.execute(self.sql.lease_of, (worker, claim_no)).fetchone()
+        if before is not None:  # the reply was lost: the same batch again
+            return self._fetch(connection, before[1], before[0])
+        entries: list[int] = []
+        for want in wants:
+            if want.limit > 0:
+                queues = self._queues_of(connection, want)
+                if queues:
+                    picked = rows(connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit))
+                    if entries:  # wants may overlap
+                        seen = set(entries)
+                        picked = [entry for entry in picked if entry not in seen]
+                    entries += picked
+        if not entries:
+            return []
+        batch = text(entries)
+        lease = connection.execute(self.sql.add_lease, (worker, claim_no, now, batch)).lastrowid
+        assert lease is not None
+        connection.execute(self.sql.run, (lease, batch))
+        return self._fetch(connection, batch, lease)
+
+    def _queues_of(self, connection: sqlite3.Connection, want: Want) -> list[str]:
+        """The queues of *want* that may be claimed from now."""
+        if want.queues is not None:
+            paused = {row[0] for row in connection.execute(self.sql.paused)}
+            return [queue for queue in want.queues if queue not in paused]
+        every = self.sql.suspect_queues if want.suspects else self.sql.ready_queues
+        return [row[0] for row in connection.execute(every) if row[0] not in want.exclude]
+
+    def _fetch(self, connection: sqlite3.Connection, entries: str, lease: int) -> list[Claimed]:
+        found, lengths, payloads, option_lengths, options = connection.execute(
+            self.sql.fetch, (entries, lease)
+        ).fetchone()
+        jobs = _claimed(found)
+        offset = 0
+        for job, length in zip(jobs, _lengths(lengths), strict=True):
+            end = offset + length
+            job.payload = payloads[offset:end]
+            offset = end
+        if options is not None:
+            offset = 0
+            for job, wide in zip(jobs, _lengths_or_none(option_lengths), strict=True):
+                if wide is not None:
+                    job.options = options[offset : offset + wide]
+                    offset += wide
+        return jobs
+
+    def _suspects_wait(self, connection: sqlite3.Connection, wants: Iterable[Want]) -> bool:
+        waiting = {row[0] for row in connection.execute(self.sql.suspect_queues)}
+        return bool(waiting) and any(
+            waiting.intersection(want.queues) if want.queues is not None else waiting.difference(want.exclude)
+            for want in wants
+        )
+
+
+@lru_cache(maxsize=256)
+def _pick(queues: int, suspects: bool, namespace: str) -> str:
+    """The statement that picks the first entries of so many queues, by the index alone.
+
+    Each queue's first ones come from one short range of its index; merging them costs the limit, not the backlog.
+    """
+    index = f"{namespace}_job_{'suspect' if suspects else 'ready'}"
+    one = (
+        "SELECT * FROM (SELECT entry, priority, place FROM {ns}_job INDEXED BY {index} WHERE queue = ?{q} "
+        "AND state = 'available' AND suspect = {suspect} ORDER BY priority DESC, place LIMIT ?{n})"
+    )
+    parts = [one.format(ns=namespace, index=index, q=q, n=queues + 1, suspect=int(suspects)) for q in range(1, queues + 1)]
+    if queues == 1:
+        return f"SELECT json_group_array(entry) FROM ({parts[0]})"
+    merged = " UNION ALL ".join(parts)
+    return f"SELECT json_group_array(entry) FROM (SELECT entry FROM ({merged}) ORDER BY priority DESC, place LIMIT ?{queues + 1})"
+
+
+def _exit(job: Held, settlement: Settlement) -> Exit:
+    """Where *settlement* sends *job*: the table of `states.EFFECTS`, a cancel that was asked for, the third crash."""
+    outcome = settlement.outcome
+    if job.cancelling:
+        settlement.keep = KEEP_CANCELLED if settlement.keep is None else settlement.keep
+        reason = job.reason if settlement.reason is None or outcome is not Outcome.CANCELLED else settlement.reason
+        return Exit(job, settlement, State.CANCELLED, reason)
+    if outcome is Outcome.CRASHED and job.crashes + 1 >= MAX_CRASHES:
+        return Exit(job, settlement, State.DEAD, "crashed")
+    return Exit(job, settlement, EFFECTS[outcome].state, settlement.reason)
+
+
+def lost(job: Held, now: int, outcome: Outcome, how: str | None) -> Exit:
+    """The exit of a job whose worker is gone."""
+    return _exit(job, Settlement(job.id, job.entry, outcome, 0, now, reason=how))
