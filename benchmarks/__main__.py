@@ -18,9 +18,12 @@ LATEST = ROOT / "build" / "bench.json"
 PUBLISHED = ROOT / "benchmarks" / "results.json"
 
 
-@click.group(help=__doc__)
-def main() -> None:
-    """The group of commands."""
+@click.group(help=__doc__, invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """The group of commands; without one it runs everything."""
+    if context.invoked_subcommand is None:
+        context.invoke(run)
 
 
 @main.command("list")

@@ -1,4 +1,4 @@
-"""A dayjob process that is measured: `python -m benchmarks.child drain | serve`, told what to do on its standard input."""
+"""A dayjob process that is measured: `python -m benchmarks.child drain | serve`, told what to do on standard input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.children import listen, say
@@ -71,8 +72,7 @@ def count_trips(url: str) -> list[str]:
 
 def _resident() -> int:
     """Bytes of memory that this process holds now."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,10 @@ def shown(value: float | None, unit: str) -> str:
 def table(scenario: Mapping[str, Any]) -> str:
     """One scenario as lines of text."""
     lines = [f"{scenario['name']}: {scenario['about']}  ({scenario['rounds']} rounds, {scenario['seconds']} s)"]
-    for each in scenario["figures"]:
-        lines.append(f"  {each['title']:<52} {shown(each['median'], each['unit']):>14}   {_range(each)}")
+    lines += [
+        f"  {each['title']:<52} {shown(each['median'], each['unit']):>14}   {_range(each)}"
+        for each in scenario["figures"]
+    ]
     for floor in scenario["floors"]:
         mark = {True: "reached", False: "NOT REACHED", None: "?"}[floor["reached"]]
         lines.append(f"  = {floor['title']:<50} {shown(floor['median'], floor['unit']):>14}   {floor['limit']}: {mark}")

@@ -20,7 +20,7 @@ def run(scenario: Scenario, engine: Baseline, *, rounds: int | None, scale: floa
         folder = Path(tempfile.mkdtemp(prefix="dayjob-bench-", dir=root))
         try:
             answer.rounds.append(scenario.measure(Bench(engine, folder, scale)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one scenario that fails must not hide the others
             answer.problem = f"{type(error).__name__}: {error}"
             break
         finally:

@@ -1,16 +1,11 @@
 """huey on SQLite: its own consumer, in a process of its own.
 
-    python -m benchmarks.peers.huey_sqlite WORKERS thread|process
-
-HUEY_FILE and HUEY_FSYNC name its database and whether commits are durable. Jobs return None, so it stores no results;
-it keeps no history and takes a job out before it runs (at most once), which saves it the settling.
+Jobs return None, so it stores no results; it keeps no history and takes a job out before it runs (at most once), which
+saves it the settling.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,13 +58,13 @@ def build(file: str, fsync: bool) -> Tasks:
 
     @huey.task()  # type: ignore[untyped-decorator]
     def mark(path: str) -> None:
-        with open(path, "a") as out:
+        with Path(path).open("a") as out:
             out.write(f"{time.monotonic_ns()}\n")
 
     @huey.task()  # type: ignore[untyped-decorator]
     def stamp(sent: int, path: str) -> None:
         late = time.monotonic_ns() - sent
-        with open(path, "a") as out:
+        with Path(path).open("a") as out:
             out.write(f"{late}\n")
 
     return Tasks(huey, noop, mark, stamp)
@@ -78,7 +73,7 @@ def build(file: str, fsync: bool) -> Tasks:
 def consumer(folder: Path, setting: Setting) -> Child:
     """Its consumer as a process. huey polls: 0.1 s at first and slower when idle, its defaults."""
     environment = {"HUEY_FILE": str(folder / "huey.db"), "HUEY_FSYNC": "1" if setting.fsync else ""}
-    return Child("benchmarks.peers.huey_sqlite", str(setting.workers), setting.kind, env=environment)
+    return Child("benchmarks.peers.huey_consumer", str(setting.workers), setting.kind, env=environment)
 
 
 def drain(folder: Path, jobs: int, setting: Setting) -> tuple[float, float]:
@@ -104,17 +99,3 @@ def wait_for_lines(path: Path, number: int, timeout: float = 50.0) -> list[int]:
             return [int(line) for line in lines]
         time.sleep(0.05)
     raise RuntimeError(f"huey did not do its {number} jobs in {timeout:g} s")
-
-
-def main() -> None:
-    """The consumer process."""
-    logging.getLogger("huey").setLevel(logging.ERROR)
-    workers, kind = int(sys.argv[1]), sys.argv[2]
-    tasks = build(os.environ["HUEY_FILE"], bool(os.environ["HUEY_FSYNC"]))
-    tasks.huey.create_consumer(workers=workers, worker_type=kind, periodic=False).run()
-
-
-if __name__ == "__main__":
-    from benchmarks.peers import huey_sqlite  # huey names tasks by their module: the one the producer imported
-
-    huey_sqlite.main()

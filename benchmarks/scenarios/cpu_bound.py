@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.measure import percentile
 from benchmarks.model import Bench, Figure, Floor, Round, Scenario, figure
