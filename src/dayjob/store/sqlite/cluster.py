@@ -73,7 +73,13 @@ class ClusterPart(JobsPart):
             self._take_leases(connection, worker, over, Outcome.RELEASED, None, now)
 
     def _take_leases(
-        self, connection: sqlite3.Connection, worker: str, leases: Sequence[int], outcome: Outcome, how: str | None, now: int
+        self,
+        connection: sqlite3.Connection,
+        worker: str,
+        leases: Sequence[int],
+        outcome: Outcome,
+        how: str | None,
+        now: int,
     ) -> list[Rescued]:
         """End *leases* of *worker*: what still runs under them leaves with *outcome*."""
         batch = text(leases)
@@ -83,7 +89,14 @@ class ClusterPart(JobsPart):
         connection.execute(self.sql.drop_leases, (batch,))
         return [
             Rescued(
-                job.id, job.entry, job.task, job.queue, worker, out.state, job.crashes + (outcome is Outcome.CRASHED), out.reason
+                job.id,
+                job.entry,
+                job.task,
+                job.queue,
+                worker,
+                out.state,
+                job.crashes + (outcome is Outcome.CRASHED),
+                out.reason,
             )
             for job, out in zip(held, exits, strict=True)
         ]

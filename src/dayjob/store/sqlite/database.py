@@ -159,7 +159,7 @@ class Database:
         try:
             self._set_up(connection)
             if self.path is not None and self._inode is None:
-                status = os.stat(self.path)
+                status = self.path.stat()
                 self._inode = (status.st_dev, status.st_ino)
         except BaseException:
             connection.close()
@@ -178,10 +178,9 @@ class Database:
     def _check_file(self) -> None:
         """A file that was deleted or replaced under us would swallow every write: refuse instead."""
         assert self.path is not None
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            status = None
+        status = None
+        with contextlib.suppress(FileNotFoundError):
+            status = self.path.stat()
         if status is not None and (status.st_dev, status.st_ino) == self._inode:
             return
         self._drop_connections()
@@ -200,9 +199,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; a later call opens them again (and an in-memory store begins anew)."""
-        with self._write_lock:
-            with self._read_lock if self._read_lock is not self._write_lock else contextlib.nullcontext():
-                self._drop_connections()
+        reading = contextlib.nullcontext() if self._read_lock is self._write_lock else self._read_lock
+        with self._write_lock, reading:
+            self._drop_connections()
 
     def abandon(self) -> None:
         """After a fork: forget the parent's connections without closing them, and begin with new locks."""
@@ -275,7 +274,9 @@ def _translated(error: sqlite3.Error, path: Path | None) -> StoreError:
     if code == sqlite3.SQLITE_READONLY or "readonly" in str(error):
         return StoreError(f"{where} is read-only: give this user write access to the file and its folder ({error})")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreUnavailable(f"{where} cannot be opened: does its folder exist, and may this user write there? ({error})")
+        return StoreUnavailable(
+            f"{where} cannot be opened: does its folder exist, and may this user write there? ({error})"
+        )
     if code == sqlite3.SQLITE_FULL:
         return StoreUnavailable(f"the disk of {where} is full: make room; what was acknowledged is safe ({error})")
     if code == sqlite3.SQLITE_NOTADB:

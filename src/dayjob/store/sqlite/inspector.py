@@ -94,7 +94,7 @@ class InspectorPart(Part):
             return [("job", _LIVE, None), ("history", _DONE, None)]
         live = [state for state in which.states if not state.terminal]
         done = [state for state in which.states if state.terminal]
-        tables = []
+        tables: list[tuple[str, str, list[State] | None]] = []
         if live:
             tables.append(("job", _LIVE, live))
         if done:
@@ -115,7 +115,9 @@ class InspectorPart(Part):
             for queue, name, value in connection.execute(self.sql.rates, (minute - 60 * SECOND,)):
                 if not name.startswith("depth:"):
                     rates.setdefault(queue, {})[name] = value / 60
-            oldest = {queue: self._oldest(connection, queue) for queue, states in counts.items() if "available" in states}
+            oldest = {
+                queue: self._oldest(connection, queue) for queue, states in counts.items() if "available" in states
+            }
         return [
             QueueRow(queue, queue in paused, counts.get(queue, {}), oldest.get(queue), rates.get(queue, {}))
             for queue in sorted(paused | recent | counts.keys())

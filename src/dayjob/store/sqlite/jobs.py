@@ -164,7 +164,9 @@ class JobsPart(TurnPart):
             (*parameters, limit),
         ).fetchall()
 
-    def _cancel(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], action: Cancel, now: int) -> None:
+    def _cancel(
+        self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], action: Cancel, now: int
+    ) -> None:
         running = [entry for entry, _, state in live if state == "running"]
         waiting = [entry for entry, _, state in live if state != "running"]
         if waiting:
@@ -175,7 +177,12 @@ class JobsPart(TurnPart):
             connection.execute(self.sql.bump_control)
 
     def cancel_waiting(
-        self, connection: sqlite3.Connection, entries: Sequence[int], reason: str | None, now: int, keep_until: int | None
+        self,
+        connection: sqlite3.Connection,
+        entries: Sequence[int],
+        reason: str | None,
+        now: int,
+        keep_until: int | None,
     ) -> None:
         """Waiting jobs go to the history as cancelled."""
         batch = text(entries)
@@ -183,7 +190,11 @@ class JobsPart(TurnPart):
         connection.execute(self.sql.forget, (batch,))
 
     def _retry(
-        self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], done: list[tuple[int, str, str]], now: int
+        self,
+        connection: sqlite3.Connection,
+        live: list[tuple[int, str, str]],
+        done: list[tuple[int, str, str]],
+        now: int,
     ) -> None:
         if live:
             batch = text([entry for entry, _, _ in live])
@@ -195,7 +206,11 @@ class JobsPart(TurnPart):
             connection.execute(self.sql.drop_checkpoints, (text([id for _, id, _ in done]),))
 
     def _delete(
-        self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], done: list[tuple[int, str, str]], now: int
+        self,
+        connection: sqlite3.Connection,
+        live: list[tuple[int, str, str]],
+        done: list[tuple[int, str, str]],
+        now: int,
     ) -> None:
         ids = [id for _, id, _ in (*live, *done)]
         if ids:
@@ -207,7 +222,8 @@ class JobsPart(TurnPart):
     def _edit(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], change: Edit, now: int) -> None:
         base = self.next_entries(connection, len(live)) if live else 0
         for number, (entry, _, state) in enumerate(live, base + 1):
-            sets, values = ["entry = ?"], [number]
+            sets: list[str] = ["entry = ?"]
+            values: list[Any] = [number]
             for column in ("priority", "queue", "payload"):
                 if (value := getattr(change, column)) is not None:
                     sets.append(f"{column} = ?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +53,9 @@ class SQLiteStore(ClusterPart, InspectorPart):
                 "file": str(self.db.path or ":memory:"),
             }
             warnings = [
-                f"the file is damaged ({row[0]}): restore a backup" for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"
+                f"the file is damaged ({row[0]}): restore a backup"
+                for row in connection.execute("PRAGMA quick_check(3)")
+                if row[0] != "ok"
             ]
         if found == SCHEMA:
             warnings += self._clock_warnings(facts)
@@ -92,4 +93,4 @@ def _path(url: str) -> Path | None:
         return None
     if not name or "\0" in name:
         raise ConfigError(f"{url!r:.200} names no file: write sqlite:///jobs.db")
-    return Path(os.path.abspath(name))
+    return Path(name).absolute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -91,14 +91,17 @@ class TurnPart(Part):
             return
         others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
         held = [
-            Held(*row) for row in rows(connection, self.sql.held, (text([(s.entry, s.id) for s in others.values()]), worker))
+            Held(*row)
+            for row in rows(connection, self.sql.held, (text([(s.entry, s.id) for s in others.values()]), worker))
         ]
         here = {job.entry for job in held}
         refused.extend((s.id, s.entry) for s in others.values() if s.entry not in here)
         exits = [_exit(job, others[job.entry]) for job in held]
         self.leave_claims(connection, worker, exits, now)
         settled.extend(
-            (out.job.id, out.job.entry, out.state) for out in exits if out.state is not EFFECTS[out.settlement.outcome].state
+            (out.job.id, out.job.entry, out.state)
+            for out in exits
+            if out.state is not EFFECTS[out.settlement.outcome].state
         )
 
     def _complete(
@@ -134,7 +137,15 @@ class TurnPart(Part):
         good = state is State.COMPLETED
         body, places = strung([one.result if good else one.error for one in done])
         batch = [
-            (s.entry, s.id, s.started_at, s.finished_at or now, None if s.keep is None else now + int(s.keep * SECOND), o, n)
+            (
+                s.entry,
+                s.id,
+                s.started_at,
+                s.finished_at or now,
+                None if s.keep is None else now + int(s.keep * SECOND),
+                o,
+                n,
+            )
             for s, (o, n) in zip(done, places, strict=True)
         ]
         cursor = connection.execute(
@@ -226,7 +237,9 @@ class TurnPart(Part):
             if want.limit > 0:
                 queues = self._queues_of(connection, want)
                 if queues:
-                    picked = rows(connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit))
+                    picked = rows(
+                        connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit)
+                    )
                     if entries:  # wants may overlap
                         seen = set(entries)
                         picked = [entry for entry in picked if entry not in seen]
@@ -284,7 +297,9 @@ def _pick(queues: int, suspects: bool, namespace: str) -> str:
         "SELECT * FROM (SELECT entry, priority, place FROM {ns}_job INDEXED BY {index} WHERE queue = ?{q} "
         "AND state = 'available' AND suspect = {suspect} ORDER BY priority DESC, place LIMIT ?{n})"
     )
-    parts = [one.format(ns=namespace, index=index, q=q, n=queues + 1, suspect=int(suspects)) for q in range(1, queues + 1)]
+    parts = [
+        one.format(ns=namespace, index=index, q=q, n=queues + 1, suspect=int(suspects)) for q in range(1, queues + 1)
+    ]
     if queues == 1:
         return f"SELECT json_group_array(entry) FROM ({parts[0]})"
     merged = " UNION ALL ".join(parts)
