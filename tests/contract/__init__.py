@@ -1,0 +1,1 @@
+"""What an engine is: one suite, run against every engine. A new engine is one class in `engines.py`."""
