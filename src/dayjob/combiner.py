@@ -1,0 +1,297 @@
+"""Rows become batches, and a batch is committed once for all who wait (the combining lock).
+
+A durable commit costs more than anything else on the way, so callers share it. Each caller appends its rows to
+`_pending` and takes the lock; whoever holds it commits what has gathered, up to 1,000 rows, for all of them. The
+others find their rows stored when the lock comes to them. Nobody waits for company: a lone caller pays for its own
+commit and nothing else (measured: 124 µs bare, 124 µs so, 152 µs with a writer thread). A loop gathers the rows of one
+iteration and sends them from a thread, one flight at a time.
+
+    callers ─▶ _pending ─▶ [holder of the lock] ─▶ store.enqueue ─▶ an outcome per row ─▶ notify("work")
+
+`StoreUnavailable` leaves the outcome open. The rows keep their ids and are sent again with `repeat=True` after
+growing pauses, until the patience of each caller ends; then that caller gets the error (P9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from dayjob.errors import StoreUnavailable
+from dayjob.offload import submit
+from dayjob.store.records import INSERTED, Enqueued, NewRow
+
+BATCH = 1_000
+"""Rows in one transaction at most, and the unit within which `enqueue_many` is all or none."""
+
+PATIENCE = 30.0
+"""Seconds for which an enqueue is repeated while the store is unavailable."""
+
+LONGEST_PATIENCE = 600.0
+"""Stores remember the ids of finished jobs for an hour; producers repeat for ten minutes at most (P9)."""
+
+ENGINE_WAITED = 3.0
+"""An engine that itself waited this long (for someone else's write transaction) is not asked again."""
+
+SOON = 2.0
+"""Workers look for due jobs at least this often; a job that is due earlier is worth a signal."""
+
+
+class Sink(Protocol):
+    """What the combiner needs of a store."""
+
+    def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False) -> list[Enqueued]: ...
+
+    def notify(self, topic: str, data: bytes = b"") -> None: ...
+
+
+class Ticket:
+    """One caller's rows on their way, all in one transaction.
+
+    Attributes:
+        chosen: the caller chose the ids, so `existing` may speak of another call. repeat: sent before, or chosen.
+    """
+
+    __slots__ = ("chosen", "deadline", "done", "error", "outcomes", "repeat", "rows")
+
+    def __init__(self, rows: Sequence[NewRow], chosen: bool, deadline: float) -> None:
+        self.rows = rows
+        self.chosen = self.repeat = chosen
+        self.deadline = deadline
+        self.done = False
+        self.outcomes: list[Enqueued] = []
+        self.error: Exception | None = None
+
+    def succeed(self, outcomes: list[Enqueued]) -> None:
+        if self.repeat and not self.chosen:
+            # Ids of our own making exist only because an earlier try of this very call stored them.
+            outcomes = [INSERTED if one.outcome == "existing" else one for one in outcomes]
+        self.outcomes = outcomes
+        self.done = True
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.done = True
+
+
+class Combiner:
+    """Sends rows to a store; from any thread and any loop, many at once.
+
+    Args:
+        sink: gives the store to send to; asked for each batch, so that it may be swapped.
+        patience: seconds for which a call is repeated while the store is unavailable.
+    """
+
+    def __init__(self, sink: Callable[[], Sink], *, patience: float = PATIENCE) -> None:
+        self._sink = sink
+        self.patience = min(patience, LONGEST_PATIENCE)
+        self._random = random.Random()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is on its way: in a forked child it is the parent's business, and the lock may be held."""
+        self._lock = Lock()
+        self._pending: deque[Ticket] = deque()
+        self._failures = 0
+        self._not_before = 0.0
+        self._gatherers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gatherer] = WeakKeyDictionary()
+        self._random.seed()
+
+    def ticket(self, rows: Sequence[NewRow], chosen: bool) -> Ticket:
+        return Ticket(rows, chosen, time.monotonic() + self.patience)
+
+    def send(self, rows: Sequence[NewRow], *, chosen: bool = False) -> list[Enqueued]:
+        """Store *rows* and return an outcome per row; blocks until they are durable.
+
+        Args:
+            rows: any number; each 1,000 of them are all or none, in their order.
+            chosen: an id was chosen by the caller, so that an earlier call may have stored it.
+        Raises:
+            StoreUnavailable: patience ended. Earlier thousands are stored; the present one is stored or not.
+        """
+        outcomes: list[Enqueued] = []
+        for start in range(0, len(rows), BATCH):
+            ticket = self.ticket(rows[start : start + BATCH], chosen)
+            self.commit((ticket,))
+            if ticket.error is not None:
+                raise ticket.error
+            outcomes += ticket.outcomes
+        return outcomes
+
+    async def asend(self, row: NewRow, *, chosen: bool = False) -> Enqueued:
+        """`send` of one row from a running loop, which it never blocks; rows of one iteration share a commit."""
+        loop = asyncio.get_running_loop()
+        gatherer = self._gatherers.get(loop)
+        if gatherer is None:
+            gatherer = self._gatherers[loop] = _Gatherer(self, loop)
+        return await gatherer.add(self.ticket((row,), chosen))
+
+    def commit(self, tickets: Sequence[Ticket]) -> None:
+        """Block until each of *tickets* is done, committing for everyone while the lock is ours."""
+        self._pending.extend(tickets)
+        try:
+            for ticket in tickets:
+                while not ticket.done:
+                    pause = self._advance(ticket)
+                    if pause > 0:
+                        # The lock is free meanwhile: newcomers learn of the pause and sleep as well.
+                        time.sleep(min(pause, max(0.0, ticket.deadline - time.monotonic())))
+        except BaseException:
+            # Interrupted (Ctrl-C, a job's time limit): nobody waits for these rows, so nobody shall store them later.
+            for ticket in tickets:
+                ticket.done = True
+            raise
+
+    def _advance(self, ticket: Ticket) -> float:
+        """Commit until *ticket* is done, or return how long the store should be left alone first."""
+        with self._lock:
+            while not ticket.done:
+                now = time.monotonic()
+                if now < self._not_before and now < ticket.deadline:
+                    return self._not_before - now
+                if not self._pending:
+                    # A holder that was interrupted at a bad moment dropped it, stored or not.
+                    ticket.repeat = True
+                    self._pending.append(ticket)
+                self._flush()
+        return 0.0
+
+    def _flush(self) -> None:
+        """Commit what has gathered, up to a batch. The caller holds the lock."""
+        tickets = self._gather()
+        began = time.monotonic()
+        try:
+            self._store(tickets)
+        except StoreUnavailable as error:
+            self._back_off(tickets, error, final=time.monotonic() - began > ENGINE_WAITED)
+        except Exception as error:
+            self._separate(tickets, error)
+        except BaseException:
+            for ticket in reversed(tickets):
+                ticket.repeat = True
+                self._pending.appendleft(ticket)
+            raise
+        else:
+            self._failures = 0
+
+    def _gather(self) -> list[Ticket]:
+        tickets: list[Ticket] = []
+        room = BATCH
+        while self._pending:
+            ticket = self._pending.popleft()
+            if ticket.done:
+                continue
+            room -= len(ticket.rows)
+            if room < 0 and tickets:
+                self._pending.appendleft(ticket)
+                break
+            tickets.append(ticket)
+        return tickets
+
+    def _store(self, tickets: Sequence[Ticket]) -> None:
+        """One transaction for *tickets*, then one signal per queue that has something to do soon."""
+        if not tickets:
+            return
+        sink = self._sink()
+        rows = tickets[0].rows if len(tickets) == 1 else [row for ticket in tickets for row in ticket.rows]
+        outcomes = sink.enqueue(rows, repeat=any(ticket.repeat for ticket in tickets))
+        start = 0
+        for ticket in tickets:
+            end = start + len(ticket.rows)
+            ticket.succeed(outcomes[start:end])
+            start = end
+        for queue in _awake(rows):
+            sink.notify("work", queue.encode())
+
+    def _back_off(self, tickets: Sequence[Ticket], error: StoreUnavailable, *, final: bool) -> None:
+        """Put *tickets* back to be sent again; those whose patience has ended fail."""
+        now = time.monotonic()
+        for ticket in reversed(tickets):
+            if ticket.done:
+                continue
+            ticket.repeat = True
+            if final or now >= ticket.deadline:
+                ticket.fail(error)
+            else:
+                self._pending.appendleft(ticket)
+        self._failures += 1
+        longest = min(2.0, 0.02 * 2 ** min(self._failures, 8))
+        self._not_before = now if final else now + longest * (0.5 + self._random.random() / 2)
+
+    def _separate(self, tickets: Sequence[Ticket], error: Exception) -> None:
+        """The store refused the batch as such: each caller gets the answer to its own rows, and only to them."""
+        tickets = [ticket for ticket in tickets if not ticket.done]
+        if len(tickets) == 1:
+            tickets[0].fail(error)
+            return
+        for ticket in tickets:
+            ticket.repeat = True
+            try:
+                self._store([ticket])
+            except StoreUnavailable as unavailable:
+                self._back_off([ticket], unavailable, final=False)
+            except Exception as own:  # noqa: BLE001  whatever it is, it goes to the caller whose rows caused it
+                ticket.fail(own)
+
+
+class _Gatherer:
+    """One loop's rows: those of an iteration leave together, and one flight is in the air at a time.
+
+    Not a task of the loop, because programs cancel all tasks when they end; a row on its way must land all the same.
+    """
+
+    def __init__(self, combiner: Combiner, loop: asyncio.AbstractEventLoop) -> None:
+        self._combiner = combiner
+        self._waiting: list[tuple[Ticket, asyncio.Future[Enqueued]]] = []
+        self._flying = False
+
+    def add(self, ticket: Ticket) -> asyncio.Future[Enqueued]:
+        """Take *ticket* along; the future has its outcome. Cancelled before take-off, the row is left behind."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Enqueued] = loop.create_future()
+        self._waiting.append((ticket, future))
+        if not self._flying:
+            self._flying = True
+            # Not now but in the next iteration: tasks that are ready in this one come along.
+            loop.call_soon(self._take_off, loop)
+        return future
+
+    def _take_off(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+        flight = [(ticket, future) for ticket, future in waiting if not future.done()]
+        if not flight:
+            self._flying = False
+            return
+        landing = asyncio.wrap_future(submit(self._combiner.commit, [ticket for ticket, _ in flight]), loop=loop)
+        landing.add_done_callback(lambda landed: self._land(loop, flight, landed))
+
+    def _land(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        flight: Iterable[tuple[Ticket, asyncio.Future[Enqueued]]],
+        landed: asyncio.Future[None],
+    ) -> None:
+        failure = None if landed.cancelled() else landed.exception()
+        for ticket, future in flight:
+            error = failure or ticket.error
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            elif ticket.done:
+                future.set_result(ticket.outcomes[0])
+            else:
+                future.cancel()
+        self._take_off(loop)
+
+
+def _awake(rows: Iterable[NewRow]) -> set[str]:
+    """The queues in which something can start soon. A stamped time is left to the workers, who ask the store's clock."""
+    return {row.queue for row in rows if row.delay is None or row.delay < SOON}
+

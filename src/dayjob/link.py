@@ -1,0 +1,93 @@
+"""The app's line to its store: opened on first use, good after a fork, and exchangeable under test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from dayjob.errors import NotSupported
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Store
+
+_EMBEDDED = ("sqlite:",)
+"""Engines without a server or a deploy step: the first to open them brings their schema up to date."""
+
+
+class Link:
+    """Holds the store that an app uses now.
+
+    Args:
+        opener: opens the store of the app's URL.
+    """
+
+    def __init__(self, opener: Callable[[], Store]) -> None:
+        self._opener = opener
+        self._store: Store | None = None
+        self._pid = 0
+        self._lock = RLock()
+        _LINKS.add(self)
+
+    def __call__(self) -> Store:
+        """The store; opens it on first use."""
+        store = self._store
+        if store is None or self._pid != os.getpid():
+            return self._open()
+        return store
+
+    def _open(self) -> Store:
+        with self._lock:
+            if self._store is not None and self._pid != os.getpid():
+                if not self._store.processes:
+                    raise NotSupported(
+                        f"{self._store.url} after os.fork()",
+                        "an in-memory store lives in the process that opened it; use a file",
+                    )
+                self._pid = os.getpid()
+            if self._store is None:
+                store = self._opener()
+                if store.url.startswith(_EMBEDDED) and store.migrate(dry_run=True):
+                    store.migrate()
+                self._store, self._pid = store, os.getpid()
+            return self._store
+
+    @property
+    def opened(self) -> bool:
+        return self._store is not None
+
+    def close(self) -> None:
+        """Let go of the store; a later call opens it again. Idempotent."""
+        with self._lock:
+            store, self._store = self._store, None
+        if store is not None and self._pid == os.getpid():
+            store.close()
+
+    @contextlib.contextmanager
+    def exchanged(self, store: Store) -> Iterator[None]:
+        """Use *store* instead while the block runs; for every thread."""
+        with self._lock:
+            before, self._store, self._pid = self._store, store, os.getpid()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._store = before
+
+    def _forked(self) -> None:
+        self._lock = RLock()
+
+
+_LINKS: WeakSet[Link] = WeakSet()
+
+
+def _after_fork() -> None:
+    for link in list(_LINKS):
+        link._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
