@@ -108,6 +108,11 @@ class Database:
             finally:
                 self._roll_back(connection)
 
+    def begin_anew(self, connection: sqlite3.Connection) -> None:
+        """Inside `write`: forget what this transaction did so far, and go on in a new one."""
+        connection.execute("ROLLBACK")
+        self._begin(connection, "BEGIN IMMEDIATE")
+
     def _begin(self, connection: sqlite3.Connection, statement: str) -> None:
         give_up = None
         while True:

@@ -64,8 +64,7 @@ class JobsPart(TurnPart):
                     self._insert(connection, jobs, now)
                     return [INSERTED] * len(jobs)
                 except sqlite3.IntegrityError:
-                    connection.execute("ROLLBACK")  # an id is there already: sort the known from the new
-                    connection.execute("BEGIN IMMEDIATE")
+                    self.db.begin_anew(connection)  # an id is there already: sort the known from the new
             known = {row[0] for row in connection.execute(self.sql.known_ids, (text([job.id for job in jobs]),))}
             fresh: dict[str, NewRow] = {}
             outcomes = []

@@ -7,9 +7,6 @@ UPDATE dayjob_cluster SET entry = entry + ? RETURNING entry
 -- name: bump_control
 UPDATE dayjob_cluster SET control = control + 1
 
--- name: control
-SELECT control FROM dayjob_cluster
-
 -- == enqueue =====================================================================================================
 
 -- name: known_ids
@@ -108,11 +105,17 @@ WHERE state = 'available' AND suspect = 1 AND queue NOT IN (SELECT queue FROM da
 -- name: paused
 SELECT queue FROM dayjob_paused
 
--- name: lease_of
-SELECT no, entries FROM dayjob_lease WHERE worker = ? AND claim_no = ?
+-- name: situation
+-- ?1 worker  ?2 claim number: all that a turn must know before it claims, in one crossing
+SELECT control, (SELECT run_at FROM dayjob_job WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+    EXISTS (SELECT 1 FROM dayjob_worker WHERE id = ?1 AND lost_at IS NULL),
+    (SELECT no FROM dayjob_lease WHERE worker = ?1 AND claim_no = ?2),
+    EXISTS (SELECT 1 FROM dayjob_job WHERE state = 'available' AND suspect = 1),
+    EXISTS (SELECT 1 FROM dayjob_paused)
+FROM dayjob_cluster
 
--- name: worker_stands
-SELECT 1 FROM dayjob_worker WHERE id = ? AND lost_at IS NULL
+-- name: entries_of_lease
+SELECT entries FROM dayjob_lease WHERE no = ?
 
 -- name: add_lease
 INSERT INTO dayjob_lease (worker, claim_no, claimed_at, entries) VALUES (?, ?, ?, ?)

@@ -63,14 +63,19 @@ class TurnPart(Part):
             settled: list[tuple[str, int, State]] = []
             if settlements:
                 self._settle(connection, worker, settlements, now, refused, settled)
-            next_due = self._stage_due(connection, now)
+            control, next_due, stands, lease, suspects, pauses = connection.execute(
+                self.sql.situation, (worker, claim_no)
+            ).fetchone()
+            if next_due is not None and next_due <= now:
+                next_due = self._stage_due(connection, now)
             claimed: list[Claimed] = []
-            suspects = False
-            if wants and connection.execute(self.sql.worker_stands, (worker,)).fetchone():
+            if lease is not None:  # the reply to this claim was lost: the same batch again
+                entries = connection.execute(self.sql.entries_of_lease, (lease,)).fetchone()[0]
+                claimed = self._fetch(connection, entries, lease)
+            elif wants and stands:
                 assert claim_no is not None, "a claim needs its number"
-                claimed = self._claim(connection, worker, claim_no, wants, now)
-                suspects = self._suspects_wait(connection, wants)
-            control = int(connection.execute(self.sql.control).fetchone()[0])
+                claimed = self._claim(connection, worker, claim_no, wants, now, bool(pauses))
+            suspects = bool(suspects) and self._suspects_wait(connection, wants)
         return Turn(now, claimed, refused, settled, control, next_due, suspects)
 
     # -- settle ------------------------------------------------------------------------------------------------
@@ -208,12 +213,9 @@ class TurnPart(Part):
 
     # -- stage -------------------------------------------------------------------------------------------------
 
-    def _stage_due(self, connection: sqlite3.Connection, now: int, limit: int = 1000) -> int | None:
+    def _stage_due(self, connection: sqlite3.Connection, now: int) -> int | None:
         """Make what is due available; returns the next due time that lies ahead (or is left over)."""
-        found = connection.execute(self.sql.next_due).fetchone()
-        if found is None or found[0] > now:
-            return None if found is None else int(found[0])
-        self.stage_batch(connection, now, limit)
+        self.stage_batch(connection, now, 1000)
         found = connection.execute(self.sql.next_due).fetchone()
         return None if found is None else int(found[0])
 
@@ -227,15 +229,12 @@ class TurnPart(Part):
     # -- claim -------------------------------------------------------------------------------------------------
 
     def _claim(
-        self, connection: sqlite3.Connection, worker: str, claim_no: int, wants: Sequence[Want], now: int
+        self, connection: sqlite3.Connection, worker: str, claim_no: int, wants: Sequence[Want], now: int, pauses: bool
     ) -> list[Claimed]:
-        before = connection.execute(self.sql.lease_of, (worker, claim_no)).fetchone()
-        if before is not None:  # the reply was lost: the same batch again
-            return self._fetch(connection, before[1], before[0])
         entries: list[int] = []
         for want in wants:
             if want.limit > 0:
-                queues = self._queues_of(connection, want)
+                queues = self._queues_of(connection, want, pauses)
                 if queues:
                     picked = rows(
                         connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit)
@@ -252,10 +251,10 @@ class TurnPart(Part):
         connection.execute(self.sql.run, (lease, batch))
         return self._fetch(connection, batch, lease)
 
-    def _queues_of(self, connection: sqlite3.Connection, want: Want) -> list[str]:
+    def _queues_of(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> Sequence[str]:
         """The queues of *want* that may be claimed from now."""
         if want.queues is not None:
-            paused = {row[0] for row in connection.execute(self.sql.paused)}
+            paused = {row[0] for row in connection.execute(self.sql.paused)} if pauses else ()
             return [queue for queue in want.queues if queue not in paused]
         every = self.sql.suspect_queues if want.suspects else self.sql.ready_queues
         return [row[0] for row in connection.execute(every) if row[0] not in want.exclude]
