@@ -23,7 +23,8 @@ MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53
 DEFAULT_QUEUE: Final = "default"
 
-_REPR = Repr(maxlevel=3, maxstring=100, maxother=100, maxlong=60)
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 60
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]*", re.ASCII)
 _NAME_LENGTH = 200
 

@@ -1,0 +1,111 @@
+"""Payloads without a signature: calls by name, `meta`, and what to show when the code is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, cast
+
+from msgspec import DecodeError
+
+from dayjob.codec.envelope import read_any, write
+from dayjob.codec.survey import LEAVES, Refused, survey
+from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
+from dayjob.policies import shown
+
+VERSION_KEY: Final = "$v"
+"""Where a payload names its version; absent in version 1. No parameter can have this name."""
+
+
+def refuse(task: str, argument: str | None, refused: Refused, limit: int) -> NoReturn:
+    """Raise the public error for *refused*, which was found in *argument*."""
+    if refused.large:
+        raise PayloadTooLarge(task, refused.large, limit) from None
+    where = None if argument is None else argument + refused.path
+    error = PayloadInvalid if refused.invalid else PayloadNotSerializable
+    raise error(task, where, refused.problem) from None
+
+
+def encode_untyped(task: str, args: Mapping[str, Any], limit: int, version: int = 1) -> bytes:
+    """The payload of a call by name, without the task's code: *args* in their JSON forms.
+
+    Scalars that have one JSON form (aware datetimes, Decimal, UUID, bytes …) are written in it.
+
+    Raises:
+        PayloadInvalid: *args* is no mapping by parameter name.
+        PayloadNotSerializable: a value has no JSON form, or several. PayloadTooLarge: over *limit* bytes.
+    """
+    if not isinstance(args, Mapping):
+        raise PayloadInvalid(task, None, f"arguments by name must be a mapping, not {type(args).__name__}")
+    for name, value in args.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise PayloadInvalid(task, shown(name, 40), "this can be no parameter's name")
+        try:
+            survey(value, limit)
+            _plain(value)
+        except Refused as refused:
+            refuse(task, name, refused, limit)
+    payload = write({VERSION_KEY: version, **args} if version > 1 else dict(args))
+    if len(payload) > limit:
+        raise PayloadTooLarge(task, len(payload), limit)
+    return payload
+
+
+def _plain(value: Any) -> None:
+    """Refuse containers and objects that JSON does not know: without a hint nobody could tell them from its own."""
+    kind = type(value)
+    if kind is dict:
+        for key, part in value.items():
+            if type(key) is not str:
+                raise Refused(f"the key {shown(key, 40)} is no str, and JSON knows no other keys")
+            _step(f"[{shown(key, 30)}]", part)
+    elif kind is list:
+        for place, part in enumerate(value):
+            _step(f"[{place}]", part)
+    elif kind not in LEAVES:
+        raise Refused(f"a {kind.__name__} has no one JSON form: pass plain data (dict, list, str, numbers, bool, None)")
+
+
+def _step(step: str, part: Any) -> None:
+    try:
+        _plain(part)
+    except Refused as refused:
+        refused.steps.append(step)
+        raise
+
+
+def decode_untyped(payload: bytes) -> dict[str, Any]:
+    """The arguments by name in their JSON forms; `ValueError` when *payload* is something else."""
+    try:
+        data = read_any(payload)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"the payload is no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError("the payload is no JSON object")
+    data.pop(VERSION_KEY, None)
+    return cast("dict[str, Any]", data)
+
+
+def encode_meta(meta: Mapping[str, Any], limit: int = 10_000) -> str:
+    """*meta* as JSON text; `ConfigError` naming the key whose value cannot be stored."""
+    if not isinstance(meta, Mapping):
+        raise ConfigError(f"meta must be a mapping, not {type(meta).__name__} {shown(meta)}")
+    try:
+        payload = encode_untyped("meta", {}, limit) if not meta else _encode_meta(meta, limit)
+    except PayloadTooLarge as error:
+        raise ConfigError(f"meta has {error.size:,} bytes, the limit is {limit:,}: store a reference") from None
+    return payload.decode()
+
+
+def _encode_meta(meta: Mapping[str, Any], limit: int) -> bytes:
+    plain = dict(meta)
+    try:
+        survey(plain, limit)
+        _plain(plain)
+    except Refused as refused:
+        if refused.large:
+            raise PayloadTooLarge("meta", refused.large, limit) from None
+        raise ConfigError(f"meta{refused.path}: {refused.problem}") from None
+    encoded = write(plain)
+    if len(encoded) > limit:
+        raise PayloadTooLarge("meta", len(encoded), limit)
+    return encoded
