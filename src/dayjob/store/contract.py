@@ -87,7 +87,9 @@ class Jobs(Protocol):
         error; every outcome but `completed` appends an attempt. Failed, snoozed and parked jobs become `scheduled` at
         now + delay; released ones become available in their old place with a new entry. A job for which a cancel was
         asked, and which did not complete, becomes cancelled. A crashed job becomes a suspect, or dead with reason
-        `crashed` at the third crash. Repeating a settlement that was applied is a refusal that harms nothing.
+        `crashed` at the third crash; a suspect that is released or parked stays one. Repeating a settlement that was
+        applied is a refusal that harms nothing. Of a job's attempts the first 10 and the newest 90 are kept, the rest
+        counted as `trimmed`.
 
         Stage: scheduled jobs that are due become available with a new entry and place, in the order of their time.
 
@@ -97,8 +99,8 @@ class Jobs(Protocol):
 
         Args:
             worker: the incarnation's id.
-            claim_no: its own running number for this claim, rising from 1; required with wants. A number that was
-                used before claims nothing new: it returns the jobs of that batch that still run under it.
+            claim_no: its own running number for this claim, rising from 1; required with wants. A number under which
+                something was claimed before claims nothing new: it returns the jobs of that batch that still run.
         Returns:
             Turn; `refused` names settlements whose fence no longer holds.
         Raises:
@@ -140,7 +142,6 @@ class Upkeep(Protocol):
         Each unsettled job gets a new entry, keeps its place and becomes a suspect. If the worker was solo, the job
         ran alone: its crashes rise by one, and the third makes it dead, reason `crashed`. A job for which a cancel
         was asked becomes cancelled. An attempt with outcome `lost` or `crashed` is appended to each.
-        Also releases batches of healthy workers that their beats did not list for more than 10 s.
         """
 
     def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
@@ -164,7 +165,7 @@ class Cluster(Protocol):
         """Renew *worker*'s lease on all that it holds until `worker.expiry` of live time from now.
 
         The first beat registers the worker. Leadership rides on it: with no leader, or one whose live time ran out,
-        this worker leads with the next term. Order does not matter; repeating is harmless, but counts tallies twice.
+        this worker leads with the next term, unless it is solo. Order does not matter; repeating is harmless, but counts tallies twice.
 
         Args:
             held: claim numbers of the batches it knows of; others claimed more than 10 s ago are released, in their

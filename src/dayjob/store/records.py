@@ -141,13 +141,13 @@ class Turn(Struct):
 
     Attributes:
         now: the store's clock.
-        claimed: the jobs of this claim number, most urgent first.
+        claimed: the jobs of this claim number, want by want, most urgent first within each.
         refused: (id, entry) of settlements that came too late; nothing of them was written.
         settled: (id, entry, state) where the store decided otherwise than the settlement's outcome says
             (a crashed job that is now dead, a cancel asked for while it failed).
         control: changes whenever a cancel, a pause or a setting changed: beat to learn what.
         next_due: the stamp of the earliest scheduled job in the store, None when there is none.
-        suspects: True when suspects wait in the store for a solo worker.
+        suspects: True when suspects wait in the queues of the wants for a solo worker; False in a turn without wants.
     """
 
     now: int
@@ -252,7 +252,7 @@ class Tally(Struct, frozen=True):
 
 
 class Rescued(Struct, frozen=True):
-    """A job taken from a worker that is gone."""
+    """A job taken from a worker that is gone; *worker* is its id."""
 
     id: str
     entry: int
@@ -273,7 +273,10 @@ class Gone(Struct, frozen=True):
 
 
 class Bound(Struct, frozen=True):
-    """A count bound of retention: of finished jobs in *state* (of *queue*, of *task*) keep the newest *count*."""
+    """A count bound of retention: of finished jobs in *state* (of *queue*, of *task*) keep the newest *count*.
+
+    Without a queue or task it holds for each queue apart.
+    """
 
     state: State
     count: int
@@ -309,7 +312,7 @@ class AttemptRow(Struct, frozen=True):
 
     Attributes:
         number: the attempt it was (1 = first) in its round; a claim that spent none carries the number it would have had.
-        started_at: None when it never started or nobody lived to say.
+        started_at: None when it never started or nobody lived to say. worker: its name.
     """
 
     number: int
@@ -323,7 +326,7 @@ class AttemptRow(Struct, frozen=True):
 
 
 class JobRow(Struct):
-    """All that the store knows of one job."""
+    """All that the store knows of one job; *worker* is the name of the one that runs or finished it."""
 
     id: str
     entry: int

@@ -165,9 +165,8 @@ class ClusterPart(JobsPart):
             now = self.db.now() if now is None else now
             if not self._leads(connection, term):
                 return None
-            pruned = 0
+            pruned = self._prune(connection, self.sql.past_keeping, (now,), limit, now)
             for state, queue in connection.execute(self.sql.history_groups).fetchall():
-                pruned += self._prune(connection, self.sql.past_keeping, (state, queue, now), limit - pruned, now)
                 for bound in bounds:
                     if bound.task is None and bound.state == state and bound.queue in (None, queue):
                         pruned += self._prune(

@@ -208,6 +208,12 @@ class Database:
         with self._write_lock, reading:
             self._drop_connections()
 
+    def __del__(self) -> None:
+        # An app that nobody closed: connections are closed here rather than reported by the interpreter.
+        for connection in (getattr(self, "_writer", None), getattr(self, "_reader", None)):
+            if connection is not None:
+                connection.close()
+
     def abandon(self) -> None:
         """After a fork: forget the parent's connections without closing them, and begin with new locks."""
         for connection in (self._writer, self._reader):

@@ -63,13 +63,15 @@ class InspectorPart(Part):
         found: list[JobRow] = []
         with self.db.read() as connection:
             for table, columns, states in self._tables(which):
-                # Rare states are sought by their index and sorted, common ones by walking the ids.
+                # Rare states are sought by their index and sorted, common ones by walking the ids: a plus before a
+                # column keeps the planner from its index.
                 by_id = states is None or not _RARE.issuperset(states)
+                key = "id" if by_id else "+id"
                 condition, values = where(which, states, by_id=by_id)
                 if after is not None:
-                    condition += " AND id < ?"
+                    condition += f" AND {key} < ?"
                     values.append(after)
-                select = self._select(table, columns, f"{condition} ORDER BY id DESC LIMIT ?")
+                select = self._select(table, columns, f"{condition} ORDER BY {key} DESC LIMIT ?")
                 found += [_job(row) for row in connection.execute(select, (*values, limit + 1))]
         found.sort(key=lambda job: job.id, reverse=True)
         page = found[:limit]

@@ -104,9 +104,9 @@ class JobsPart(TurnPart):
             now = self.db.now() if now is None else now
             if not connection.execute(self.sql.runs_under, (lease.entry, lease.id, lease.worker)).fetchone():
                 return False
-            logs = [(one.at, one.level, one.message) for one in writes if isinstance(one, Log)]
+            logs = [(lease.id, one.at, one.level, one.message) for one in writes if isinstance(one, Log)]
             if logs:
-                connection.execute(self.sql.add_logs, (lease.id, text(logs)))
+                connection.executemany(self.sql.add_logs, logs)
                 trimmed = connection.execute(self.sql.trim_logs, (lease.id,)).rowcount
                 if trimmed:
                     self.add_tally(connection, now, "", "trimmed", trimmed)

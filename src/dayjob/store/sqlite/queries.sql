@@ -22,8 +22,11 @@ INSERT INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at,
     expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
 SELECT j.entry, j.id, j.queue, j.task, ?3, ?4, j.priority, j.payload,
-    CASE ?8 WHEN 1 THEN substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]')) END,
-    CASE ?8 WHEN 0 THEN substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]')) END,
+    -- substr() of nothing is null, not empty
+    CASE ?8 WHEN 1 THEN iif(json_extract(s.value, '$[6]') = 0, x'',
+        substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]'))) END,
+    CASE ?8 WHEN 0 THEN iif(json_extract(s.value, '$[6]') = 0, x'',
+        substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]'))) END,
     j.max_attempts, j.created_at, j.run_at, j.expires_at, nullif(json_extract(s.value, '$[2]'), 0),
     json_extract(s.value, '$[3]'), json_extract(s.value, '$[4]'), j.tags, j.meta, j.options, j.attempt + ?5,
     j.crashes + ?6, j.round, (SELECT name FROM dayjob_worker WHERE id = ?2), j.progress
@@ -40,7 +43,8 @@ DELETE FROM dayjob_job WHERE entry IN (SELECT value FROM json_each(?))
 -- name: held
 -- ?1 JSON [[entry, id, …], …]  ?2 worker: those that still run under it
 SELECT json_group_array(json_array(
-    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.cancelling, j.reason))
+    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.suspect, j.cancelling,
+    j.reason))
 FROM json_each(?1) AS s CROSS JOIN dayjob_job AS j ON j.entry = json_extract(s.value, '$[0]')
 WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
     AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?2)
@@ -60,7 +64,7 @@ INSERT INTO dayjob_attempt (id, number, round, outcome, started_at, finished_at,
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
     json_extract(value, '$[3]'), nullif(json_extract(value, '$[4]'), 0), json_extract(value, '$[5]'),
     (SELECT name FROM dayjob_worker WHERE id = ?2), json_extract(value, '$[6]'),
-    substr(?3, json_extract(value, '$[7]'), json_extract(value, '$[8]'))
+    iif(json_extract(value, '$[8]') = 0, x'', substr(?3, json_extract(value, '$[7]'), json_extract(value, '$[8]')))
 FROM json_each(?1)
 
 -- name: trim_attempts
@@ -120,6 +124,9 @@ SELECT entries FROM dayjob_lease WHERE no = ?
 -- name: add_lease
 INSERT INTO dayjob_lease (worker, claim_no, claimed_at, entries) VALUES (?, ?, ?, ?)
 
+-- name: extend_lease
+UPDATE dayjob_lease SET entries = ?2 WHERE no = ?1
+
 -- name: run
 UPDATE dayjob_job SET state = 'running', lease = ?1 WHERE entry IN (SELECT value FROM json_each(?2))
 
@@ -150,8 +157,7 @@ INSERT INTO dayjob_checkpoint (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UP
 UPDATE dayjob_job SET recorded = 1 WHERE entry = ?
 
 -- name: add_logs
-INSERT INTO dayjob_log (id, at, level, message)
-SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?2)
+INSERT INTO dayjob_log (id, at, level, message) VALUES (?, ?, ?, ?)
 
 -- name: trim_logs
 DELETE FROM dayjob_log WHERE id = ?1 AND no <= (
@@ -215,13 +221,9 @@ SELECT json_group_array(entry) FROM (
 -- name: expired_workers
 SELECT id FROM dayjob_worker WHERE lost_at IS NULL AND expires <= ?
 
--- name: stale_leases
-SELECT l.worker, l.no, l.claim_no FROM dayjob_lease AS l WHERE l.claimed_at <= ?
-
 -- name: past_keeping
 SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
-    SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 AND keep_until <= ?3
-    ORDER BY keep_until LIMIT ?4)
+    SELECT entry, id, finished_at FROM dayjob_history WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)
 
 -- name: history_groups
 WITH RECURSIVE g (state, queue) AS (
@@ -235,7 +237,7 @@ SELECT state, queue FROM g WHERE state IS NOT NULL
 -- name: beyond_count
 -- ?1 state  ?2 queue  ?3 how many stay  ?4 limit
 SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
-    SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 ORDER BY keep_until, entry
+    SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 ORDER BY finished_at, entry
     LIMIT max(0, min(?4, (SELECT count(*) FROM dayjob_history WHERE state = ?1 AND queue = ?2) - ?3)))
 
 -- name: beyond_task_count
@@ -291,7 +293,8 @@ SELECT no, claim_no, claimed_at FROM dayjob_lease WHERE worker = ?
 -- name: jobs_of_leases
 -- ?1 JSON array of lease numbers: what still runs under them, as `held`
 SELECT json_group_array(json_array(
-    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.cancelling, j.reason))
+    j.entry, j.id, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.suspect, j.cancelling,
+    j.reason))
 FROM json_each(?1) AS n CROSS JOIN dayjob_lease AS l ON l.no = n.value
 CROSS JOIN json_each(l.entries) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
 WHERE j.state = 'running' AND j.lease = l.no
@@ -336,7 +339,7 @@ SELECT j.queue, count(*) FROM dayjob_lease AS l CROSS JOIN json_each(l.entries) 
 CROSS JOIN dayjob_job AS j ON j.entry = e.value WHERE j.state = 'running' AND j.lease = l.no GROUP BY j.queue
 
 -- name: count_history
-SELECT queue, state, count(*) FROM dayjob_history INDEXED BY dayjob_history_keep GROUP BY state, queue
+SELECT queue, state, count(*) FROM dayjob_history INDEXED BY dayjob_history_finished GROUP BY state, queue
 
 -- name: oldest_by_priority
 -- ?1 queue  ?2 below this priority: the next lower priority and its oldest place

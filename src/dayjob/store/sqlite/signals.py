@@ -14,7 +14,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dayjob.errors import StoreUnavailable
@@ -90,6 +90,9 @@ class LocalSignals:
         """See `contract.Signals.listening`."""
         return any(_LETTERS[topic] in letters for letters, _ in self._ears)
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def listen(self, topics: Sequence[str]) -> Ear:
         """See `contract.Signals.listen`."""
         receiver, waker = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -156,6 +159,15 @@ class FileSignals:
         except OSError:
             pass  # gone in between, or its buffer is full and it is awake anyway: signals are advisory
 
+    def close(self) -> None:
+        """Let go of the sending socket; the next signal opens a new one."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+
+    def __del__(self) -> None:
+        self.close()
+
     def listen(self, topics: Sequence[str]) -> Ear:
         """See `contract.Signals.listen`."""
         letters = "".join(_LETTERS[topic] for topic in topics)
@@ -177,7 +189,7 @@ class FileSignals:
 
 
 @contextlib.contextmanager
-def _short(path: str):  # type: ignore[no-untyped-def]
+def _short(path: str) -> Iterator[str]:
     """*path* as a socket address; one longer than the 107 bytes that fit goes through its folder's descriptor."""
     if len(os.fsencode(path)) <= 100:
         yield path

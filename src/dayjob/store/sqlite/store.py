@@ -80,6 +80,7 @@ class SQLiteStore(ClusterPart, InspectorPart):
         return self.db.now()
 
     def close(self) -> None:
+        self._signals.close()
         self.db.close()
 
 

@@ -32,6 +32,7 @@ class Held(NamedTuple):
     crashes: int
     round: int
     parked: int
+    suspect: int
     cancelling: int
     reason: str | None
 
@@ -89,6 +90,8 @@ class TurnPart(Part):
         refused: list[tuple[str, int]],
         settled: list[tuple[str, int, State]],
     ) -> None:
+        if len({one.entry for one in settlements}) < len(settlements):
+            settlements = _first_of_each(settlements, refused)
         completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
         if completed:
             self._complete(connection, worker, completed, now, refused)
@@ -198,7 +201,8 @@ class TurnPart(Part):
         batch = []
         for number, (job, settlement, state, reason) in enumerate(exits, 1):
             effect = EFFECTS[settlement.outcome]
-            suspect = settlement.outcome in (Outcome.CRASHED, Outcome.LOST)
+            crashed = settlement.outcome in (Outcome.CRASHED, Outcome.LOST)
+            suspect = crashed or (job.suspect and settlement.outcome in (Outcome.RELEASED, Outcome.PARKED))
             run_at = now + int(settlement.delay * SECOND) if state is State.SCHEDULED else None
             parked = job.parked + 1 if settlement.outcome is Outcome.PARKED else 0
             batch.append(
@@ -232,30 +236,28 @@ class TurnPart(Part):
         self, connection: sqlite3.Connection, worker: str, claim_no: int, wants: Sequence[Want], now: int, pauses: bool
     ) -> list[Claimed]:
         entries: list[int] = []
+        lease: int | None = None
         for want in wants:
-            if want.limit > 0:
-                queues = self._queues_of(connection, want, pauses)
-                if queues:
-                    picked = rows(
-                        connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit)
-                    )
-                    if entries:  # wants may overlap
-                        seen = set(entries)
-                        picked = [entry for entry in picked if entry not in seen]
-                    entries += picked
-        if not entries:
-            return []
-        batch = text(entries)
-        lease = connection.execute(self.sql.add_lease, (worker, claim_no, now, batch)).lastrowid
-        assert lease is not None
-        connection.execute(self.sql.run, (lease, batch))
-        return self._fetch(connection, batch, lease)
+            queues = self._queues_of(connection, want, pauses) if want.limit > 0 else ()
+            if not queues:
+                continue
+            pick = _pick(len(queues), want.suspects, self.db.namespace)
+            picked = rows(connection, pick, (*queues, want.limit))
+            if not picked:
+                continue
+            entries += picked
+            if lease is None:
+                lease = connection.execute(self.sql.add_lease, (worker, claim_no, now, text(entries))).lastrowid
+            else:
+                connection.execute(self.sql.extend_lease, (lease, text(entries)))
+            connection.execute(self.sql.run, (lease, text(picked)))  # at once: the next want may overlap
+        return [] if lease is None else self._fetch(connection, text(entries), lease)
 
     def _queues_of(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> Sequence[str]:
         """The queues of *want* that may be claimed from now."""
         if want.queues is not None:
             paused = {row[0] for row in connection.execute(self.sql.paused)} if pauses else ()
-            return [queue for queue in want.queues if queue not in paused]
+            return [queue for queue in dict.fromkeys(want.queues) if queue not in paused]
         every = self.sql.suspect_queues if want.suspects else self.sql.ready_queues
         return [row[0] for row in connection.execute(every) if row[0] not in want.exclude]
 
@@ -308,6 +310,8 @@ def _pick(queues: int, suspects: bool, namespace: str) -> str:
 def _exit(job: Held, settlement: Settlement) -> Exit:
     """Where *settlement* sends *job*: the table of `states.EFFECTS`, a cancel that was asked for, the third crash."""
     outcome = settlement.outcome
+    if settlement.reason and "\0" in settlement.reason:
+        settlement.reason = settlement.reason.replace("\0", "\u2400")  # SQLite's JSON functions cut a string at a NUL
     if job.cancelling:
         settlement.keep = KEEP_CANCELLED if settlement.keep is None else settlement.keep
         reason = job.reason if settlement.reason is None or outcome is not Outcome.CANCELLED else settlement.reason
@@ -315,6 +319,13 @@ def _exit(job: Held, settlement: Settlement) -> Exit:
     if outcome is Outcome.CRASHED and job.crashes + 1 >= MAX_CRASHES:
         return Exit(job, settlement, State.DEAD, "crashed")
     return Exit(job, settlement, EFFECTS[outcome].state, settlement.reason)
+
+
+def _first_of_each(settlements: Sequence[Settlement], refused: list[tuple[str, int]]) -> list[Settlement]:
+    """*settlements* without those that name an entry a second time: they come too late."""
+    first: dict[int, Settlement] = {}
+    refused.extend((one.id, one.entry) for one in settlements if first.setdefault(one.entry, one) is not one)
+    return list(first.values())
 
 
 def lost(job: Held, now: int, outcome: Outcome, how: str | None) -> Exit:

@@ -63,7 +63,8 @@ CREATE TABLE dayjob_history (
     progress TEXT
 );
 CREATE UNIQUE INDEX dayjob_history_id ON dayjob_history (id);
-CREATE INDEX dayjob_history_keep ON dayjob_history (state, queue, keep_until);
+CREATE INDEX dayjob_history_finished ON dayjob_history (state, queue, finished_at);
+CREATE INDEX dayjob_history_keep ON dayjob_history (keep_until) WHERE keep_until IS NOT NULL;
 
 -- Ids that left the history less than an hour after they finished: a repeated enqueue must still find them.
 CREATE TABLE dayjob_gone (no INTEGER PRIMARY KEY, id TEXT NOT NULL, until INTEGER NOT NULL);
