@@ -18,33 +18,47 @@ def stock(url: str, jobs: int) -> Iterator[Store]:
     """A new store at *url* in which *jobs* no-ops wait."""
     store = open_store(url)
     store.migrate()
-    names = list(ids(jobs))
     for batch in batches(jobs, 1_000):
-        store.enqueue([NewRow(names[at], TASK, QUEUE, payload(at)) for at in batch])
+        add(store, len(batch))
     try:
         yield store
     finally:
         store.close()
 
 
+def add(store: Store, jobs: int) -> None:
+    """Store up to 1,000 more."""
+    store.enqueue([NewRow(id, TASK, QUEUE, payload(number)) for number, id in enumerate(ids(jobs))])
+
+
 class Holder:
-    """A worker that claims and gives back, so that the same jobs wait again."""
+    """A worker that claims, completes, and stores as many again, so that as many wait as before."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._info = WorkerInfo(next(ids(1)), "bench", "localhost", 1, expiry=3600.0)
         self._claims = 0
+        self._held: list[Settlement] = []
         store.beat(self._info, [])
 
-    def claim_and_release(self, limit: int) -> float:
-        """Seconds of a claim of *limit* jobs; they are released afterwards, untimed."""
+    def claim(self, limit: int) -> float:
+        """Seconds of a claim of *limit* jobs."""
         self._claims += 1
         start = time.perf_counter()
         turn = self._store.turn(self._info.id, self._claims, (), (Want(None, limit),))
         seconds = time.perf_counter() - start
         if len(turn.claimed) != limit:
             raise RuntimeError(f"claimed {len(turn.claimed)} jobs, not {limit}")
-        back = [Settlement(job.id, job.entry, Outcome.RELEASED, 0, turn.now) for job in turn.claimed]
-        if refused := self._store.turn(self._info.id, None, back).refused:
-            raise RuntimeError(f"{len(refused)} releases were refused")
+        self._held += [
+            Settlement(job.id, job.entry, Outcome.COMPLETED, turn.now, turn.now, result=b"null", keep=60.0)
+            for job in turn.claimed
+        ]
         return seconds
+
+    def replace(self) -> None:
+        """Complete what is held and store as many new jobs."""
+        held, self._held = self._held, []
+        if held:
+            if refused := self._store.turn(self._info.id, None, held).refused:
+                raise RuntimeError(f"{len(refused)} settlements were refused")
+            add(self._store, len(held))
