@@ -1,0 +1,127 @@
+"""How jobs, queues and workers look: as JSON documents with stable names, and as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dayjob.cli.output import Column, age, number, span
+from dayjob.errors import PayloadError
+
+if TYPE_CHECKING:
+    from dayjob.codec.failure import Failure
+    from dayjob.job import Job
+
+JOB_FIELDS = (
+    "id", "task", "queue", "state", "reason", "priority", "attempt", "max_attempts", "crashes", "run_at", "created_at",
+    "started_at", "finished_at", "worker", "tags", "meta", "flow_id",
+)  # fmt: skip
+ATTEMPT_FIELDS = (
+    "number",
+    "round",
+    "outcome",
+    "started_at",
+    "finished_at",
+    "worker",
+    "error_type",
+    "message",
+    "traceback",
+    "reason",
+)
+
+
+def job_document(job: Job[Any], *, whole: bool = False) -> dict[str, Any]:
+    """A job by the names that `Job` has; *whole* adds its attempts and what it logged."""
+    document: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS}
+    document["args"] = arguments(job)
+    progress, error = job.progress, job.error
+    document["progress"] = progress and {"done": progress.done, "total": progress.total, "note": progress.note}
+    document["error"] = error and {"type": error.type, "message": error.message, "traceback": error.traceback}
+    if whole:
+        document["attempts"] = [{name: getattr(one, name) for name in ATTEMPT_FIELDS} for one in job.attempts]
+        document["logs"] = [{"at": line.at, "level": line.level, "message": line.message} for line in job.logs()]
+    return document
+
+
+def arguments(job: Job[Any]) -> Any:
+    """The job's arguments; None where they cannot be read (a changed signature must not hide the job)."""
+    try:
+        return job.args
+    except PayloadError:
+        return None
+
+
+def headline(error: Failure | None) -> str:
+    """An error in one line."""
+    if error is None:
+        return "-"
+    first = error.message.strip().splitlines()
+    return f"{error.type}: {first[0]}" if first else error.type
+
+
+JOB_COLUMNS = (
+    Column("id", lambda job: job.id),
+    Column("task", lambda job: job.task),
+    Column("queue", lambda job: job.queue),
+    Column("state", lambda job: str(job.state)),
+    Column("pri", lambda job: str(job.priority), right=True),
+    Column("try", lambda job: str(job.attempt), right=True),
+    Column("created", lambda job: age(job.created_at)),
+    Column("note", lambda job: note(job), wide=True),
+)
+
+DEAD_COLUMNS = (
+    Column("id", lambda job: job.id),
+    Column("task", lambda job: job.task),
+    Column("queue", lambda job: job.queue),
+    Column("reason", lambda job: job.reason or "-"),
+    Column("try", lambda job: str(job.attempt), right=True),
+    Column("died", lambda job: age(job.finished_at)),
+    Column("error", lambda job: headline(job.error), wide=True),
+)
+
+
+def note(job: Job[Any]) -> str:
+    """What a reader of the list most wants to know of this job beyond its state."""
+    state = str(job.state)
+    if state == "scheduled":
+        return f"due {age(job.run_at)}"
+    if state == "running":
+        return progress_text(job) or (f"since {age(job.started_at)}" if job.started_at else "-")
+    if state in ("dead", "cancelled"):
+        return f"{job.reason or state}: {headline(job.error)}" if job.error else job.reason or "-"
+    if state == "completed" and job.started_at and job.finished_at:
+        return f"took {span((job.finished_at - job.started_at).total_seconds())}"
+    return "-"
+
+
+def progress_text(job: Job[Any]) -> str:
+    """How far it is: `40/100 pages`; empty when it does not say."""
+    progress = job.progress
+    if progress is None:
+        return ""
+    total = f"/{progress.total:g}" if progress.total is not None else ""
+    return f"{progress.done:g}{total} {progress.note}".strip()
+
+
+QUEUE_COLUMNS = (
+    Column("queue", lambda row: row.name),
+    Column("is", lambda row: "paused" if row.paused else "active"),
+    Column("available", lambda row: number(row.counts["available"]), right=True),
+    Column("running", lambda row: number(row.counts["running"]), right=True),
+    Column("scheduled", lambda row: number(row.counts["scheduled"]), right=True),
+    Column("completed", lambda row: number(row.counts["completed"]), right=True),
+    Column("dead", lambda row: number(row.counts["dead"]), right=True),
+    Column("oldest waits", lambda row: span(row.oldest), right=True),
+    Column("done/s", lambda row: f"{row.rates.get('completed', 0.0):,.1f}", right=True),
+)
+
+WORKER_COLUMNS = (
+    Column("worker", lambda row: row.id),
+    Column("host", lambda row: row.host, wide=True),
+    Column("pid", lambda row: str(row.pid), right=True),
+    Column("queues", lambda row: row.queues),
+    Column("slots", lambda row: str(row.concurrency), right=True),
+    Column("running", lambda row: str(row.running), right=True),
+    Column("beat", lambda row: age(row.last_beat)),
+    Column("role", lambda row: "leader" if row.leader else "solo" if row.solo else "-"),
+)

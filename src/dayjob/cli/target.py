@@ -1,0 +1,63 @@
+"""Which app, and which store, a command works on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dayjob.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dayjob import App
+
+
+def load_app(name: str | None, url: str | None = None) -> App:
+    """The app with its code, for commands that run tasks or check arguments against them.
+
+    Args:
+        name: `module:app`; else DAYJOB_APP, else `[tool.dayjob]` of pyproject.toml.
+        url: a store that wins over the app's own.
+    """
+    from dayjob.locate import find_app
+
+    if url is not None:
+        os.environ["DAYJOB_URL"] = url  # for worker processes and the pool's children, too
+    try:
+        app = find_app(name, os.environ, Path.cwd())
+    except (ConfigError, SyntaxError) as error:
+        raise click.UsageError(str(error)) from None
+    except Exception as error:
+        raise click.ClickException(f"the app cannot be imported: {_blame(error)}") from error
+    if url is not None:
+        app.url = url
+    return app
+
+
+@contextlib.contextmanager
+def opened(name: str | None, url: str | None) -> Iterator[App]:
+    """An app to look at and act on stored jobs; its code is loaded only when nothing names the store directly."""
+    from dayjob import App
+
+    if url is not None:
+        app = App(url)
+    elif name is None and os.environ.get("DAYJOB_URL"):
+        app = App()
+    else:
+        app = load_app(name)
+    with app:
+        yield app
+
+
+def _blame(error: Exception) -> str:
+    """The error in one line, with the place in the user's file where it came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "importlib" not in frame.filename and "/dayjob/" not in frame.filename]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,93 @@
+"""`dayjob worker` and `dayjob dev`: run jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dayjob.cli.options import SPAN, option
+from dayjob.cli.target import load_app
+from dayjob.errors import NotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parse_queues(given: Sequence[str], concurrency: int | None) -> dict[str, int] | list[str] | None:
+    """`-q mail:5 -q reports` as the facade wants it: None for all queues, names, or slots by name.
+
+    Queues without a number share `-c`; where some have one, the others get `-c` (or the app's number) each.
+    """
+    if not given:
+        return None
+    names: dict[str, int | None] = {}
+    for text in given:
+        name, colon, slots = text.rpartition(":")
+        if not colon:
+            name, slots = text, ""
+        if colon and not (slots.isdecimal() and int(slots) > 0):
+            raise click.UsageError(f"-q {text}: write NAME or NAME:CONCURRENCY, as in mail:5")
+        if name in names:
+            raise click.UsageError(f"-q {name} is given twice")
+        names[name] = int(slots) if slots else None
+    if all(slots is None for slots in names.values()):
+        return list(names)
+    return {name: slots if slots is not None else concurrency or 10 for name, slots in names.items()}
+
+
+_QUEUES = option("-q", "--queue", "queues", multiple=True, metavar="NAME[:N]", help="Only this queue, N jobs at once.")
+_CONCURRENCY = option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1, 100_000),
+    help="Jobs at once in a process, for queues without a number.",
+)
+_GRACE = option("--grace", type=SPAN, help="How long running jobs may go on after a stop. [default: 25 s]")
+
+
+@click.command()
+@click.argument("app", required=False, metavar="[MODULE:APP]", envvar="DAYJOB_APP")
+@_QUEUES
+@_CONCURRENCY
+@option("-p", "--processes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Worker processes.")
+@option("--burst", is_flag=True, help="Stop when nothing is left to do.")
+@_GRACE
+@option("--reload", is_flag=True, help="Start again when code changes.")
+@option("--max-jobs", type=click.IntRange(1), help="Replace a process after so many jobs.")
+@option("--max-memory", type=click.IntRange(1), metavar="MB", help="Replace a process that grew to so much memory.")
+@option("--http", type=int, metavar="PORT", help="Not part of this release.")
+@option("--url", metavar="URL", help="The store; wins over the app's own.")
+def worker(app: str | None, url: str | None, http: int | None, **given: Any) -> int:
+    """Run jobs until told to stop.
+
+    SIGTERM or SIGINT (Ctrl-C) stops taking jobs and lets the running ones finish within --grace; a second signal stops at
+    once. What did not finish goes back to its queue, unspent.
+    """
+    if http is not None:
+        raise NotSupported("--http")
+    return _run(app, url, **given)
+
+
+@click.command()
+@click.argument("app", required=False, metavar="[MODULE:APP]", envvar="DAYJOB_APP")
+@_QUEUES
+@_CONCURRENCY
+@option("--url", metavar="URL", help="The store; wins over the app's own.")
+def dev(app: str | None, url: str | None, queues: tuple[str, ...], concurrency: int | None) -> int:
+    """For development: bring the store up to date, then run a worker that starts again when code changes."""
+    with load_app(app, url) as loaded:
+        for name in loaded.migrate():
+            click.echo(f"migrated: {name}", err=True)
+    return _run(
+        app,
+        url,
+        queues=queues,
+        concurrency=concurrency,
+        processes=1,
+        burst=False,
+        grace=2.0,
+        reload=True,
+        max_jobs=None,
+        max_memory=None,
+    )
