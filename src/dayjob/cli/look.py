@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dayjob.cli import output
-from dayjob.cli.options import SPAN, as_json, option, target
+from dayjob.cli.options import as_json, target
 from dayjob.cli.shape import QUEUE_COLUMNS, WORKER_COLUMNS
 from dayjob.cli.target import opened
 

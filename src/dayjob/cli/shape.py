@@ -58,28 +58,6 @@ def headline(error: Failure | None) -> str:
     return f"{error.type}: {first[0]}" if first else error.type
 
 
-JOB_COLUMNS = (
-    Column("id", lambda job: job.id),
-    Column("task", lambda job: job.task),
-    Column("queue", lambda job: job.queue),
-    Column("state", lambda job: str(job.state)),
-    Column("pri", lambda job: str(job.priority), right=True),
-    Column("try", lambda job: str(job.attempt), right=True),
-    Column("created", lambda job: age(job.created_at)),
-    Column("note", lambda job: note(job), wide=True),
-)
-
-DEAD_COLUMNS = (
-    Column("id", lambda job: job.id),
-    Column("task", lambda job: job.task),
-    Column("queue", lambda job: job.queue),
-    Column("reason", lambda job: job.reason or "-"),
-    Column("try", lambda job: str(job.attempt), right=True),
-    Column("died", lambda job: age(job.finished_at)),
-    Column("error", lambda job: headline(job.error), wide=True),
-)
-
-
 def note(job: Job[Any]) -> str:
     """What a reader of the list most wants to know of this job beyond its state."""
     state = str(job.state)
@@ -101,6 +79,28 @@ def progress_text(job: Job[Any]) -> str:
         return ""
     total = f"/{progress.total:g}" if progress.total is not None else ""
     return f"{progress.done:g}{total} {progress.note}".strip()
+
+
+JOB_COLUMNS = (
+    Column("id", lambda job: job.id),
+    Column("task", lambda job: job.task),
+    Column("queue", lambda job: job.queue),
+    Column("state", lambda job: str(job.state)),
+    Column("pri", lambda job: str(job.priority), right=True),
+    Column("try", lambda job: str(job.attempt), right=True),
+    Column("created", lambda job: age(job.created_at)),
+    Column("note", note, wide=True),
+)
+
+DEAD_COLUMNS = (
+    Column("id", lambda job: job.id),
+    Column("task", lambda job: job.task),
+    Column("queue", lambda job: job.queue),
+    Column("reason", lambda job: job.reason or "-"),
+    Column("try", lambda job: str(job.attempt), right=True),
+    Column("died", lambda job: age(job.finished_at)),
+    Column("error", lambda job: headline(job.error), wide=True),
+)
 
 
 QUEUE_COLUMNS = (

@@ -45,10 +45,11 @@ def measure(path: str) -> Reading:
         Binary: it holds bytes that no text has.
         OSError: it cannot be read (now).
     """
-    with open(path, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"not a regular file: {path}")
-        data = file.read(LARGEST + 1)
+    file = Path(path)
+    if not stat.S_ISREG(file.stat().st_mode):  # a link to a pipe would block us for ever
+        raise OSError(f"not a regular file: {path}")
+    with file.open("rb") as opened:
+        data = opened.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise Binary(f"larger than {LARGEST:,} bytes")
     encoding = detect(data, python=path.endswith((".py", ".pyi")))
@@ -108,9 +109,8 @@ def files_below(top: Path) -> list[str]:
     found = []
     for folder, names, files in os.walk(top):
         names[:] = sorted(name for name in names if name not in skipped)
-        for name in files:
-            path = os.path.join(folder, name)
-            mode = os.lstat(path).st_mode
+        for path in (Path(folder, name) for name in files):
+            mode = path.lstat().st_mode
             if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-                found.append(path)
+                found.append(str(path))
     return sorted(found)

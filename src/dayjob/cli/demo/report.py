@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from dayjob import App, Job
-    from dayjob.cli.demo.display import Screen
     from dayjob.cli.demo.reading import Reading
     from dayjob.cli.demo.scene import Scene
     from dayjob.cli.demo.show import Show

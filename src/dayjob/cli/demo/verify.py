@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,7 +61,7 @@ def plain(path: str) -> Reading | str:
 def stamp(path: str) -> tuple[int, int] | None:
     """Size and modification time, to notice files that change meanwhile; None when there is no such file."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
