@@ -134,7 +134,7 @@ class TestP2OneAtATime:
         id, ann = scene.job(), scene.worker()
         ann.take(id)
 
-        assert (scene.state(id), scene.get(id).worker) == (State.RUNNING, ann.id)
+        assert (scene.state(id), scene.get(id).worker) == (State.RUNNING, ann.info.name)
 
     def test_settling_and_being_given_up_at_the_same_moment_have_one_winner(self, scene: Scene, other: Store) -> None:
         for turn in range(20):

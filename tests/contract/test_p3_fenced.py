@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dayjob.states import Outcome, State
+from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Cancel, Checkpoint, Claimed, Delete, Edit, Log, Progress, Retry
 from tests.contract.scene import Puppet, Scene
@@ -242,14 +242,28 @@ class TestP3Fenced:
         assert turn.refused == [(id, job.entry)]
         assert everything(scene, id) == before
 
-    def test_a_settlement_given_twice_in_one_turn_counts_once(self, scene: Scene) -> None:
+    @each_outcome
+    def test_a_settlement_given_twice_in_one_turn_counts_once(self, scene: Scene, outcome: Outcome) -> None:
         id, ann = scene.job(), scene.worker()
-        settlement = ann.settlement(ann.take(id), Outcome.FAILED, delay=60.0)
+        settlement = ann.settlement(ann.take(id), outcome, delay=60.0)
 
         ann.turn([settlement, settlement])
 
-        assert scene.get(id).attempt == 1
-        assert len(scene.get(id).attempts) == 1
+        row, effect = scene.get(id), EFFECTS[outcome]
+        assert (row.attempt, row.crashes, row.state) == effect
+        assert len(row.attempts) == (outcome is not Outcome.COMPLETED)
+
+    @pytest.mark.parametrize("first", [Outcome.COMPLETED, Outcome.FAILED])
+    def test_two_settlements_of_one_job_in_one_turn_are_settled_once(self, scene: Scene, first: Outcome) -> None:
+        id, ann = scene.job(), scene.worker()
+        job = ann.take(id)
+        second = Outcome.CANCELLED if first is Outcome.FAILED else Outcome.FAILED
+
+        ann.turn([ann.settlement(job, outcome, delay=60.0) for outcome in (first, second)])
+
+        row = scene.get(id)
+        assert (row.attempt, row.crashes, row.state) in (EFFECTS[first], EFFECTS[second])
+        assert len(row.attempts) <= 1
 
     def test_one_refused_settlement_does_not_hold_up_its_neighbours(self, scene: Scene) -> None:
         ids, ann = scene.jobs(5), scene.worker()

@@ -63,13 +63,13 @@ class TestP5Poison:
         scene.job()
         ann, bob, solo = scene.worker("ann"), scene.worker("bob"), scene.worker("solo", solo=True)
         ann.claim()
-        assert bob.turn().suspects is False
+        assert bob.turn(wants=[bob.want()]).suspects is False
 
         ann.leave(death=KILLED)
-        assert bob.turn().suspects is True
+        assert bob.turn(wants=[bob.want()]).suspects is True
 
         solo.settle(solo.take())
-        assert bob.turn().suspects is False
+        assert bob.turn(wants=[bob.want()]).suspects is False
 
     def test_a_solo_crash_counts_and_the_third_is_death(self, scene: Scene) -> None:
         id, ann = scene.job(), scene.worker("ann")

@@ -48,6 +48,11 @@ class TestP7Claimable:
 
         assert sorted(job.id for job in turn.claimed) == [*mail[:2], report[0]]
 
+    def test_a_queue_named_twice_gives_each_job_once(self, scene: Scene) -> None:
+        ids = scene.jobs(3)
+
+        assert scene.worker().ids(10, "default", "default") == ids
+
     def test_an_empty_queue_does_not_use_up_the_next_want(self, scene: Scene) -> None:
         report = scene.jobs(2, queue="report")
         ann = scene.worker()
@@ -261,8 +266,9 @@ class TestP7Place:
         moved, waiting = scene.job(queue="a"), scene.job(queue="b")
         scene.act(Edit(queue="b"), moved)
 
-        assert scene.worker().ids(10, "b") == [waiting, moved]
-        assert scene.worker().ids(10, "a") == []
+        ann = scene.worker()
+        assert ann.ids(10, "b") == [waiting, moved]
+        assert ann.ids(10, "a") == []
 
     def test_places_hold_across_handles_and_reopening(self, scene: Scene) -> None:
         first = scene.job()

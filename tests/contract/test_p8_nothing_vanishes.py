@@ -58,7 +58,7 @@ class TestP8NothingVanishes:
         assert [attempt.number for attempt in row.attempts] == [1, 2, 2, 2, 2, 2, 2]
         assert [attempt.error for attempt in row.attempts] == [b"e%d" % n for n in range(7)]
         assert [attempt.reason for attempt in row.attempts] == [f"r{n}" for n in range(7)]
-        assert {attempt.worker for attempt in row.attempts} == {ann.id}
+        assert {attempt.worker for attempt in row.attempts} == {ann.info.name}
         assert {attempt.round for attempt in row.attempts} == {0}
         for attempt in row.attempts:
             assert attempt.started_at is not None
