@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dayjob.codec import Private
     from dayjob.config import Settings
     from dayjob.context import JobContext, current_job
+    from dayjob.declare import Tasks
     from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
     from dayjob.errors import (
         ConfigError,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from dayjob.job import Attempt, Job
     from dayjob.policies import Retention, Retry
     from dayjob.states import Outcome, State
-    from dayjob.task import NewJob, Task, Tasks
+    from dayjob.task import NewJob, Task
 
 _ROOMS = {
     "app": ("App",),
@@ -80,7 +81,8 @@ _ROOMS = {
     "job": ("Attempt", "Job"),
     "policies": ("Retention", "Retry"),
     "states": ("Outcome", "State"),
-    "task": ("NewJob", "Task", "Tasks"),
+    "declare": ("Tasks",),
+    "task": ("NewJob", "Task"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -156,6 +156,7 @@ class _Surveyor:
             raise Refused("too large", large=self.limit - self.left)
 
     def parts(self, value: Any, kind: type) -> Iterator[tuple[str | int, Any]]:
+        """The values inside *value*, each with the step that leads to it."""
         if kind is list or kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
             yield from enumerate(value)
         elif kind is dict:
@@ -168,7 +169,12 @@ class _Surveyor:
         elif isinstance(value, Enum):
             if not isinstance(value.value, (str, int)):
                 raise Refused(f"{shown(value)} has no JSON form: enums need values of str or int")
-        elif (names := field_names(kind)) is not None:
+        else:
+            yield from self.attributes(value, kind)
+
+    def attributes(self, value: Any, kind: type) -> Iterator[tuple[str, Any]]:
+        """The fields of an object that is data; any other object is refused."""
+        if (names := field_names(kind)) is not None:
             for name in names:
                 if not hasattr(value, name):
                     raise Refused(f"the field {name!r} of {kind.__name__} was never set")

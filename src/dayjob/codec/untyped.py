@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from msgspec import DecodeError
 
@@ -37,7 +37,7 @@ def encode_untyped(task: str, args: Mapping[str, Any], limit: int, version: int 
     if not isinstance(args, Mapping):
         raise PayloadInvalid(task, None, f"arguments by name must be a mapping, not {type(args).__name__}")
     for name, value in args.items():
-        if not isinstance(name, str) or not name.isidentifier():
+        if not str(name).isidentifier() or type(name) is not str:
             raise PayloadInvalid(task, shown(name, 40), "this can be no parameter's name")
         try:
             survey(value, limit)
@@ -73,16 +73,15 @@ def _step(step: str, part: Any) -> None:
         raise
 
 
-def decode_untyped(payload: bytes) -> dict[str, Any]:
-    """The arguments by name in their JSON forms; `ValueError` when *payload* is something else."""
+def decode_untyped(encoded: bytes) -> Any:
+    """Arguments by name (or a result) in their JSON forms; `ValueError` when *encoded* is no JSON."""
     try:
-        data = read_any(payload)
+        data = read_any(encoded)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"the payload is no JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError("the payload is no JSON object")
-    data.pop(VERSION_KEY, None)
-    return cast("dict[str, Any]", data)
+        raise ValueError(f"it is no JSON: {error}") from None
+    if isinstance(data, dict):
+        data.pop(VERSION_KEY, None)
+    return data
 
 
 def encode_meta(meta: Mapping[str, Any], limit: int = 10_000) -> str:

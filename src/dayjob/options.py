@@ -1,0 +1,199 @@
+"""The one vocabulary of options: for a group of tasks, a task, a queue, one job, and an enqueue by name.
+
+    using(...)  >  @task(...)  >  Tasks(...)  >  app.queue(defaults=...)  >  Settings          the nearer wins
+
+What is given is checked at once and kept in its normal form in `Options`; UNSET means that nothing was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, Final, Literal, TypedDict
+from uuid import UUID
+
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from dayjob.clock import seconds, to_stamp
+from dayjob.codec import encode_meta
+from dayjob.errors import ConfigError, NotSupported
+from dayjob.ids import check_id
+from dayjob.policies import (
+    Overrides,
+    Retention,
+    Retry,
+    RetryNumbers,
+    check_name,
+    check_priority,
+    check_timeout,
+    shown,
+)
+from dayjob.states import State
+
+Seconds = float | timedelta
+
+
+class QueueDefaults(TypedDict, total=False):
+    """What `app.queue(name, defaults=...)` may say for the jobs of a queue.
+
+    priority: -100 to 100, higher first. retry: a `Retry`, attempts in all, or False for one. timeout: seconds an
+    attempt may take, None for no limit. retention: how long finished jobs are kept. delay, expires: seconds.
+    tags: names to find the job by. meta: plain data that travels with it.
+    """
+
+    priority: int | None
+    retry: Retry | int | bool | None
+    timeout: Seconds | None
+    retention: Retention | None
+    delay: Seconds | None
+    expires: Seconds | None
+    tags: Sequence[str] | None
+    meta: Mapping[str, Any] | None
+    unique: Any
+    rate_limit: Any
+    concurrency: Any
+    lane: Any
+    breaker: Any
+
+
+class GroupOptions(QueueDefaults, total=False):
+    """What `Tasks(...)` may say for its tasks: the above, the queue, and how the function is executed."""
+
+    queue: str | None
+    executor: Literal["async", "thread", "process"] | None
+    durable: bool
+    batch: Any
+
+
+class TaskOptions(GroupOptions, total=False):
+    """What `@task(...)` may say: the above and what is the task's own.
+
+    version: of the payload's shape, from 1; see `Task.upcast`. aliases: earlier names of the task.
+    """
+
+    version: int
+    aliases: Sequence[str]
+
+
+class JobOptions(QueueDefaults, total=False):
+    """What `using(...)` may say for one job. run_at: an aware datetime. id: a UUID that makes the enqueue repeatable."""
+
+    queue: str | None
+    run_at: datetime | None
+    id: str | UUID | None
+    conn: Any
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """Options in their normal form; UNSET where nothing was said."""
+
+    queue: str | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    retry: Retry | UnsetType = UNSET
+    timeout: float | UnsetType | None = UNSET
+    retention: Retention | UnsetType = UNSET
+    delay: float | UnsetType = UNSET
+    run_at: int | UnsetType = UNSET
+    expires: float | UnsetType | None = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+    meta: dict[str, Any] | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+
+    def over(self, farther: Options) -> Options:
+        """These options, and *farther* where they say nothing. `meta` is joined key by key."""
+        said = {name: value for name in FIELDS if (value := getattr(self, name)) is not UNSET}
+        if not said:
+            return farther
+        if "delay" in said or "run_at" in said:
+            farther = structs.replace(farther, delay=UNSET, run_at=UNSET)
+        if "meta" in said and farther.meta is not UNSET:
+            said["meta"] = {**farther.meta, **said["meta"]}
+        return structs.replace(farther, **said)
+
+    def overrides(self) -> Overrides:
+        """What a worker must know of them when they were said for one job."""
+        ages: Any = UNSET
+        if isinstance(self.retention, Retention):
+            ages = tuple(self.retention.age(state) for state in (State.COMPLETED, State.CANCELLED, State.DEAD))
+        return Overrides(
+            retry=RetryNumbers.of(self.retry) if isinstance(self.retry, Retry) else UNSET,
+            timeout=self.timeout,
+            keep=ages,
+        )
+
+
+FIELDS: Final = Options.__struct_fields__
+NOTHING: Final = Options()
+
+LATER: Final = frozenset({"unique", "rate_limit", "concurrency", "lane", "breaker", "durable", "batch", "conn"})
+"""Options of later releases: named, typed, and refused."""
+
+TASKS_OWN: Final = frozenset({"version", "aliases", "executor"})
+"""Options of the task itself, which `Task` reads."""
+
+QUEUE_KEYS: Final = frozenset(QueueDefaults.__annotations__)
+GROUP_KEYS: Final = frozenset(GroupOptions.__annotations__)
+TASK_KEYS: Final = frozenset(TaskOptions.__annotations__)
+JOB_KEYS: Final = frozenset(JobOptions.__annotations__)
+
+
+def normal(given: Mapping[str, Any], allowed: frozenset[str], where: str) -> Options:
+    """*given* options in their normal form.
+
+    Raises:
+        ConfigError: an option is unknown at this place, or its value makes no sense; *where* is named.
+        NotSupported: it belongs to a later release.
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in allowed:
+            near = get_close_matches(str(name), allowed, 1)
+            hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(sorted(allowed - LATER))}"
+            raise ConfigError(f"{where} has no option {name!r}; {hint}")
+        if name in LATER:
+            if value is not None and value is not False:
+                raise NotSupported(f"{name}=")
+        elif name not in TASKS_OWN and (value is not None or name in ("timeout", "expires")):
+            found[name] = _CHECKS[name](value)
+    if "delay" in found and "run_at" in found:
+        raise ConfigError(f"{where}: delay= and run_at= both say when; give one of them")
+    return Options(**found)
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
+    if isinstance(tags, str) or not isinstance(tags, (list, tuple, set, frozenset)):
+        raise ConfigError(f"tags={shown(tags)} must be a list of names, as in tags=['vip']")
+    if len(tags) > 100:
+        raise ConfigError(f"a job can have 100 tags, not {len(tags):,}")
+    return tuple(dict.fromkeys(check_name("tag", tag) for tag in tags))
+
+
+def _meta(meta: Any) -> dict[str, Any]:
+    encode_meta(meta)
+    return dict(meta)
+
+
+def _retention(retention: Any) -> Retention:
+    if not isinstance(retention, Retention):
+        raise ConfigError(f"retention must be a Retention, not {type(retention).__name__} {shown(retention)}")
+    return retention
+
+
+def _expires(expires: Any) -> float | None:
+    return None if expires is None else seconds(expires, "expires", least=0.001)
+
+
+_CHECKS: dict[str, Any] = {
+    "queue": lambda value: check_name("queue", value),
+    "priority": check_priority,
+    "retry": Retry.coerce,
+    "timeout": check_timeout,
+    "retention": _retention,
+    "delay": lambda value: seconds(value, "delay"),
+    "run_at": to_stamp,
+    "expires": _expires,
+    "tags": _tags,
+    "meta": _meta,
+    "id": check_id,
+}
