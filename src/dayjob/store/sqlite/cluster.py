@@ -190,7 +190,7 @@ class ClusterPart(JobsPart):
         found = rows(connection, statement, (*args, limit, *more))
         if not found:
             return 0
-        connection.execute(self.sql.forget_finished, (text([entry for entry, _, _ in found]),))
+        self.erase_finished(connection, [entry for entry, _, _ in found])
         self.forget_traces(connection, [id for _, id, _ in found])
         recent = [id for _, id, finished_at in found if finished_at > now - HOUR]
         if recent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
@@ -33,7 +34,7 @@ from dayjob.store.sqlite.part import encode, text
 from dayjob.store.sqlite.turns import TurnPart
 
 _COLUMNS = (
-    "entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, "
+    "entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, "
     "tags, meta, options"
 )
 _ONE = "(" + ", ".join("?" * 15) + ")"
@@ -57,6 +58,9 @@ class JobsPart(TurnPart):
     ) -> list[Enqueued]:
         if conn is not None:
             raise NotSupported("conn=", "enqueueing on your own connection is not part of this release")
+        if len(jobs) == 1 and not repeat:
+            with contextlib.suppress(sqlite3.IntegrityError):  # the id is there already
+                return self._insert_alone(jobs[0], now)
         with self.db.write() as connection:
             now = self.db.now() if now is None else now
             if not repeat:
@@ -74,22 +78,20 @@ class JobsPart(TurnPart):
             self._insert(connection, [job for job in fresh.values() if job.id not in known], now)
         return outcomes
 
+    def _insert_alone(self, job: NewRow, now: int | None) -> list[Enqueued]:
+        """The commonest enqueue of all, as a single statement."""
+        self.db.write_one(
+            _insert_alone(self.sql.last_entry, self.db.namespace),
+            lambda: _values(job, self.db.now() if now is None else now),
+        )
+        return [INSERTED]
+
     def _insert(self, connection: sqlite3.Connection, jobs: Sequence[NewRow], now: int) -> None:
-        entry = self.next_entries(connection, len(jobs))
+        entry = self.last_entry(connection)
         ready = []
         for job in jobs:
             entry += 1
-            state = "available"
-            run_at = now
-            if job.run_at is not None or job.delay:
-                run_at = job.run_at if job.run_at is not None else now + int((job.delay or 0) * SECOND)
-                if run_at > now:
-                    state = "scheduled"
-            expires = None if job.expires is None else now + int(job.expires * SECOND)
-            ready.append(
-                (entry, job.id, entry, job.queue, job.task, state, job.priority, job.payload, job.max_attempts, now,
-                 run_at, expires, job.tags, job.meta, job.options)
-            )  # fmt: skip
+            ready.append((entry, entry, *_values(job, now)))
         start = 0
         for size in _CHUNKS:
             statement = _insert_statement(size, self.db.namespace)
@@ -197,11 +199,11 @@ class JobsPart(TurnPart):
     ) -> None:
         if live:
             batch = text([entry for entry, _, _ in live])
-            connection.execute(self.sql.promote, (batch, self.next_entries(connection, len(live)), now))
+            connection.execute(self.sql.promote, (batch, self.last_entry(connection), now))
         if done:
             batch = text([entry for entry, _, _ in done])
-            connection.execute(self.sql.revive, (batch, self.next_entries(connection, len(done)), now))
-            connection.execute(self.sql.forget_finished, (batch,))
+            connection.execute(self.sql.revive, (batch, self.last_entry(connection), now))
+            self.erase_finished(connection, [entry for entry, _, _ in done])
             connection.execute(self.sql.drop_checkpoints, (text([id for _, id, _ in done]),))
 
     def _delete(
@@ -213,13 +215,13 @@ class JobsPart(TurnPart):
     ) -> None:
         ids = [id for _, id, _ in (*live, *done)]
         if ids:
+            self.erase_finished(connection, [entry for entry, _, _ in done])
             connection.execute(self.sql.forget, (text([entry for entry, _, _ in live]),))
-            connection.execute(self.sql.forget_finished, (text([entry for entry, _, _ in done]),))
             self.forget_traces(connection, ids)
             connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
 
     def _edit(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], change: Edit, now: int) -> None:
-        base = self.next_entries(connection, len(live)) if live else 0
+        base = self.last_entry(connection) if live else 0
         for number, (entry, _, state) in enumerate(live, base + 1):
             sets: list[str] = ["entry = ?"]
             values: list[Any] = [number]
@@ -240,6 +242,27 @@ class JobsPart(TurnPart):
             )
 
 
+def _values(job: NewRow, now: int) -> tuple[Any, ...]:
+    """The columns after entry and place."""
+    state = "available"
+    run_at = now
+    if job.run_at is not None or job.delay:
+        run_at = job.run_at if job.run_at is not None else now + int((job.delay or 0) * SECOND)
+        if run_at > now:
+            state = "scheduled"
+    expires = None if job.expires is None else now + int(job.expires * SECOND)
+    return (
+        job.id, job.queue, job.task, state, job.priority, job.payload, job.max_attempts, now, run_at, expires, job.tags,
+        job.meta, job.options,
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=16)
 def _insert_statement(size: int, namespace: str) -> str:
     return f"INSERT INTO {namespace}_job ({_COLUMNS}) VALUES " + ", ".join([_ONE] * size)
+
+
+@lru_cache(maxsize=16)
+def _insert_alone(last_entry: str, namespace: str) -> str:
+    rest = ", ".join("?" * 13)
+    return f"INSERT INTO {namespace}_job ({_COLUMNS}) SELECT l.n + 1, l.n + 1, {rest} FROM (SELECT ({last_entry}) AS n) AS l"

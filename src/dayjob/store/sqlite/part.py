@@ -23,9 +23,14 @@ class Part:
         self.sql = load("dayjob.store.sqlite", "queries.sql", db.namespace)
         self.lease = lease
 
-    def next_entries(self, connection: sqlite3.Connection, count: int) -> int:
-        """Take *count* numbers; they are those after the one returned."""
-        return int(connection.execute(self.sql.next_entries, (count,)).fetchone()[0]) - count
+    def last_entry(self, connection: sqlite3.Connection) -> int:
+        """The highest number that was ever an entry; those after it are free."""
+        return int(connection.execute(self.sql.last_entry).fetchone()[0])
+
+    def erase_finished(self, connection: sqlite3.Connection, entries: Sequence[int]) -> None:
+        """Delete rows of the history for good."""
+        connection.execute(self.sql.keep_entries_rising)
+        connection.execute(self.sql.forget_finished, (text(entries),))
 
     def forget_traces(self, connection: sqlite3.Connection, ids: Sequence[str]) -> None:
         """Drop what the jobs *ids* left behind: attempts, logs, checkpoints."""

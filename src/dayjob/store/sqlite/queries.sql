@@ -1,8 +1,15 @@
 -- One statement per operation. Batches come in as one JSON array and go out as one row: every row that Python fetches
 -- or binds by itself crosses the interpreter lock, and beside a busy thread each crossing may take 5 ms.
 
--- name: next_entries
-UPDATE dayjob_cluster SET entry = entry + ? RETURNING entry
+-- name: last_entry
+-- Numbers only rise: above all that is stored, and above what was when rows were last deleted (`keep_entries_rising`).
+-- So handing out a number writes nothing, and a lone enqueue commits one page less.
+SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0))
+
+-- name: keep_entries_rising
+UPDATE dayjob_cluster SET entry = max(entry, coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0))
 
 -- name: bump_control
 UPDATE dayjob_cluster SET control = control + 1

@@ -164,7 +164,7 @@ class TurnPart(Part):
     def _drop_unkept(self, connection: sqlite3.Connection, done: Sequence[Settlement], now: int) -> None:
         """Jobs kept for no time at all leave only their id."""
         if done:
-            connection.execute(self.sql.forget_finished, (text([one.entry for one in done]),))
+            self.erase_finished(connection, [one.entry for one in done])
             ids = [one.id for one in done]
             self.forget_traces(connection, ids)
             connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
@@ -197,7 +197,7 @@ class TurnPart(Part):
     def _put_back(self, connection: sqlite3.Connection, exits: Sequence[Exit], now: int) -> None:
         if not exits:
             return
-        base = self.next_entries(connection, len(exits))
+        base = self.last_entry(connection)
         batch = []
         for number, (job, settlement, state, reason) in enumerate(exits, 1):
             effect = EFFECTS[settlement.outcome]
@@ -227,7 +227,7 @@ class TurnPart(Part):
         """Up to *limit* due jobs become available in the order of their time; returns how many."""
         count = int(connection.execute(self.sql.count_due, (now, limit)).fetchone()[0])
         if count:
-            connection.execute(self.sql.stage, (now, limit, self.next_entries(connection, count)))
+            connection.execute(self.sql.stage, (now, limit, self.last_entry(connection)))
         return count
 
     # -- claim -------------------------------------------------------------------------------------------------
