@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 def claim_all(url: str, name: str, now: str) -> list[str]:
     """Claim until nothing is left; the ids."""
-    store, got, number = open_store(url), [], 0
+    store, number = open_store(url), 0
+    got: list[str] = []
     store.beat(WorkerInfo(id=name, name=name, host="child", pid=os.getpid()), [], now=int(now))
     while True:
         number += 1
@@ -55,7 +56,7 @@ def enqueue(url: str, prefix: str, count: str, now: str) -> list[str]:
     """Store *count* jobs one by one; their outcomes."""
     store = open_store(url)
     rows = [NewRow(f"{prefix}{n}", "shop.charge", "default", b"{}") for n in range(int(count))]
-    outcomes = [store.enqueue([row], repeat=True, now=int(now))[0].outcome for row in rows]
+    outcomes: list[str] = [store.enqueue([row], repeat=True, now=int(now))[0].outcome for row in rows]
     store.close()
     return outcomes
 

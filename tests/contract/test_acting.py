@@ -68,7 +68,7 @@ class TestActing:
     def test_a_filter_by_state_holds_an_action_back(self, scene: Scene, action: Action, states: set[State]) -> None:
         cast = Cast(scene)
         before = cast.rows(scene)
-        chosen = sorted(states)[0]
+        chosen = min(states)
 
         touched = scene.act(action, states=(chosen,))
 

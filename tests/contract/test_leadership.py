@@ -11,8 +11,8 @@ from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Bound
 from tests.contract.engines import EngineUnderTest
+from tests.contract.racing import at_once
 from tests.contract.scene import BEAT, Puppet, Scene
-from tests.contract.test_p2_one_at_a_time import at_once
 
 
 @pytest.fixture

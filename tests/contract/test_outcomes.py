@@ -48,9 +48,7 @@ class TestOutcomes:
         assert MAX_CRASHES == 3
 
     @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SNOOZED, Outcome.PARKED])
-    def test_a_job_that_waits_again_is_due_after_its_delay_and_not_before(
-        self, scene: Scene, outcome: Outcome
-    ) -> None:
+    def test_a_job_that_waits_again_is_due_after_its_delay_and_not_before(self, scene: Scene, outcome: Outcome) -> None:
         id, ann = scene.job(), scene.worker()
         ann.settle(ann.take(id), outcome, delay=60.5)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dayjob.clock import SECOND
-from dayjob.errors import StoreUnavailable
 from dayjob.states import State
 from dayjob.store.contract import Store
 from dayjob.store.records import Checkpoint, Filter, JobRow, Retry
 from tests.contract import child
-from tests.contract.engines import EngineUnderTest
 from tests.contract.scene import Scene
 
 EVERY_BYTE = bytes(range(256))
@@ -193,17 +191,3 @@ class TestP1Durable:
         assert scene.worker().ids(10, name) == [id]
         assert (scene.get(id).task, scene.get(id).queue) == (name, name)
         assert [queue.name for queue in scene.store.queues(now=scene.now)] == [name]
-
-    def test_an_unavailable_store_says_so_and_a_repeat_afterwards_stores_the_job_once(
-        self, scene: Scene, engine: EngineUnderTest
-    ) -> None:
-        if not engine.interruptible:
-            pytest.skip("memory does not fail")
-        row = scene.row()
-
-        with engine.outage(), pytest.raises(StoreUnavailable):
-            scene.store.enqueue([row], now=scene.now)
-        again = [scene.store.enqueue([row], repeat=True, now=scene.now)[0].outcome for _ in range(2)]
-
-        assert again == ["inserted", "existing"]
-        assert scene.worker().ids() == [row.id]

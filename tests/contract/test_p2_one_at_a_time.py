@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TypeVar, cast
+from functools import partial
+from typing import cast
 
 import pytest
 
@@ -14,21 +13,8 @@ from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Cancel, Filter, Retry
 from tests.contract import child
+from tests.contract.racing import at_once
 from tests.contract.scene import Puppet, Scene
-
-T = TypeVar("T")
-
-
-def at_once(*calls: Callable[[], T]) -> list[T]:
-    """Make all *calls* at the same moment, each in a thread of its own; their answers in order."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], T]) -> T:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 def drain(puppet: Puppet, limit: int = 7) -> list[str]:
@@ -76,7 +62,7 @@ class TestP2OneAtATime:
         ids = scene.jobs(400)
         crew = [scene.worker(f"w{n}", store=(scene.store, other)[n % 2]) for n in range(8)]
 
-        got = at_once(*[lambda puppet=puppet: drain(puppet) for puppet in crew])
+        got = at_once(*[partial(drain, puppet) for puppet in crew])
 
         assert flat(got) == ids
 
@@ -87,7 +73,7 @@ class TestP2OneAtATime:
         for n, hand in enumerate(hands):
             hand.number = n * 1000
 
-        got = at_once(*[lambda hand=hand: drain(hand) for hand in hands])
+        got = at_once(*[partial(drain, hand) for hand in hands])
 
         assert flat(got) == ids
 
@@ -126,7 +112,7 @@ class TestP2OneAtATime:
             return got
 
         gathered: list[list[str]] = []
-        got = at_once(produce, lambda: consume(ann), lambda: consume(bob))
+        got = at_once(produce, partial(consume, ann), partial(consume, bob))
 
         assert flat(got) == sorted(row.id for batch in batches for row in batch)
 
@@ -140,11 +126,9 @@ class TestP2OneAtATime:
         for turn in range(20):
             id, ann = scene.job(), scene.worker(f"ann{turn}")
             job = ann.take(id)
-            other_hand = scene.worker(f"boss{turn}", store=other)
 
             accepted, _ = at_once(
-                lambda ann=ann, job=job: ann.settled(job),
-                lambda ann=ann, hand=other_hand: hand.store.leave(ann.id, death="signal 9", now=scene.now) is None,
+                partial(ann.settled, job), partial(other.leave, ann.id, death="signal 9", now=scene.now)
             )
 
             assert scene.state(id) is (State.COMPLETED if accepted else State.AVAILABLE)
@@ -157,7 +141,7 @@ class TestP2OneAtATime:
             id = scene.job()
 
             claimed, touched = at_once(
-                lambda: ann.ids(1), lambda id=id: other.act(Filter(ids=(id,)), Cancel(), now=scene.now)
+                partial(ann.ids, 1), partial(other.act, Filter(ids=(id,)), Cancel(), now=scene.now)
             )
 
             row = scene.get(id)
@@ -170,10 +154,8 @@ class TestP2OneAtATime:
             id = scene.job()
             ann.die(ann.take(id))
 
-            at_once(
-                lambda id=id: scene.store.act(Filter(ids=(id,), states=(State.DEAD,)), Retry(), now=scene.now),
-                lambda id=id: other.act(Filter(ids=(id,), states=(State.DEAD,)), Retry(), now=scene.now),
-            )
+            dead = Filter(ids=(id,), states=(State.DEAD,))
+            at_once(*[partial(store.act, dead, Retry(), now=scene.now) for store in (scene.store, other)])
 
             assert scene.get(id).round == 1
             ann.settle(ann.take(id))
@@ -186,7 +168,7 @@ class TestP2OneAtATime:
         jobs = ann.claim(50)
         settlements = [ann.settlement(job, Outcome.FAILED, delay=60.0) for job in jobs]
 
-        first, second = at_once(lambda: ann.turn(settlements), lambda: twin.turn(settlements))
+        first, second = at_once(partial(ann.turn, settlements), partial(twin.turn, settlements))
 
         assert len(first.refused) + len(second.refused) == 50
         assert [scene.get(id).attempt for id in ids] == [1] * 50

@@ -433,20 +433,6 @@ class TestP4ClaimNumbers:
         assert ann.settled(late) is False
         assert ann.take(id).entry > late.entry
 
-    def test_the_leaders_sweep_releases_what_no_beat_lists(self, scene: Scene) -> None:
-        # The worker's own beats may be slow; the sweep sees the same list.
-        id, ann = scene.job(), scene.worker("ann")
-        ann.claim()
-        scene.advance(4.0)
-        ann.beat(held=[])
-        scene.advance(7.0)
-        scene.leader.beat()
-
-        scene.rescue()
-
-        assert scene.state(id) is State.AVAILABLE
-        assert ann.beat(held=[]).lost is False
-
     def test_another_workers_beat_does_not_speak_for_my_batches(self, scene: Scene, other: Store) -> None:
         ann, bob = scene.worker("ann"), scene.worker("bob", store=other)
         job = ann.take(scene.job())

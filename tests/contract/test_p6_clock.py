@@ -57,7 +57,7 @@ class TestP6StoreClock:
         term = store.beat(healthy, []).term
         assert term is not None
         store.enqueue([scene.row(), scene.row(delay=600.0)])
-        [job] = store.turn(healthy.id, 1, wants=[Want(None, 5)]).claimed
+        assert len(store.turn(healthy.id, 1, wants=[Want(None, 5)]).claimed) == 1
 
         set_wall_clock(monkeypatch, jump)
         stranger = scene.engine.open()
@@ -113,7 +113,9 @@ class TestP6StoreClock:
     def test_a_retry_is_due_by_the_stores_clock_whatever_the_worker_thinks(self, scene: Scene) -> None:
         # The worker's stamps are for show: its clock runs a day ahead.
         id, ann = scene.job(), scene.worker()
-        ann.settle(ann.take(id), Outcome.FAILED, delay=60.0, started_at=scene.stamp(86400), finished_at=scene.stamp(86401))
+        ann.settle(
+            ann.take(id), Outcome.FAILED, delay=60.0, started_at=scene.stamp(86400), finished_at=scene.stamp(86401)
+        )
 
         assert scene.get(id).run_at == scene.stamp(60)
 

@@ -87,13 +87,14 @@ class TestP7Claimable:
 
         assert ann.ids(3, "a", "b", "c") + ann.ids(3, "c", "b", "a") + ann.ids(3) == ids
 
-    def test_a_claim_lists_the_most_urgent_first_over_all_its_wants(self, scene: Scene) -> None:
-        low, high = scene.job(queue="a"), scene.job(queue="b", priority=9)
+    def test_a_claim_lists_its_wants_in_turn_and_the_most_urgent_of_each_first(self, scene: Scene) -> None:
+        a1, b1 = scene.job(queue="a"), scene.job(queue="b", priority=1)
+        a2, b2 = scene.job(queue="a", priority=5), scene.job(queue="b", priority=9)
         ann = scene.worker()
 
         turn = ann.turn(wants=[ann.want(5, "a"), ann.want(5, "b")])
 
-        assert [job.id for job in turn.claimed] == [high, low]
+        assert [job.id for job in turn.claimed] == [a2, a1, b2, b1]
 
     def test_a_paused_queue_gives_nothing_and_the_others_go_on(self, scene: Scene) -> None:
         mail, report = scene.job(queue="mail"), scene.job(queue="report")

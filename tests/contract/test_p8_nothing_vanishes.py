@@ -64,6 +64,16 @@ class TestP8NothingVanishes:
             assert attempt.started_at is not None
             assert attempt.finished_at == attempt.started_at + 1_000_000
 
+    def test_the_first_and_the_newest_attempts_are_kept_and_the_rest_is_counted(self, scene: Scene) -> None:
+        id, ann, before = scene.job(), scene.worker(), scene.now
+        for _ in range(105):
+            ann.fail(ann.take(id), delay=0.001)
+            scene.advance(0.001)
+
+        assert [attempt.number for attempt in scene.get(id).attempts] == [*range(1, 11), *range(16, 106)]
+        assert scene.get(id).attempt == 105
+        assert _tallied(scene, before, "trimmed") == 5
+
     def test_an_attempt_that_never_started_says_so(self, scene: Scene) -> None:
         id, ann = scene.job(), scene.worker()
         ann.settle(ann.take(id), Outcome.RELEASED, started_at=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import cast
 
 import pytest
@@ -12,8 +13,8 @@ from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Bound, Cancel, Filter, NewRow, Retry
 from tests.contract import child
+from tests.contract.racing import at_once
 from tests.contract.scene import Puppet, Scene
-from tests.contract.test_p2_one_at_a_time import at_once
 
 HOUR = 3600.0
 ENDS = [Outcome.COMPLETED, Outcome.DEAD, Outcome.CANCELLED]
@@ -186,7 +187,7 @@ class TestP9Ambiguity:
         rows = [scene.row() for _ in range(50)]
         stores = [scene.store, other] * 3
 
-        answers = at_once(*[lambda store=store: store.enqueue(rows, repeat=True, now=scene.now) for store in stores])
+        answers = at_once(*[partial(store.enqueue, rows, repeat=True, now=scene.now) for store in stores])
 
         for n in range(50):
             assert sorted(answer[n].outcome for answer in answers) == ["existing"] * 5 + ["inserted"]

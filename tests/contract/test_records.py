@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
+
 import pytest
 
 from dayjob.clock import SECOND
 from dayjob.store.contract import Store
 from dayjob.store.records import Record
+from tests.contract.racing import at_once
 from tests.contract.scene import Scene
-from tests.contract.test_p2_one_at_a_time import at_once
 
 
 class TestRecords:
@@ -66,10 +69,8 @@ class TestRecords:
 
     def test_of_two_writers_at_once_one_wins(self, scene: Scene, other: Store) -> None:
         for n in range(20):
-            versions = at_once(
-                lambda n=n: scene.store.write("once", f"k{n}", b"a", expected=0, now=scene.now),
-                lambda n=n: other.write("once", f"k{n}", b"b", expected=0, now=scene.now),
-            )
+            stores = (scene.store, other)
+            versions = at_once(*[partial(s.write, "once", f"k{n}", b"", expected=0, now=scene.now) for s in stores])
 
             assert sorted(versions, key=str) == [1, None]
 
@@ -77,7 +78,7 @@ class TestRecords:
         def write(store: Store) -> list[int | None]:
             return [store.write("setting", "x", b"", now=scene.now) for _ in range(20)]
 
-        versions = sum(at_once(lambda: write(scene.store), lambda: write(other)), [])
+        versions = chain(*at_once(partial(write, scene.store), partial(write, other)))
 
         assert sorted(versions, key=str) == sorted(range(1, 41), key=str)
 
