@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 from dayjob.codec.envelope import is_model
-from dayjob.codec.survey import Refused, field_names
-from dayjob.policies import shown
+from dayjob.codec.survey import Refused, a_kind, field_names
+
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def same(sent: Any, received: Any, *, loose: bool = False) -> None:
     """Refuse *sent* when it would arrive as something else. `survey` has looked at it before.
 
-    Equal are also: an int where a float is meant and the float is exact; an aware datetime and the same instant in
+    Equal are also: an int where a float is meant, if the float is exact; an aware datetime and the same instant in
     another zone.
 
     Args:
@@ -23,32 +25,50 @@ def same(sent: Any, received: Any, *, loose: bool = False) -> None:
     """
     kind = type(sent)
     if kind is not type(received):
-        _other_kind(sent, received, loose)
-        if kind is not tuple:
+        _check_kinds(sent, received, loose)
+        if kind is int:
             return
-    if kind is list or isinstance(sent, tuple):
-        if len(sent) != len(received):
-            raise _changed(sent, received)
-        for place, part in enumerate(sent):
-            _part(f"[{place}]", part, received[place], loose)
+    if kind in _ATOMS:
+        if sent != received:
+            raise _changed(kind)
+    elif isinstance(sent, (list, tuple)):
+        _same_sequence(sent, received, loose)
     elif kind is dict:
-        if len(sent) != len(received):
-            raise _changed(sent, received)
-        for (key, part), (got_key, got) in zip(sent.items(), received.items(), strict=True):
-            _part(f"[key {shown(key, 30)}]", key, got_key, loose)
-            _part(f"[{shown(key, 30)}]", part, got, loose)
+        _same_dict(sent, received, loose)
     elif (names := None if is_model(kind) else field_names(kind)) is not None:
         for name in names:
-            _part(f".{name}", getattr(sent, name), getattr(received, name), loose)
+            try:
+                same(getattr(sent, name), getattr(received, name), loose=loose)
+            except Refused as refused:
+                refused.steps.append((kind, name))
+                raise
     elif not _equal(sent, received, kind):
-        raise _changed(sent, received)
+        raise _changed(kind)
 
 
-def _part(step: str, sent: Any, received: Any, loose: bool) -> None:
+def _same_sequence(sent: Sequence[Any], received: Sequence[Any], loose: bool) -> None:
+    if len(sent) != len(received):
+        raise _changed(type(sent))
+    place = 0
     try:
-        same(sent, received, loose=loose)
+        for place, part in enumerate(sent):
+            same(part, received[place], loose=loose)
     except Refused as refused:
-        refused.steps.append(step)
+        refused.steps.append((type(sent), place))
+        raise
+
+
+def _same_dict(sent: dict[Any, Any], received: dict[Any, Any], loose: bool) -> None:
+    if len(sent) != len(received):
+        raise Refused("several of its keys would arrive as one: use str keys", invalid=True)
+    key: Any = None
+    try:
+        for (key, part), (got_key, got) in zip(sent.items(), received.items(), strict=True):
+            if key != got_key or type(key) is not type(got_key):
+                _refuse_key(key, got_key)
+            same(part, got, loose=loose)
+    except Refused as refused:
+        refused.steps.append((dict, key))
         raise
 
 
@@ -69,20 +89,26 @@ def _kind(value: Any) -> str:
     return type(value).__qualname__
 
 
-def _other_kind(sent: Any, received: Any, loose: bool) -> None:
-    if type(sent) is int and type(received) is float and sent == received:
-        return
+def _check_kinds(sent: Any, received: Any, loose: bool) -> None:
+    if type(sent) is int and type(received) is float:
+        if sent == received:
+            return
+        raise Refused("an int this large would arrive rounded to a float: annotate it as int", invalid=True)
     if loose and type(sent) is tuple and type(received) is list:
         return
-    article = "an" if _kind(sent)[0] in "aeiouAEIOU" else "a"
-    if type(sent) is int and type(received) is float:
-        raise Refused(f"the int {shown(sent)} would arrive as the float {received!r}: annotate the argument as int")
     raise Refused(
-        f"{article} {_kind(sent)} would arrive as {_kind(received)}: "
-        f"pass {_kind(received)}(...), or annotate the argument as {_kind(sent)}",
+        f"{a_kind(sent)} would arrive as {a_kind(received)}: pass that, or annotate it as {_kind(sent)}", invalid=True
+    )
+
+
+def _refuse_key(sent: Any, received: Any) -> NoReturn:
+    if type(sent) is type(received):
+        raise Refused("a key of the dict would arrive changed: use str keys", invalid=True)
+    raise Refused(
+        f"the key {a_kind(sent)} would arrive as {a_kind(received)}: use str keys, or annotate it as dict[{_kind(sent)}, ...]",
         invalid=True,
     )
 
 
-def _changed(sent: Any, received: Any) -> Refused:
-    return Refused(f"{shown(sent)} would arrive as {shown(received)}: pass it in another form", invalid=True)
+def _changed(kind: type) -> Refused:
+    return Refused(f"the {kind.__name__} would arrive changed: pass it in another form", invalid=True)

@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from dayjob.codec.envelope import read_any, reader, write
 from dayjob.codec.hints import check_hint, exact_kinds, is_context, resolve
 from dayjob.codec.same import same
-from dayjob.codec.survey import Check, Refused, survey
+from dayjob.codec.survey import WIDEST_INT, Check, Refused, survey
 from dayjob.codec.untyped import VERSION_KEY, encode_untyped, refuse
 from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
 
@@ -160,25 +160,38 @@ class Signature:
 
     def _write_closely(self, bound: Any, limit: int) -> bytes:
         """Write what the short way would not, or say why it cannot be written."""
-        sent = [(name, value) for name, value in zip(self.params, astuple(bound), strict=True) if value is not UNSET]
-        for name, value in sent:
-            try:
-                survey(value, limit)
-            except Refused as refused:
-                refuse(self.name, name, refused, limit)
+        doubtful: list[tuple[int, Any]] = []
+        for place, (value, kinds) in enumerate(zip(astuple(bound), self._kinds, strict=True)):
+            if not _surely_fits(value, kinds):
+                doubtful.append((place, value))
+                try:
+                    survey(value, limit)
+                except Refused as refused:
+                    refuse(self.name, self.params[place], refused, limit)
         try:
             payload = write(bound)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise PayloadNotSerializable(self.name, None, str(error)) from None
+        except (TypeError, ValueError, RecursionError):
+            self._explain_unwritable(bound)
         if len(payload) > limit:
             raise PayloadTooLarge(self.name, len(payload), limit)
-        received = dict(zip(self.params, self._read_or_explain(payload), strict=True))
-        for name, value in sent:
+        try:
+            received = astuple(self._read(payload))
+        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _invalid(self.name, error, sent={self.params[place]: value for place, value in doubtful}) from None
+        for place, value in doubtful:
             try:
-                same(value, received[name])
+                same(value, received[place])
             except Refused as refused:
-                refuse(self.name, name, refused, limit)
+                refuse(self.name, self.params[place], refused, limit)
         return payload
+
+    def _explain_unwritable(self, bound: Any) -> NoReturn:
+        for name, value in zip(self.params, astuple(bound), strict=True):
+            try:
+                write(None if value is UNSET else value)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise PayloadNotSerializable(self.name, name, f"{error}: pass plain data") from None
+        raise PayloadNotSerializable(self.name, None, "the arguments cannot be written as JSON")
 
     def _write_result_closely(self, value: Any, limit: int) -> bytes:
         try:
@@ -262,6 +275,22 @@ class Signature:
         raise PayloadInvalid(self.name, None, f"the call does not fit: {takes}") from None
 
 
+def _surely_fits(value: Any, kinds: dict[type, Check | None]) -> bool:
+    """True when *value* is a scalar that arrives as it is."""
+    check = kinds.get(type(value), _doubt)
+    if check is None:
+        return type(value) is not int or value.bit_length() <= WIDEST_INT
+    try:
+        check(value)
+    except Refused:
+        return False
+    return type(value) is not str or value.isascii()
+
+
+def _doubt(value: Any) -> None:
+    raise Refused("not a scalar of the type hinted")
+
+
 _OMITTED: dict[bool, dict[type, Check | None]] = {True: {}, False: {UnsetType: None}}
 
 
@@ -329,18 +358,28 @@ def _caller(fn: Callable[..., Any], parameters: list[Parameter], takes_context: 
 
 
 _PLACE = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
-_FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`")
+_KIND = re.compile(r"Expected `(.*)`, got `(.*)`")
+_WORDS = {"array": "list", "object": "dict", "null": "None"}
 
 
-def _invalid(task: str, error: BaseException, argument: str | None = None) -> PayloadInvalid:
-    """`PayloadInvalid` out of a message of msgspec's, which ends in the place."""
+def _invalid(
+    task: str, error: BaseException, argument: str | None = None, sent: Mapping[str, Any] | None = None
+) -> PayloadInvalid:
+    """`PayloadInvalid` out of a message of msgspec's, which ends in the place; *sent* values tell their own types."""
     text = str(error)
     found = _PLACE.search(text)
     if found:
         text, place = text[: found.start()], found.group(1)
         argument = place if argument is None else f"{argument} {place}".strip()
-    at_fault = _FIELD.match(text)
-    if at_fault and argument is None:
-        argument = at_fault.group(2)
-        text = "it is missing" if at_fault.group(1).startswith("missing") else "the task has no such argument"
+    at_fault = _FIELD.fullmatch(text)
+    if at_fault and not argument:
+        missing = at_fault.group(1).startswith("missing")
+        return PayloadInvalid(task, at_fault.group(2), "it is missing" if missing else "the task has no such argument")
+    kinds = _KIND.fullmatch(text)
+    if kinds:
+        wanted, got = (" | ".join(_WORDS.get(word, word) for word in kind.split(" | ")) for kind in kinds.groups())
+        if sent is not None and argument is not None and argument in sent:
+            got = type(sent[argument]).__name__
+        return PayloadInvalid(task, argument or None, f"expected {wanted}, got {got}: pass a value of type {wanted}")
     return PayloadInvalid(task, argument or None, text[:1].lower() + text[1:].replace("`", ""))

@@ -7,7 +7,7 @@ whether they would arrive unchanged for `same`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -28,18 +28,35 @@ WIDEST_INT: Final = 14_281
 """Bits of an int: 4,300 digits, Python's own bound for reading one."""
 
 
+NOWHERE: Final = object()
+
+
 class Refused(Exception):
-    """A value cannot travel. *problem* in words; *path* inside the argument, innermost step first."""
+    """A value cannot travel.
+
+    Attributes:
+        problem: in words. invalid: it does not fit its hint, rather than having no JSON form.
+        large: bytes, when size is the problem. steps: the way to the culprit inside the argument, innermost first.
+    """
 
     def __init__(self, problem: str, *, invalid: bool = False, large: int = 0) -> None:
         super().__init__(problem)
         self.problem, self.invalid, self.large = problem, invalid, large
-        self.steps: list[str] = []
+        self.steps: list[tuple[type, object]] = []
 
     @property
     def path(self) -> str:
-        """The place inside the argument, like `.lines[3].sku`."""
-        return "".join(reversed(self.steps))
+        """The place inside the argument, like `.lines[3].sku`; the middle of a long way is left out."""
+        steps = [_step(*step) for step in reversed(self.steps[-6:])]
+        return "".join(steps) + ("…" if len(self.steps) > 6 else "")
+
+
+def _step(inside: type, place: object) -> str:
+    if inside is dict:
+        return f"[{shown(place, 30)}]"
+    if issubclass(inside, (set, frozenset)):
+        return f"{{{shown(place, 30)}}}"
+    return f"[{place}]" if isinstance(place, int) else f".{place}"
 
 
 def check_int(value: int) -> None:
@@ -57,12 +74,14 @@ def check_float(value: float) -> None:
 def check_str(value: str) -> None:
     """Refuse what is no Unicode text, and NUL, which PostgreSQL's text and most C libraries cut or refuse."""
     if "\0" in value:
-        raise Refused(f"the text {shown(value, 40)} holds a NUL character: remove it, or pass bytes")
+        raise Refused(f"the text holds a NUL character at {value.index(chr(0))}: remove it, or pass bytes")
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise Refused(
-            f"the text holds a lone surrogate (U+{ord(value[error.start]):04X} at {error.start}): "
+            f"the text holds a lone surrogate (U+{ord(value[error.start]):04X} at {error.start}), which is no character: "
             "it was decoded with errors='surrogateescape'; pass bytes, or decode it with errors='replace'"
         ) from None
 
@@ -113,9 +132,6 @@ LEAVES: dict[type, Check | None] = {
 }
 """The types of values without parts, and what refuses the ones that cannot travel."""
 
-PLAIN = frozenset({type(None), bool, int, float, str, list, dict})
-"""What JSON knows by itself, and so what may travel where no type hint says more."""
-
 
 def survey(value: Any, limit: int) -> None:
     """Refuse *value* when something in it cannot travel, or when it surely takes more than *limit* bytes."""
@@ -131,68 +147,70 @@ class _Surveyor:
 
     def walk(self, value: Any, depth: int) -> None:
         kind = type(value)
-        if kind is str or kind is bytes:
-            self.spend(len(value))
-        else:
-            self.spend(1)
-        check = LEAVES.get(kind, _MISSING)
+        self.left -= len(value) if kind is str or kind is bytes else 1
+        if self.left < 0:
+            raise Refused("too large", large=self.limit - self.left)
+        check = LEAVES.get(kind, _container)
         if check is None:
             return
-        if check is not _MISSING:
+        if check is not _container:
             check(value)
             return
         if depth >= DEEPEST:
             raise Refused(f"it is nested more than {DEEPEST} levels deep, or contains itself: pass flat data")
-        for step, part in self.parts(value, kind):
-            try:
-                self.walk(part, depth + 1)
-            except Refused as refused:
-                refused.steps.append(step if isinstance(step, str) else f"[{step}]")
-                raise
+        self.inside(value, kind, depth + 1)
 
-    def spend(self, cost: int) -> None:
-        self.left -= cost
-        if self.left < 0:
-            raise Refused("too large", large=self.limit - self.left)
+    def inside(self, value: Any, kind: type, depth: int) -> None:
+        place: object = NOWHERE
+        try:
+            if kind is list or kind is tuple:
+                for place, part in enumerate(value):  # noqa: B007  # told when something is refused
+                    self.walk(part, depth)
+            elif kind is dict:
+                for place, part in value.items():
+                    if type(place) is not str or not place.isascii():
+                        self.key(place)
+                    self.walk(part, depth)
+            else:
+                for place, part in self.parts(value, kind):  # noqa: B007  # the same
+                    self.walk(part, depth)
+        except Refused as refused:
+            if place is not NOWHERE:
+                refused.steps.append((kind, place))
+            raise
 
-    def parts(self, value: Any, kind: type) -> Iterator[tuple[str | int, Any]]:
-        """The values inside *value*, each with the step that leads to it."""
-        if kind is list or kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
-            yield from enumerate(value)
-        elif kind is dict:
-            for key, part in value.items():
-                yield f"[key {shown(key, 30)}]", key
-                yield f"[{shown(key, 30)}]", part
-        elif kind is set or kind is frozenset:
+    def key(self, key: Any) -> None:
+        check = LEAVES.get(type(key), _container)
+        if check is _container and not isinstance(key, Enum):
+            raise Refused(f"{a_kind(key)} as a key of a dict has no JSON form: use str keys, or pass a list of pairs")
+        if check is not None and check is not _container:
+            check(key)
+
+    def parts(self, value: Any, kind: type) -> Iterator[tuple[object, Any]]:
+        """The values inside *value*, each with its place there; objects that are no data are refused."""
+        if kind is set or kind is frozenset:
             for part in value:
-                yield f"{{{shown(part, 30)}}}", part
+                yield part, part
+        elif issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            yield from zip(kind._fields, value, strict=True)
         elif isinstance(value, Enum):
             if not isinstance(value.value, (str, int)):
                 raise Refused(f"{shown(value)} has no JSON form: enums need values of str or int")
-        else:
-            yield from self.attributes(value, kind)
-
-    def attributes(self, value: Any, kind: type) -> Iterator[tuple[str, Any]]:
-        """The fields of an object that is data; any other object is refused."""
-        if (names := field_names(kind)) is not None:
+        elif (names := field_names(kind)) is not None:
             for name in names:
                 if not hasattr(value, name):
                     raise Refused(f"the field {name!r} of {kind.__name__} was never set")
-                yield f".{name}", getattr(value, name)
+                yield name, getattr(value, name)
         elif is_model(kind):
             self.foreign += 1
-            for name, part in vars(value).items():
-                yield f".{name}", part
+            yield from vars(value).items()
             self.foreign -= 1
         elif not self.foreign:
             raise Refused(_stranger(value, kind))
 
 
-def _missing(value: Any) -> None:
-    raise NotImplementedError(value)
-
-
-_MISSING: Final[Check] = _missing
+def _container(value: Any) -> None:
+    """Stands in `LEAVES.get` for what has parts, or is a stranger."""
 
 
 def field_names(kind: type) -> tuple[str, ...] | None:
@@ -213,18 +231,21 @@ def field_names(kind: type) -> tuple[str, ...] | None:
 _FIELDS: dict[type, tuple[str, ...]] = {}
 
 
+def a_kind(value: object) -> str:
+    """The type of *value* with its article."""
+    name = type(value).__name__
+    return name if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def _stranger(value: Any, kind: type) -> str:
     """Why a value of a type that JSON does not know is refused, and what to do."""
     if isinstance(value, type):
         return f"the class {value.__qualname__} is code, not data: pass a name or an Enum"
+    if isinstance(value, Coroutine):
+        return "it is a coroutine that nobody awaited: await it (or is a decorator hiding an `async def`?)"
     if callable(value):
-        return f"{shown(value)} is code, not data: pass a name, or make it a task of its own"
+        return f"{a_kind(value)} is code, not data: pass a name, or make it a task of its own"
     for base in (bool, int, float, str, bytes, UUID, Decimal, datetime, date, dict, list, tuple, set, frozenset):
         if issubclass(kind, base):
-            return (
-                f"a {kind.__name__} (a subclass of {base.__name__}) would arrive as a plain {base.__name__}: "
-                f"convert it with {base.__name__}(...)"
-            )
-    return (
-        f"a {kind.__name__} object has no JSON form: pass a dataclass, plain data, or an id by which the task finds it"
-    )
+            return f"{a_kind(value)} would arrive as a plain {base.__name__}: convert it with {base.__name__}(...)"
+    return f"{a_kind(value)} has no JSON form: pass a dataclass, plain data, or an id by which the task finds it"

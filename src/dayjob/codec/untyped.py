@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from msgspec import DecodeError
 
 from dayjob.codec.envelope import read_any, write
-from dayjob.codec.survey import LEAVES, Refused, survey
+from dayjob.codec.survey import LEAVES, NOWHERE, Refused, a_kind, survey
 from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
 from dayjob.policies import shown
 
@@ -53,23 +53,23 @@ def encode_untyped(task: str, args: Mapping[str, Any], limit: int, version: int 
 def _plain(value: Any) -> None:
     """Refuse containers and objects that JSON does not know: without a hint nobody could tell them from its own."""
     kind = type(value)
-    if kind is dict:
-        for key, part in value.items():
-            if type(key) is not str:
-                raise Refused(f"the key {shown(key, 40)} is no str, and JSON knows no other keys")
-            _step(f"[{shown(key, 30)}]", part)
-    elif kind is list:
-        for place, part in enumerate(value):
-            _step(f"[{place}]", part)
-    elif kind not in LEAVES:
-        raise Refused(f"a {kind.__name__} has no one JSON form: pass plain data (dict, list, str, numbers, bool, None)")
-
-
-def _step(step: str, part: Any) -> None:
+    place: object = NOWHERE
     try:
-        _plain(part)
+        if kind is dict:
+            for place, part in value.items():
+                if type(place) is not str:
+                    raise Refused("this key is no str, and JSON knows no other keys: use str keys")
+                _plain(part)
+        elif kind is list:
+            for place, part in enumerate(value):  # noqa: B007  # told when something is refused
+                _plain(part)
+        elif kind not in LEAVES:
+            raise Refused(
+                f"{a_kind(value)} has no one JSON form: pass plain data (dict, list, str, numbers, bool, None)"
+            )
     except Refused as refused:
-        refused.steps.append(step)
+        if place is not NOWHERE:
+            refused.steps.append((kind, place))
         raise
 
 
