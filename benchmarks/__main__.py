@@ -65,9 +65,11 @@ def run(names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, ou
 @main.command("report")
 @click.argument("source", type=click.Path(path_type=Path, exists=True), default=PUBLISHED)
 def report_(source: Path) -> None:
-    """Write benchmarks/RESULTS.md from SOURCE."""
-    text = report.results(json.loads(source.read_text()))
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(text)
+    """Write benchmarks/RESULTS.md, and the figures in README.md, from SOURCE."""
+    document = json.loads(source.read_text())
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(document))
+    readme = ROOT / "README.md"
+    readme.write_text(report.into(readme.read_text(), document))
 
 
 def _packages(*names: str) -> dict[str, str]:

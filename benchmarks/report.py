@@ -112,6 +112,46 @@ def results(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def summary(document: Mapping[str, Any]) -> str:
+    """The few figures that README shows."""
+    found = {
+        (scenario["name"], each["name"]): shown(each["median"], each["unit"])
+        for scenario in document["scenarios"]
+        for each in scenario["figures"]
+    }
+    rows = [
+        (title, *(found.get((scenario, name), "") if name else "" for name in names))
+        for title, scenario, *names in _SUMMARY
+    ]
+    machine = document["machine"]
+    return (
+        _grid(("", "dayjob", "huey", "bare engine"), rows)
+        + f"\n\n{document['date']}, {machine['cores']} cores shared by all sides, {machine['python']}, no-op jobs, durable commits."
+    )
+
+
+def into(text: str, document: Mapping[str, Any]) -> str:
+    """*text* with the summary between its marks."""
+    before, opening, rest = text.partition("<!-- figures -->\n")
+    _, closing, after = rest.partition("<!-- /figures -->")
+    if not closing:
+        raise ValueError("the text has no <!-- figures --> and <!-- /figures -->")
+    return f"{before}{opening}\n{summary(document)}\n\n{closing}{after}"
+
+
+_SUMMARY = (
+    ("one worker process, async tasks", "drain", "async", "huey", "raw"),
+    ("one worker process, sync tasks in threads", "drain", "thread", "huey", "raw"),
+    ("enqueue in bulk", "enqueue", "many", "", "raw"),
+    ("enqueue one by one", "enqueue", "single", "huey_single", "raw_single"),
+    ("1,000 coroutines enqueue at once", "enqueue", "concurrent", "", ""),
+    ("from enqueue to start in an idle worker, median", "latency", "p50", "huey_p50", ""),
+    ("the same, 99th percentile", "latency", "p99", "huey_p99", ""),
+    ("an idle worker: memory", "idle", "rss", "", ""),
+    ("an idle worker: share of a core", "idle", "cpu", "", ""),
+)
+
+
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

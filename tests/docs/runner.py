@@ -6,7 +6,6 @@ import ast
 import asyncio
 import contextlib
 import io
-import os
 import shlex
 import subprocess
 import sys
@@ -119,7 +118,7 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 def main() -> int:
     page = Path(sys.argv[1])
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     session = Session(page)
     for block in read(page):
         try:

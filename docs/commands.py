@@ -1,0 +1,65 @@
+"""Writes cli.md from the commands themselves: `python docs/commands.py`. A test keeps both the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dayjob.cli.group import LATER, root
+
+PAGE = Path(__file__).with_name("cli.md")
+
+_HEAD = """# Command line
+
+The app comes from the command's argument or `--app`, from `DAYJOB_APP`, or from `[tool.dayjob]` in `pyproject.toml`; the store alone from
+`--url` or `DAYJOB_URL`. Every option can be given as `DAYJOB_<NAME>`, too. Everything that lists takes `--json`: one JSON document
+with stable field names. Exit status: 0 done, 1 something failed, 2 wrong usage. Destructive commands say how many jobs they will touch, and ask,
+unless `--yes`. `python -m dayjob` is the same as `dayjob`.
+"""
+_LATER = """
+## Not part of this release
+
+{names}: the names are taken, and each refuses with exit status 2.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    context = click.Context(root, info_name="dayjob")
+    names = root.list_commands(context)
+    parts = [_HEAD]
+    for name in names:
+        if name not in LATER:
+            parts += _command(root.get_command(context, name), context, name, 2)
+    parts.append(_LATER.format(names=", ".join(f"`{name}`" for name in names if name in LATER)))
+    return "".join(parts)
+
+
+def _command(command: click.Command | None, parent: click.Context, name: str, depth: int) -> Iterator[str]:
+    assert command is not None
+    context = click.Context(command, info_name=name, parent=parent)
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"\n{'#' * depth} {context.command_path}\n\n"
+    yield f"{_text(command.help)}\n\n```text\n{context.command_path} {usage}\n```\n"
+    if rows := [row for one in command.params if (row := one.get_help_record(context)) and "--help" not in row[0]]:
+        yield "\n| option | |\n|---|---|\n"
+        yield from (f"| `{_cell(names)}` | {_cell(text)} |\n" for names, text in rows)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            yield from _command(command.get_command(context, child), context, child, depth + 1)
+
+
+def _text(text: str | None) -> str:
+    paragraphs = re.split(r"\n\s*\n", (text or "").strip())
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
