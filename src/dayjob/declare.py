@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from dayjob.errors import ConfigError
 from dayjob.options import GROUP_KEYS, NOTHING, TASK_KEYS, TASKS_OWN, GroupOptions, Options, TaskOptions, normal
 from dayjob.policies import check_name, shown
-from dayjob.task import AsyncTask, Task, default_name, make_task
+from dayjob.task import AsyncTask, Task, default_name, make_task, refuse_twice
 
 if TYPE_CHECKING:
     from dayjob.context import JobContext
@@ -96,11 +96,7 @@ class Tasks(Declaring):
         self._tasks: dict[str, Task[Any, Any]] = {}
 
     def _declared(self, task: Task[Any, Any]) -> None:
-        other = self._tasks.get(task.name)
-        if other is not None and other.where != task.where:
-            raise ConfigError(
-                f"the task name {task.name!r} is taken by {other.where}; {task.where} needs another, name=..."
-            )
+        refuse_twice(task.name, self._tasks.get(task.name, task), task)
         self._tasks[task.name] = task
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:

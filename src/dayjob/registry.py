@@ -13,7 +13,7 @@ from dayjob.errors import ConfigError, UnknownTask
 from dayjob.options import NOTHING, QUEUE_KEYS, Options, QueueDefaults, normal
 from dayjob.policies import Overrides, Retention, Retry, check_name
 from dayjob.states import State
-from dayjob.task import Kind, Task, TaskHost
+from dayjob.task import Kind, Task, TaskHost, refuse_twice
 
 
 class Plan(Struct, frozen=True):
@@ -59,11 +59,7 @@ class Registry:
             ConfigError: its name or an alias is taken by another function; both places are named.
         """
         for name in (task.name, *task.aliases):
-            other = self._tasks.get(name) or self._aliases.get(name)
-            if other is not None and other is not task and other.where != task.where:
-                raise ConfigError(
-                    f"the task name {name!r} is taken by {other.where}; {task.where} needs another, name=..."
-                )
+            refuse_twice(name, self._tasks.get(name) or self._aliases.get(name) or task, task)
         self._tasks[task.name] = task
         self._aliases.update(dict.fromkeys(task.aliases, task))
         self._plans.clear()

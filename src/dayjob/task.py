@@ -171,7 +171,7 @@ class Task(Generic[P, R]):
         self.epoch = 0  # rises when templates made before are out of date
         self._limit = Settings().max_payload
         self._template: _Template | None = None
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())  # the function's own attributes must not hide the task's
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -326,6 +326,16 @@ def unknown_job(
     new = _Template(None, said.over(queue_options(queue))).new(check_name("task", name), payload)
     new.said, new.overrides = said, None if said.overrides() == Overrides() else said.overrides()
     return new
+
+
+def refuse_twice(name: str, first: Task[Any, Any], second: Task[Any, Any]) -> None:
+    """Raise `ConfigError` when *second* would take the *name* of *first*, another task."""
+    if first is second:
+        return
+    remedy = "give one of them another, name=..."
+    if first.where == second.where:
+        remedy = "that line ran twice: is its module imported under two names, or the function made in a loop?"
+    raise ConfigError(f"the task name {name!r} is taken by {first.where}, and again by {second.where}: {remedy}")
 
 
 def make_task(fn: Callable[..., Any], name: str, options: Options, own: dict[str, Any]) -> Task[Any, Any]:

@@ -55,7 +55,7 @@ def is_context(hint: Any) -> bool:
 
 def check_hint(task: str, where: str, hint: Any) -> None:
     """Refuse a *hint* whose values have no JSON form: `ConfigError` naming *where*, and what to do."""
-    if hint in _KINDS or hint is Any:
+    if hint is Any or exact_kinds(hint):
         return
     _refuse_private(hint, where)
     if isinstance(hint, TypeVar):

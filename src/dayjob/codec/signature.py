@@ -81,13 +81,20 @@ class Signature:
             bound = self._bind(*args, **kwargs)
         except TypeError:
             self._explain_call(args, kwargs)
+        payload = b""
         try:
             for value, kinds in zip(astuple(bound), self._kinds):  # noqa: B905  # equal by construction; strict costs
-                check = kinds[type(value)]
+                kind = type(value)
+                if kind not in kinds:
+                    break
+                check = kinds[kind]
                 if check is not None:
                     check(value)
-            payload = write(bound)
-        except (KeyError, Refused, ValueError):
+            else:
+                payload = write(bound)
+        except (Refused, ValueError):
+            pass  # the long way says why
+        if not payload:
             payload = self._write_closely(bound, limit)
         if self._prefix:
             payload = self._prefix + (b"}" if payload == b"{}" else b"," + payload[1:])
@@ -109,10 +116,13 @@ class Signature:
         Raises:
             PayloadInvalid: the payload does not fit: it was made by other code, or its upcaster is missing or failed.
         """
-        if self._prefix:
-            return self._decode_closely(payload)
+        prefix = self._prefix
         try:
-            return astuple(self._read(payload))
+            if not prefix:
+                return astuple(self._read(payload))
+            if payload.startswith(prefix + b","):
+                return astuple(self._read(b"{" + payload[len(prefix) + 1 :]))
+            return self._decode_closely(payload)
         except (DecodeError, UnicodeDecodeError, RecursionError):
             return self._decode_closely(payload)
 
@@ -277,18 +287,17 @@ class Signature:
 
 def _surely_fits(value: Any, kinds: dict[type, Check | None]) -> bool:
     """True when *value* is a scalar that arrives as it is."""
-    check = kinds.get(type(value), _doubt)
+    kind = type(value)
+    if kind not in kinds:
+        return False
+    check = kinds[kind]
     if check is None:
-        return type(value) is not int or value.bit_length() <= WIDEST_INT
+        return kind is not int or value.bit_length() <= WIDEST_INT
     try:
         check(value)
     except Refused:
         return False
-    return type(value) is not str or value.isascii()
-
-
-def _doubt(value: Any) -> None:
-    raise Refused("not a scalar of the type hinted")
+    return kind is not str or value.isascii()
 
 
 _OMITTED: dict[bool, dict[type, Check | None]] = {True: {}, False: {UnsetType: None}}
