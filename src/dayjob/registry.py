@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from msgspec import UNSET, Struct, UnsetType
 
 from dayjob.config import Settings
-from dayjob.errors import ConfigError, UnknownTask
+from dayjob.errors import UnknownTask
 from dayjob.options import NOTHING, QUEUE_KEYS, Options, QueueDefaults, normal
 from dayjob.policies import Overrides, Retention, Retry, check_name
 from dayjob.states import State
