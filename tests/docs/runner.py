@@ -84,6 +84,8 @@ class Session:
 
     def parse(self, block: Block) -> None:
         """Every `dayjob` command in the block has a valid form; nothing is run."""
+        import click
+
         from dayjob.cli.group import root
 
         for line in block.text.replace("\\\n", " ").splitlines():
@@ -91,12 +93,12 @@ class Session:
             while words and "=" in words[0] and not words[0].startswith("-"):
                 words.pop(0)
             if words[:1] == ["dayjob"]:
-                context, command, rest = None, root, words[1:]
-                while True:
-                    context = command.make_context(command.name, list(rest), parent=context, resilient_parsing=False)
-                    if not hasattr(command, "resolve_command"):
-                        break
-                    _, command, rest = command.resolve_command(context, [*context.protected_args, *context.args])
+                command: click.Command | None = root
+                context, rest = click.Context(root), words[1:]
+                while isinstance(command, click.Group):
+                    if not rest or (command := command.get_command(context, rest.pop(0))) is None:
+                        raise Wrong(f"no such command: {line}")
+                command.make_context(line, rest)
 
     def compare(self, expected: str, actual: str, what: str) -> None:
         if not matches(expected, actual):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.page import ROOT, matches, pages, read
+from tests.docs.page import ROOT, pages, read
 
 EXECUTED = {"python", "console", "output", "sh"}
 SHOWN = {
@@ -67,8 +67,3 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     broken = [target for target in targets if not (page.parent / target).exists()]
 
     assert broken == []
-
-
-def test_three_dots_stand_for_anything_and_nothing_else_does() -> None:
-    assert matches("done in ... s\n1 job", "done in 0.31 s  \n1 job\n")
-    assert not matches("done", "done twice")

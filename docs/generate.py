@@ -1,7 +1,11 @@
-"""Writes cli.md from the commands themselves: `python docs/commands.py`. A test keeps both the same."""
+"""Writes what the code says better than a page can: `python docs/generate.py`. A test keeps both the same.
+
+cli.md from the commands, the table of events in guide/events.md, the table of rooms in internals.md.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +13,10 @@ from pathlib import Path
 import click
 
 from dayjob.cli.group import LATER, root
+from dayjob.events import EVENTS
 
-PAGE = Path(__file__).with_name("cli.md")
+DOCS = Path(__file__).resolve().parent
+SOURCE = DOCS.parent / "src" / "dayjob"
 
 _HEAD = """# Command line
 
@@ -26,8 +32,43 @@ _LATER = """
 """
 
 
-def page() -> str:
-    """The whole page."""
+def pages() -> dict[Path, str]:
+    """Every generated page, whole, by its path."""
+    events, internals = DOCS / "guide" / "events.md", DOCS / "internals.md"
+    return {DOCS / "cli.md": commands(), events: _into(events, event_table()), internals: _into(internals, rooms())}
+
+
+def _into(page: Path, table: str) -> str:
+    """The text of *page* with *table* between its marks."""
+    before, opening, rest = page.read_text(encoding="utf-8").partition("<!-- generated -->\n")
+    _, closing, after = rest.partition("<!-- /generated -->")
+    if not closing:
+        raise ValueError(f"{page} has no <!-- generated --> and <!-- /generated -->")
+    return f"{before}{opening}\n{table}\n{closing}{after}"
+
+
+def event_table() -> str:
+    """Every event: its name, what it tells, its fields."""
+    lines = ["| event | what | fields beside `at` |", "|---|---|---|"]
+    for name, kind in EVENTS.items():
+        fields = ", ".join(field for field in kind.__struct_fields__ if field != "at")
+        lines.append(f"| `{name}` | {_cell(kind.__doc__ or '')} | {fields} |")
+    return "\n".join(lines) + "\n"
+
+
+def rooms() -> str:
+    """Every module: its path and the first sentence of its docstring."""
+    lines = ["| room | what |", "|---|---|"]
+    for path in sorted(SOURCE.rglob("*.py"), key=lambda path: (path.parent, path.name)):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if doc:
+            first = re.split(r"\n\s*\n", doc)[0]
+            lines.append(f"| `{path.relative_to(SOURCE)}` | {_cell(first)} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """The page of the command line."""
     context = click.Context(root, info_name="dayjob")
     names = root.list_commands(context)
     parts = [_HEAD]
@@ -62,4 +103,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
