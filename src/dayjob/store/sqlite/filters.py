@@ -33,7 +33,7 @@ def where(which: Filter, states: Sequence[str] | None, *, by_id: bool = False) -
         parts.append("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
         values.append(which.tag)
     if which.text is not None:
-        fields = "id || ' ' || task || ' ' || coalesce(tags, '') || ' ' || coalesce(meta, '')"
-        parts.append(f"instr(lower({fields}), lower(?)) > 0")
-        values.append(which.text)
+        fields = ("id", "task", "coalesce(tags, '')", "coalesce(meta, '')")
+        parts.append("(" + " OR ".join(f"instr(lower({field}), lower(?)) > 0" for field in fields) + ")")
+        values += [which.text] * len(fields)
     return " AND ".join(parts), values
