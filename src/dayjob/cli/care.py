@@ -12,11 +12,14 @@ from msgspec import Struct
 
 from dayjob.cli import output
 from dayjob.cli.options import as_json, option, target
-from dayjob.cli.target import store_of
-from dayjob.errors import DayjobError, NotSupported, SchemaMismatch, StoreError
+from dayjob.cli.target import located
+from dayjob.errors import DayjobError, NotSupported, SchemaMismatch
 
 if TYPE_CHECKING:
-    from dayjob.store.contract import Store
+    from collections.abc import Sequence
+
+    from dayjob import App
+    from dayjob.queues import WorkerStats
 
 
 @click.command()
@@ -30,14 +33,14 @@ def migrate(app_name: str | None, url: str | None, json: bool, check: bool, sql:
     """Bring the store's schema up to date."""
     if pre or post:
         raise NotSupported("--pre" if pre else "--post", "this engine's migrations have one part")
-    with store_of(app_name, url) as store:
-        due = store.migrate(dry_run=True)
+    with contextlib.closing(located(app_name, url)) as app:
+        due = app.migrate(dry_run=True)
         if sql:
-            click.echo(_sql(store, due), nl=False)
+            click.echo(_sql(app.url, due), nl=False)
             return 0
-        applied = [] if check else store.migrate()
+        applied = [] if check else app.migrate()
     if json:
-        output.document({"store": store.url, "due": due if check else [], "applied": applied})
+        output.document({"due": due if check else [], "applied": applied})
     elif check:
         click.echo("\n".join(f"due: {name}" for name in due) or "the schema is up to date")
     else:
@@ -45,11 +48,13 @@ def migrate(app_name: str | None, url: str | None, json: bool, check: bool, sql:
     return 1 if check and due else 0
 
 
-def _sql(store: Store, due: list[str]) -> str:
+def _sql(url: str, due: list[str]) -> str:
     """The text of the migrations *due*; they lie beside their engine."""
+    from dayjob.store import open_store
     from dayjob.store.migrate import migrations
 
-    steps = migrations(f"{import_module(type(store).__module__).__package__}.migrations")
+    engine = import_module(type(open_store(url)).__module__)
+    steps = migrations(f"{engine.__package__}.migrations")
     return "".join(f"-- {step.name}\n{step.sql.rstrip()}\n\n" for step in steps if step.name in due)
 
 
@@ -66,15 +71,15 @@ class Finding(Struct, frozen=True):
 @target
 def doctor(app_name: str | None, url: str | None, json: bool) -> int:
     """Look for what is wrong, and say how to mend it. Exit status 1 when there is a problem."""
-    findings: list[Finding] = [_versions()]
+    findings = [_versions()]
     try:
-        with store_of(app_name, url) as store:
-            findings += _store(store)
-            if not any(one.level == "problem" and one.about == "schema" for one in findings):
-                findings += _work(store)
+        with contextlib.closing(located(app_name, url)) as app:
+            findings += _store(app)
+            if findings[-1].about != "schema" or findings[-1].level == "ok":
+                findings += _work(app)
     except click.ClickException as error:
         findings.append(Finding("problem", "app", error.format_message()))
-    except (StoreError, DayjobError) as error:
+    except DayjobError as error:
         findings.append(Finding("problem", "store", str(error)))
     problems = sum(one.level == "problem" for one in findings)
     if json:
@@ -97,43 +102,41 @@ def _versions() -> Finding:
     return Finding("ok", "versions", ", ".join(have))
 
 
-def _store(store: Store) -> list[Finding]:
-    health = store.check()
+def _store(app: App) -> list[Finding]:
+    """What the store says of itself; the last finding is about the schema."""
+    health = app.check()
     facts = ", ".join(f"{name} {value}" for name, value in health.facts.items())
-    found = [Finding("ok", "store", f"{health.engine} at {store.url}"), Finding("ok", "facts", facts)]
-    if health.schema != health.wanted:
-        found.append(Finding("problem", "schema", str(SchemaMismatch(health.schema, health.wanted))))
-    else:
-        found.append(Finding("ok", "schema", f"version {health.schema}"))
-    return found + [Finding("problem", "store", warning) for warning in health.warnings]
+    found = [Finding("ok", "store", f"{health.engine}: {facts}")]
+    found += [Finding("problem", "store", warning) for warning in health.warnings]
+    if health.schema == health.wanted:
+        return [*found, Finding("ok", "schema", f"version {health.schema}")]
+    return [*found, Finding("problem", "schema", str(SchemaMismatch(health.schema, health.wanted)))]
 
 
-def _work(store: Store) -> list[Finding]:
+def _work(app: App) -> list[Finding]:
     """What the jobs, queues and workers tell."""
-    from dayjob.states import State
-    from dayjob.store.records import Filter
-
-    found = []
-    people, queues = store.workers(), store.queues()
-    if people:
-        leaders = sum(one.leader for one in people)
-        found.append(
-            Finding("ok" if leaders else "note", "workers", f"{len(people)} alive, {leaders or 'none'} of them leads")
-        )
-    else:
-        waiting = sum(queue.counts.get("available", 0) for queue in queues)
-        text = "none is alive: start one with `dayjob worker`"
-        found.append(Finding("note", "workers", f"{text}; {output.jobs(waiting)} wait" if waiting else text))
+    people, queues = app.workers(), app.queues.stats()
+    found = [_staff(people, sum(queue.counts["available"] for queue in queues))]
     for queue in queues:
         if queue.paused:
-            waiting = queue.counts.get("available", 0)
-            found.append(
-                Finding(
-                    "note",
-                    "queues",
-                    f"{queue.name} is paused, {output.jobs(waiting)} wait: dayjob queues resume {queue.name}",
-                )
-            )
-    if dead := store.count(Filter(states=(State.DEAD,))):
-        found.append(Finding("note", "dead", f"{output.jobs(dead)} dead: dayjob dead list"))
+            waiting = output.jobs(queue.counts["available"])
+            remedy = f"dayjob queues resume {queue.name}"
+            found.append(Finding("note", "queues", f"{queue.name} is paused, {waiting} wait in it: {remedy}"))
+        elif people and queue.counts["available"] and not any(_serves(one.queues, queue.name) for one in people):
+            found.append(Finding("problem", "queues", f"no worker takes from {queue.name}: add -q {queue.name} to one"))
+    if dead := sum(queue.counts["dead"] for queue in queues):
+        found.append(Finding("note", "dead", f"{output.jobs(dead)} in the dead-letter queue: dayjob dead list"))
     return found
+
+
+def _staff(people: Sequence[WorkerStats], waiting: int) -> Finding:
+    if not people:
+        text = "none is alive: start one with `dayjob worker`"
+        return Finding("note", "workers", f"{text}; {output.jobs(waiting)} wait" if waiting else text)
+    if not any(one.leader for one in people):
+        return Finding("problem", "workers", f"{len(people)} alive, but none leads: nothing is staged or rescued")
+    return Finding("ok", "workers", f"{len(people)} alive")
+
+
+def _serves(queues: str, name: str) -> bool:
+    return queues == "*" or name in (part.partition(":")[0].strip() for part in queues.replace(",", " ").split())

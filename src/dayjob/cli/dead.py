@@ -8,6 +8,7 @@ import click
 
 from dayjob.cli import output
 from dayjob.cli.choice import Choice, act
+from dayjob.cli.group import OrderedGroup
 from dayjob.cli.jobs import describe
 from dayjob.cli.options import as_json, filters, option, target, yes
 from dayjob.cli.shape import DEAD_COLUMNS, job_document
@@ -16,14 +17,14 @@ from dayjob.cli.target import opened
 DEAD = ("dead",)
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def dead() -> None:
     """The dead-letter queue: list, show, retry, discard."""
 
 
 @dead.command("list")
 @filters(state=False)
-@option("-n", "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @option("--after", metavar="ID", help="Go on after this job, the last of the page before.")
 @as_json
 @target

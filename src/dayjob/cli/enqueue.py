@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dayjob.cli import output
-from dayjob.cli.options import AHEAD, SPAN, as_json, option, target
+from dayjob.cli.options import AHEAD, LIMIT, SPAN, as_json, option, target
 from dayjob.cli.shape import job_document
 from dayjob.cli.target import opened
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @option("--run-at", type=AHEAD, metavar="TIME", help="Not before this time.")
 @option("--priority", type=int, help="-100 to 100, higher first.")
 @option("--max-attempts", type=int, help="Attempts in all.")
-@option("--timeout", type=SPAN, help="Time limit of an attempt.")
+@option("--timeout", type=LIMIT, help="Time limit of an attempt; none for no limit.")
 @option("--expires", type=SPAN, help="Cancel it when it has not started by then.")
 @option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @option("--id", help="An id of your own (a UUID): repeating the command stores the job once.")
@@ -68,6 +69,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         options["tags"] = list(options["tags"])
     if "max_attempts" in options:
         options["retry"] = options.pop("max_attempts")
+    if options.get("timeout") == math.inf:
+        options["timeout"] = None
     run_at: datetime | None = options.get("run_at")
     if run_at is not None and "delay" in options:
         raise click.UsageError("--delay and --run-at exclude each other")

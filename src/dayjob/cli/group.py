@@ -43,6 +43,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
 LATER = frozenset(name for name, (module, _) in COMMANDS.items() if module == "dayjob.cli.later")
 
 
+class OrderedGroup(click.Group):
+    """A group whose help lists commands in the order in which they were written: the most used first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries, and imports a command only to run it."""
 
@@ -105,8 +112,8 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.UsageError as wrong:
-        wrong.show()
-        return MISUSED
+        path = wrong.ctx.command_path if wrong.ctx is not None else "dayjob"
+        return _complain(f"{wrong.format_message()} (see {path} --help)", MISUSED)
     except click.ClickException as failed:
         return _complain(failed.format_message(), FAILED)
     except (click.Abort, KeyboardInterrupt):

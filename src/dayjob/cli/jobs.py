@@ -8,6 +8,7 @@ import click
 
 from dayjob.cli import output
 from dayjob.cli.choice import Choice, act
+from dayjob.cli.group import OrderedGroup
 from dayjob.cli.options import AHEAD, as_json, filters, option, target, yes
 from dayjob.cli.shape import JOB_COLUMNS, arguments, headline, job_document, progress_text
 from dayjob.cli.target import opened
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
     from dayjob.job import Job
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def jobs() -> None:
     """List, show, run, cancel, retry, edit, delete jobs."""
 
 
 @jobs.command("list")
 @filters()
-@option("-n", "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @option("--after", metavar="ID", help="Go on after this job, the last of the page before.")
 @as_json
 @target

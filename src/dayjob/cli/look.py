@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dayjob.cli import output
-from dayjob.cli.options import as_json, target
+from dayjob.cli.options import SPAN, as_json, option, target
 from dayjob.cli.shape import QUEUE_COLUMNS, WORKER_COLUMNS
 from dayjob.cli.target import opened
 
 if TYPE_CHECKING:
     from dayjob import App
+    from dayjob.events import Event
 
 STATES = ("scheduled", "blocked", "available", "running", "completed", "cancelled", "dead")
 
@@ -73,3 +74,53 @@ def _stats(app: App) -> dict[str, Any]:
         },
         "queues": queues,
     }
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@option("--for", "seconds", type=SPAN, metavar="DURATION", help="Stop after so long. [default: go on]")
+@option("--json", "json", is_flag=True, help="One JSON object a line.")
+@target
+def events(app_name: str | None, url: str | None, json: bool, seconds: float | None, names: tuple[str, ...]) -> None:
+    """Follow what happens in all processes, from now on, until Ctrl-C.
+
+    NAME is an event (job.dead) or a kind of events (job, worker, store); none: all.
+    """
+    import time
+
+    from dayjob.events import encode
+
+    until = None if seconds is None else time.monotonic() + seconds
+    with opened(app_name, url) as app, app.events(*names) as stream:
+        if not json:
+            output.say("listening; Ctrl-C ends it")
+        while until is None or time.monotonic() < until:
+            for event in stream.take(1.0 if until is None else max(0.0, min(1.0, until - time.monotonic()))):
+                click.echo(encode(event) if json else _line(event))
+
+
+def _line(event: Event) -> str:
+    """An event as a person reads it: when, what, and its fields but the long ones."""
+    import msgspec
+
+    from dayjob.clock import from_stamp
+
+    fields = msgspec.structs.asdict(event)
+    at = from_stamp(fields.pop("at")).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    shown = {name: value for name, value in fields.items() if name not in ("traceback", "stack") and value is not None}
+    values = "  ".join(f"{output.paint(name, 'bright_black')} {output.text(value)}" for name, value in shown.items())
+    colour = next((colour for word, colour in _COLOURS.items() if word in event.name), None)
+    return f"{output.paint(at, 'bright_black')}  {output.paint(event.name.ljust(15), colour)}  {values}"
+
+
+_COLOURS = {
+    "dead": "red",
+    "failed": "red",
+    "lost": "red",
+    "died": "red",
+    "stalled": "yellow",
+    "blocked": "yellow",
+    "unavailable": "red",
+    "completed": "green",
+    "retried": "yellow",
+}

@@ -45,6 +45,15 @@ class Span(click.ParamType):
         return float(found[1]) * _UNITS[found[2] or "s"]
 
 
+class Limit(Span):
+    """A span, or `none` for no limit: infinity here."""
+
+    name = "duration|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return float("inf") if value == "none" else super().convert(value, param, ctx)
+
+
 class Moment(click.ParamType):
     """A point in time: an ISO date and time (without a zone: local time), or how long ago or ahead, as in `2h`."""
 
@@ -67,7 +76,7 @@ class Moment(click.ParamType):
         return moment.astimezone()
 
 
-SPAN, AGO, AHEAD = Span(), Moment(ahead=False), Moment(ahead=True)
+SPAN, LIMIT, AGO, AHEAD = Span(), Limit(), Moment(ahead=False), Moment(ahead=True)
 
 
 def target(command: Callable[..., Any]) -> Callable[..., Any]:

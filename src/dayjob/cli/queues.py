@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dayjob.cli import output
+from dayjob.cli.group import OrderedGroup
 from dayjob.cli.options import SPAN, as_json, option, target, yes
 from dayjob.cli.shape import QUEUE_COLUMNS
 from dayjob.cli.target import opened
@@ -12,7 +13,7 @@ from dayjob.cli.target import opened
 WAITING = ["scheduled", "blocked", "available"]
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def queues() -> None:
     """List, pause, resume, drain, purge queues."""
 

@@ -40,18 +40,21 @@ def load_app(name: str | None, url: str | None = None) -> App:
     return app
 
 
-@contextlib.contextmanager
-def opened(name: str | None, url: str | None) -> Iterator[App]:
+def located(name: str | None, url: str | None) -> App:
     """An app to look at and act on stored jobs; its code is loaded only when nothing names the store directly."""
     from dayjob import App
 
     if url is not None:
-        app = App(url)
-    elif name is None and os.environ.get("DAYJOB_URL"):
-        app = App()
-    else:
-        app = load_app(name)
-    with app:
+        return App(url)
+    if name is None and os.environ.get("DAYJOB_URL"):
+        return App()
+    return load_app(name)
+
+
+@contextlib.contextmanager
+def opened(name: str | None, url: str | None) -> Iterator[App]:
+    """`located`, opened."""
+    with located(name, url) as app:
         yield app
 
 
