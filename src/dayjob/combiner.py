@@ -15,13 +15,14 @@ growing pauses, until the patience of each caller ends; then that caller gets th
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from dayjob.errors import StoreUnavailable
 from dayjob.offload import submit
@@ -93,6 +94,7 @@ class Combiner:
         self.patience = min(patience, LONGEST_PATIENCE)
         self._random = random.Random()
         self.reset()
+        _ALL.add(self)
 
     def reset(self) -> None:
         """Forget what is on its way: in a forked child it is the parent's business, and the lock may be held."""
@@ -170,7 +172,7 @@ class Combiner:
             self._store(tickets)
         except StoreUnavailable as error:
             self._back_off(tickets, error, final=time.monotonic() - began > ENGINE_WAITED)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it goes to the caller whose rows caused it
             self._separate(tickets, error)
         except BaseException:
             for ticket in reversed(tickets):
@@ -236,7 +238,7 @@ class Combiner:
                 self._store([ticket])
             except StoreUnavailable as unavailable:
                 self._back_off([ticket], unavailable, final=False)
-            except Exception as own:  # noqa: BLE001  whatever it is, it goes to the caller whose rows caused it
+            except Exception as own:  # noqa: BLE001  the same
                 ticket.fail(own)
 
 
@@ -295,3 +297,15 @@ def _awake(rows: Iterable[NewRow]) -> set[str]:
     """The queues in which something can start soon. A stamped time is left to the workers, who ask the store's clock."""
     return {row.queue for row in rows if row.delay is None or row.delay < SOON}
 
+
+
+_ALL: WeakSet[Combiner] = WeakSet()
+
+
+def _after_fork() -> None:
+    for combiner in list(_ALL):
+        combiner.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

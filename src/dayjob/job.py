@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from msgspec import Struct
 from msgspec.json import decode as from_json
 
 from dayjob.clock import from_stamp
-from dayjob.codec.failure import Failure, decode_failure
-from dayjob.errors import JobCancelled, JobFailed, JobNotFound
+from dayjob.codec import Failure, decode_failure
+from dayjob.errors import JobCancelled, JobFailed
 from dayjob.states import State
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 EnqueueOutcome = Literal["inserted", "existing", "replaced", "extended", "merged"]
+
+
+class Changes(TypedDict, total=False):
+    """What an edit changes. run_at: an aware datetime, or `"now"`. args: all the arguments, by parameter name."""
+
+    run_at: datetime | Literal["now"] | None
+    priority: int | None
+    queue: str | None
+    args: Mapping[str, Any] | None
 
 
 class JobHost(Protocol):
@@ -37,8 +46,8 @@ class JobHost(Protocol):
     async def acancel(self, ids: str, /, *, reason: str | None = None) -> int: ...
     def retry(self, ids: str, /) -> int: ...
     async def aretry(self, ids: str, /) -> int: ...
-    def edit(self, id: str, /, **changes: Any) -> bool: ...
-    async def aedit(self, id: str, /, **changes: Any) -> bool: ...
+    def edit(self, id: str, /, **changes: Unpack[Changes]) -> bool: ...
+    async def aedit(self, id: str, /, **changes: Unpack[Changes]) -> bool: ...
     def logs(self, id: str, /) -> list[LogLine]: ...
     async def alogs(self, id: str, /) -> list[LogLine]: ...
 
@@ -91,7 +100,6 @@ class Job(Generic[R]):
         self,
         host: JobHost,
         id: str,
-        *,
         row: JobRow | None = None,
         new: NewRow | None = None,
         outcome: EnqueueOutcome | None = None,
@@ -299,31 +307,17 @@ class Job(Generic[R]):
         """Awaitable `retry`."""
         return bool(await self._host.aretry(self.id))
 
-    def edit(
-        self,
-        *,
-        run_at: datetime | Literal["now"] | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        args: Mapping[str, Any] | None = None,
-    ) -> bool:
+    def edit(self, **changes: Unpack[Changes]) -> bool:
         """Change what is given while the job waits (`run_at="now"` promotes it). False: it runs or has finished.
 
         Raises:
             ConfigError, PayloadError: a value makes no sense; nothing was changed.
         """
-        return self._host.edit(self.id, run_at=run_at, priority=priority, queue=queue, args=args)
+        return self._host.edit(self.id, **changes)
 
-    async def aedit(
-        self,
-        *,
-        run_at: datetime | Literal["now"] | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        args: Mapping[str, Any] | None = None,
-    ) -> bool:
+    async def aedit(self, **changes: Unpack[Changes]) -> bool:
         """Awaitable `edit`."""
-        return await self._host.aedit(self.id, run_at=run_at, priority=priority, queue=queue, args=args)
+        return await self._host.aedit(self.id, **changes)
 
     def logs(self) -> list[LogLine]:
         """What it wrote with `ctx.log`, oldest first."""

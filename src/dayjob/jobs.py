@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from dayjob.clock import to_stamp, wall
 from dayjob.codec import decode_untyped, encode_untyped
 from dayjob.errors import ConfigError, JobNotFound, PayloadError, UnknownTask
 from dayjob.ids import check_id
-from dayjob.job import Job, LogLine, log_line
+from dayjob.job import Changes, Job, LogLine, log_line
 from dayjob.offload import offload
 from dayjob.policies import check_int, check_name, check_priority, shown
 from dayjob.states import State
@@ -155,32 +155,24 @@ class JobsManager:
         """Awaitable `delete`."""
         return await offload(self.delete, ids, all=all, **conditions)
 
-    def edit(
-        self,
-        id: str,
-        /,
-        *,
-        run_at: datetime | Literal["now"] | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        args: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Change what is given of a waiting job; *args* replaces all its arguments. False: it runs or has finished."""
-        id = check_id(id)
+    def edit(self, id: str, /, **changes: Unpack[Changes]) -> bool:
+        """Change what is given of a waiting job; `args` replaces all its arguments. False: it runs or has finished."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if not given or given.keys() - Changes.__annotations__.keys():
+            raise ConfigError(f"an edit changes {', '.join(Changes.__annotations__)}; given: {', '.join(given) or 'nothing'}")
+        run_at, priority, queue, args = (changes.get(name) for name in ("run_at", "priority", "queue", "args"))
         row = self.load(id)
-        if run_at is None and priority is None and queue is None and args is None:
-            raise ConfigError("an edit needs something to change: run_at=, priority=, queue= or args=")
         change = Edit(
-            run_at=None if run_at is None else 0 if run_at == "now" else max(1, to_stamp(run_at)),
+            run_at=None if run_at is None else 0 if run_at == "now" else max(1, to_stamp(cast("datetime", run_at))),
             priority=None if priority is None else check_priority(priority),
             queue=None if queue is None else check_name("queue", queue),
-            payload=None if args is None else self.payload(row.task, args),
+            payload=None if args is None else self.payload(row.task, cast("Mapping[str, Any]", args)),
         )
-        touched = self._store().act(Filter(ids=(id,)), change)
+        touched = self._store().act(Filter(ids=(row.id,)), change)
         self._store().notify("work", (change.queue or row.queue).encode())
         return bool(touched)
 
-    async def aedit(self, id: str, /, **changes: Any) -> bool:
+    async def aedit(self, id: str, /, **changes: Unpack[Changes]) -> bool:
         """Awaitable `edit`."""
         return await offload(self.edit, id, **changes)
 
@@ -254,12 +246,9 @@ class JobsManager:
             return None
 
     def payload(self, name: str, args: Mapping[str, Any]) -> bytes:
-        """*args* (plain JSON values or typed ones) encoded for task *name*, checked where its code is here."""
-        task = self.task(name)
-        encoded = encode_untyped(name, args, self._settings.max_payload)
-        if task is not None:
-            task.signature.arguments(encoded)
-        return encoded
+        """*args* in their JSON forms as a payload of task *name*, checked where its code is here."""
+        task, limit = self.task(name), self._settings.max_payload
+        return encode_untyped(name, args, limit) if task is None else task.signature.encode_json(args, limit)
 
     def arguments(self, task: str, payload: bytes) -> dict[str, Any]:
         """The arguments by name; plain JSON values where the task is not here or its signature has changed."""
@@ -269,8 +258,8 @@ class JobsManager:
                 return found.signature.arguments(payload)
             except PayloadError:
                 pass
-        plain: dict[str, Any] = decode_untyped(payload)
-        return plain
+        plain = decode_untyped(payload)
+        return plain if isinstance(plain, dict) else {}
 
     def value(self, task: str, result: bytes | None) -> Any:
         """What the job returned; plain JSON values where its task is not here."""
@@ -312,15 +301,14 @@ def _filter(conditions: Conditions) -> Filter:
     unknown = conditions.keys() - Conditions.__annotations__.keys()
     if unknown:
         raise ConfigError(f"no such condition: {min(unknown)}; there are {', '.join(Conditions.__annotations__)}")
-    given = conditions.get
-    since = given("since")
+    since = conditions.get("since")
     return Filter(
-        states=_states(given("state")),
-        queue=_text("queue", given("queue")),
-        task=_text("task", given("task")),
-        tag=_text("tag", given("tag")),
+        states=_states(conditions.get("state")),
+        queue=_text("queue", conditions.get("queue")),
+        task=_text("task", conditions.get("task")),
+        tag=_text("tag", conditions.get("tag")),
         since=None if since is None else to_stamp(since, "since"),
-        text=_text("text", given("text")),
+        text=_text("text", conditions.get("text")),
     )
 
 

@@ -28,41 +28,53 @@ class Link:
     def __init__(self, opener: Callable[[], Store]) -> None:
         self._opener = opener
         self._store: Store | None = None
+        self._bare: Store | None = None
         self._pid = 0
         self._lock = RLock()
         _LINKS.add(self)
 
     def __call__(self) -> Store:
-        """The store; opens it on first use."""
+        """The store, ready for use; opens it, and where that is no step of its own migrates it, on first use."""
         store = self._store
         if store is None or self._pid != os.getpid():
             return self._open()
         return store
 
+    def bare(self) -> Store:
+        """The store as it is, its schema not looked at: for `migrate` and `check`."""
+        with self._lock:
+            if self._bare is None:
+                self._bare, self._pid = self._opener(), os.getpid()
+            self._check_fork(self._bare)
+            return self._bare
+
     def _open(self) -> Store:
         with self._lock:
-            if self._store is not None and self._pid != os.getpid():
-                if not self._store.processes:
-                    raise NotSupported(
-                        f"{self._store.url} after os.fork()",
-                        "an in-memory store lives in the process that opened it; use a file",
-                    )
-                self._pid = os.getpid()
+            store = self.bare()
             if self._store is None:
-                store = self._opener()
                 if store.url.startswith(_EMBEDDED) and store.migrate(dry_run=True):
                     store.migrate()
-                self._store, self._pid = store, os.getpid()
+                self._store = store
             return self._store
+
+    def _check_fork(self, store: Store) -> None:
+        """A forked child goes on with the same store, which knows what to do; one in memory is the parent's alone."""
+        if self._pid == os.getpid():
+            return
+        if not store.processes:
+            raise NotSupported(
+                f"{store.url} after os.fork()", "an in-memory store lives in the process that opened it; use a file"
+            )
+        self._pid = os.getpid()
 
     @property
     def opened(self) -> bool:
-        return self._store is not None
+        return self._bare is not None
 
     def close(self) -> None:
         """Let go of the store; a later call opens it again. Idempotent."""
         with self._lock:
-            store, self._store = self._store, None
+            store, self._store, self._bare = self._bare, None, None
         if store is not None and self._pid == os.getpid():
             store.close()
 
@@ -70,12 +82,13 @@ class Link:
     def exchanged(self, store: Store) -> Iterator[None]:
         """Use *store* instead while the block runs; for every thread."""
         with self._lock:
-            before, self._store, self._pid = self._store, store, os.getpid()
+            before = (self._store, self._bare, self._pid)
+            self._store, self._bare, self._pid = store, store, os.getpid()
         try:
             yield
         finally:
             with self._lock:
-                self._store = before
+                self._store, self._bare, self._pid = before
 
     def _forked(self) -> None:
         self._lock = RLock()

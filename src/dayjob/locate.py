@@ -109,7 +109,7 @@ def import_included(patterns: Iterable[str]) -> list[ModuleType]:
 def _matching(pattern: str) -> Iterator[str]:
     """The names of modules that match, a `*` standing for one or part of one segment."""
     first, *rest = pattern.split(".")
-    if not first or "*" in first or not all(rest if rest else [first]):
+    if not first or "*" in first or not all(rest or [first]):
         raise ConfigError(f"include={pattern!r} must begin with the name of a package, as in 'shop.*.tasks'")
     names = [first] if importlib.util.find_spec(first) else []
     for segment in rest:

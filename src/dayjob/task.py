@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack
+from weakref import WeakSet
 
 from msgspec import UNSET, Struct
 
@@ -42,6 +43,17 @@ class TaskHost(Protocol):
 
     async def astore(self, new: NewJob[R]) -> Job[R]:
         """Store *new* durably, without blocking the loop."""
+
+
+class Includer(Protocol):
+    """An app with modules to import when a task is first needed."""
+
+    def import_included(self) -> None:
+        """Import them, and bind the tasks found there."""
+
+
+INCLUDERS: WeakSet[Includer] = WeakSet()
+"""Apps that have not imported yet what they include: it may import the app's own module, so it waits for first use."""
 
 
 class NewJob(Struct, Generic[R], gc=False):
@@ -255,6 +267,9 @@ class Task(Generic[P, R]):
 
     def bound(self) -> TaskHost:
         """The host; `ConfigError` when there is none yet."""
+        if self.host is None:
+            for app in list(INCLUDERS):  # one of them may include this module by a pattern it has not followed yet
+                app.import_included()
         if self.host is None:
             raise ConfigError(
                 f"task {self.name!r} ({self.where}) belongs to no app yet: include its module, "

@@ -1,0 +1,212 @@
+"""The enqueue path: calls are stamped, become rows, are sent, and come back as jobs.
+
+    NewJob ─▶ on_enqueue hooks ─▶ NewRow ─▶ combiner ─▶ store          one by one, many at once, from threads and loops
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+from msgspec.json import encode
+
+from dayjob.codec import encode_meta, encode_untyped
+from dayjob.combiner import Combiner
+from dayjob.config import Settings
+from dayjob.errors import ConfigError, StoreError
+from dayjob.events import Bus, JobEnqueued
+from dayjob.ids import new_id, new_ids
+from dayjob.job import Job
+from dayjob.jobs import JobsManager
+from dayjob.offload import offload
+from dayjob.policies import check_name, check_priority, shown
+from dayjob.store.records import Enqueued, NewRow
+from dayjob.task import NewJob, unknown_job
+
+if TYPE_CHECKING:
+    from dayjob.app import App
+    from dayjob.options import JobOptions
+    from dayjob.registry import Registry
+
+R = TypeVar("R")
+
+MAX_PER_CALL = 1_000_000
+"""Jobs in one `enqueue_many`: past it the call should be several, whose progress can be seen."""
+
+Hook = Callable[[NewJob[Any]], object]
+
+
+class Producer:
+    """Stores calls; the host of the app's tasks.
+
+    Args:
+        combiner: the way to the store. jobs: what the handles act through. registry: gives the tasks by name.
+    Attributes:
+        app: the app whose producer it is; what a detached context shows.
+        hooks: called with each `NewJob` before it is stored (`app.on_enqueue`).
+        stored: called with the jobs of a call after they were stored; the inline mode of tests runs them there.
+    """
+
+    def __init__(
+        self,
+        combiner: Combiner,
+        jobs: JobsManager,
+        registry: Callable[[], Registry],
+        settings: Settings,
+        bus: Bus,
+    ) -> None:
+        self.app: App | None = None
+        self.settings = settings
+        self.hooks: list[Hook] = []
+        self.stored: Callable[[Sequence[Job[Any]]], None] | None = None
+        self._combiner = combiner
+        self._jobs = jobs
+        self._registry = registry
+        self._bus = bus
+
+    # -- one (task.TaskHost) -----------------------------------------------------------------------------------------
+
+    def store(self, new: NewJob[R]) -> Job[R]:
+        """Store *new* durably; blocks, also in a running loop."""
+        row = self._row(new, new.id or new_id())
+        (outcome,) = self._combiner.send((row,), chosen=new.id is not None)
+        job = self._job(row, outcome)
+        if self.stored is not None:
+            self.stored([job])
+        return job
+
+    async def astore(self, new: NewJob[R]) -> Job[R]:
+        """Awaitable `store`: never blocks the loop, and shares its commit with other calls of the same iteration."""
+        row = self._row(new, new.id or new_id())
+        job: Job[R] = self._job(row, await self._combiner.asend(row, chosen=new.id is not None))
+        if self.stored is not None:
+            await offload(self.stored, [job])
+        return job
+
+    # -- many --------------------------------------------------------------------------------------------------------
+
+    def store_many(self, news: Iterable[NewJob[Any]]) -> list[Job[Any]]:
+        """Store calls of any tasks in their order; each 1,000 are all or none.
+
+        Raises:
+            ConfigError: there is none, or one is no call; nothing was written.
+        """
+        return self._send_many(*self._rows(news))
+
+    async def astore_many(self, news: Iterable[NewJob[Any]]) -> list[Job[Any]]:
+        """Awaitable `store_many`."""
+        rows, chosen = self._rows(news)
+        return await offload(self._send_many, rows, chosen)
+
+    def _send_many(self, rows: list[NewRow], chosen: bool) -> list[Job[Any]]:
+        outcomes = self._combiner.send(rows, chosen=chosen)
+        refused = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if refused:
+            refused[0].add_note(f"{len(refused):,} of {len(rows):,} jobs were refused; the others are stored")
+            raise refused[0]
+        host = self._jobs
+        jobs: list[Job[Any]] = [
+            Job(host, row.id, None, row, outcome.outcome)  # type: ignore[arg-type]  # refused ones were raised above
+            for row, outcome in zip(rows, outcomes, strict=True)
+        ]
+        if self._bus.wants("job.enqueued"):
+            for job in jobs:
+                self._tell(job)
+        if self.stored is not None:
+            self.stored(jobs)
+        return jobs
+
+    def _rows(self, news: Iterable[NewJob[Any]]) -> tuple[list[NewRow], bool]:
+        """All rows of a call before the first is sent, so that a call with a mistake in it writes nothing."""
+        given: object = news
+        if isinstance(given, (NewJob, str, bytes, Mapping)) or not isinstance(given, Iterable):
+            raise ConfigError(f"enqueue_many takes a list of calls, [task.job(...), ...], not {shown(given)}")
+        calls = list(news)
+        if not calls:
+            raise ConfigError("enqueue_many was given no calls; guard it with an if where that may happen")
+        if len(calls) > MAX_PER_CALL:
+            raise ConfigError(f"enqueue_many was given {len(calls):,} calls, {MAX_PER_CALL:,} are allowed: split them")
+        made = new_ids(len(calls))
+        try:
+            rows = [self._row(new, new.id or id) for new, id in zip(calls, made, strict=True)]
+        except AttributeError:
+            things: list[object] = [*calls]
+            for place, one in enumerate(things):
+                if not isinstance(one, NewJob):
+                    raise ConfigError(
+                        f"enqueue_many: number {place} is no call (task.job(...)) but {shown(one)}"
+                    ) from None
+            raise
+        return rows, any(new.id is not None for new in calls)
+
+    # -- by name -----------------------------------------------------------------------------------------------------
+
+    def named(self, name: str, args: Mapping[str, Any] | None, **options: Unpack[JobOptions]) -> NewJob[Any]:
+        """A call by the task's name; checked against its signature where its code is here, else stored as it is."""
+        check_name("task", name)
+        args = {} if args is None else args
+        registry = self._registry()
+        if name in registry:
+            task = registry.get(name)
+            payload = task.signature.encode_json(args, self.settings.max_payload)
+            return (task.using(**options) if options else task).new(payload)
+        return unknown_job(
+            name, encode_untyped(name, args, self.settings.max_payload), registry.queue_options, **options
+        )
+
+    # -- from call to row to job -------------------------------------------------------------------------------------
+
+    def _row(self, new: NewJob[Any], id: str) -> NewRow:
+        if self.hooks:
+            self._stamp(new)
+        return NewRow(
+            id,
+            new.task_name,
+            new.queue,
+            new.payload,
+            new.priority,
+            new.delay,
+            new.run_at,
+            new.expires,
+            new.max_attempts,
+            _tags(new.tags) if new.tags else None,
+            encode(new.meta).decode() if new.meta else None,
+            new.overrides.to_bytes() if new.overrides is not None else None,
+        )
+
+    def _stamp(self, new: NewJob[Any]) -> None:
+        """Let the hooks write into *new*, and check what they may have changed."""
+        for hook in self.hooks:
+            hook(new)
+        encode_meta(new.meta)
+        check_priority(new.priority)
+
+    def _job(self, row: NewRow, outcome: Enqueued) -> Job[Any]:
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.outcome == "refused":
+            raise StoreError(f"the store refused job {row.id} and does not say why")
+        job: Job[Any] = Job(self._jobs, outcome.id or row.id, None, row, outcome.outcome)
+        if self._bus.wants("job.enqueued"):
+            self._tell(job)
+        return job
+
+    def _tell(self, job: Job[Any]) -> None:
+        self._bus.emit(JobEnqueued(id=job.id, task=job.task, queue=job.queue, outcome=job.outcome or "inserted"))
+
+
+@lru_cache(maxsize=1_000)
+def _tags(tags: tuple[str, ...]) -> str:
+    return encode(tags).decode()
+
+
+def check_hook(hook: object) -> Hook:
+    """*hook* when `on_enqueue` can call it: a plain function of one argument."""
+    if not callable(hook) or iscoroutinefunction(hook):
+        raise ConfigError(
+            f"@app.on_enqueue takes a plain function (new_job), not {shown(hook)}: it runs wherever jobs are enqueued"
+        )
+    return hook
+
