@@ -55,7 +55,7 @@ class Floor:
 class Baseline(Protocol):
     """An engine without dayjob: the same content, the same durability, nothing run.
 
-    Every method works on a store of its own below *folder* and returns jobs per second.
+    Every method works on a store of its own below *folder*; `insert` and `drain` return jobs per second.
     """
 
     name: str
@@ -72,8 +72,8 @@ class Baseline(Protocol):
     def drain(self, folder: Path, jobs: int) -> float:
         """Claim *jobs* stored rows and move them to history in batches of 500."""
 
-    def single(self, folder: Path, jobs: int) -> float:
-        """Store *jobs* rows one by one, each in a durable commit of its own."""
+    def singles(self, folder: Path) -> Callable[[int], float]:
+        """A function that stores so many rows one by one, each in a durable commit of its own, and returns seconds."""
 
 
 @dataclass(frozen=True)

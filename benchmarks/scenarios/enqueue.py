@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from benchmarks.jobs import build
 from benchmarks.measure import Stopwatch
@@ -12,22 +13,49 @@ from benchmarks.workload import arguments
 
 BULK = 30_000
 SINGLE = 2_000
+TURN = 100
 CONCURRENT = 1_000
 
 
 def measure(bench: Bench) -> Round:
     """The bare engine beside dayjob, each way."""
-    bulk, single = bench.jobs(BULK), bench.jobs(SINGLE)
-    found: Round = {
+    bulk = bench.jobs(BULK)
+    return {
         "raw": bench.engine.insert(bench.place("raw"), bulk),
         "many": _many(bench.engine.url(bench.place("many")), bulk),
-        "raw_single": bench.engine.single(bench.place("raw_single"), single),
-        "single": _single(bench.engine.url(bench.place("single")), single),
         "concurrent": asyncio.run(_concurrent(bench.engine.url(bench.place("concurrent")), rounds=5)),
-    }
+    } | _one_by_one(bench)
+
+
+def _one_by_one(bench: Bench) -> Round:
+    """Every way to store one job after the other, a hundred of each in turn: what a disk makes of a durable commit
+    changes from second to second."""
+    built = build(bench.engine.url(bench.place("single")))
+    ways = {"raw_single": bench.engine.singles(bench.place("raw_single")), "single": _calls(built.noop.enqueue)}
     if huey_sqlite.installed():
-        found["huey_single"] = _huey(bench, single)
-    return found
+        ways["huey_single"] = _calls(huey_sqlite.build(str(bench.place("huey") / "huey.db"), fsync=True).noop)
+    taken = dict.fromkeys(ways, 0.0)
+    jobs = bench.jobs(SINGLE)
+    with built.app as app:
+        built.noop.enqueue(**arguments(0))  # opens the store
+        for _ in range(jobs // TURN):
+            for name, store in ways.items():
+                taken[name] += store(TURN)
+        _expect(app.jobs.count(), jobs + 1)
+    return {name: jobs / seconds for name, seconds in taken.items()}
+
+
+def _calls(enqueue: Callable[..., object]) -> Callable[[int], float]:
+    """A function that calls *enqueue* so many times and returns seconds."""
+
+    def store(jobs: int) -> float:
+        given = [arguments(number) for number in range(jobs)]
+        with Stopwatch() as watch:
+            for each in given:
+                enqueue(**each)
+        return watch.seconds
+
+    return store
 
 
 def _many(url: str, jobs: int) -> float:
@@ -37,18 +65,6 @@ def _many(url: str, jobs: int) -> float:
     with built.app as app:
         with Stopwatch() as watch:
             app.enqueue_many([built.noop.job(**each) for each in given])
-        _expect(app.jobs.count(), jobs)
-    return jobs / watch.seconds
-
-
-def _single(url: str, jobs: int) -> float:
-    """One `enqueue` after the other, each durable when it returns."""
-    built = build(url)
-    given = [arguments(number) for number in range(jobs)]
-    with built.app as app:
-        with Stopwatch() as watch:
-            for each in given:
-                built.noop.enqueue(**each)
         _expect(app.jobs.count(), jobs)
     return jobs / watch.seconds
 
@@ -63,14 +79,6 @@ async def _concurrent(url: str, rounds: int) -> float:
                 await asyncio.gather(*(built.noop.aenqueue(**each) for each in given))
         _expect(await app.jobs.acount(), CONCURRENT * rounds)
     return CONCURRENT * rounds / watch.seconds
-
-
-def _huey(bench: Bench, jobs: int) -> float:
-    tasks = huey_sqlite.build(str(bench.place("huey") / "huey.db"), fsync=True)
-    with Stopwatch() as watch:
-        for number in range(jobs):
-            tasks.noop(**arguments(number))
-    return jobs / watch.seconds
 
 
 def _expect(stored: int, jobs: int) -> None:
