@@ -1,0 +1,89 @@
+"""The beat: keeps what this worker holds, and learns what others want of it. In a thread of its own, so that no job,
+however busy, costs the worker its lease.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from dayjob.clock import SECOND
+from dayjob.events import Bus
+from dayjob.store.records import Beat, Tally, WorkerInfo
+from dayjob.worker.run import monotonic
+from dayjob.worker.service import Service
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Cluster
+
+
+class Holder(Protocol):
+    """Who holds what the beat renews: the pump."""
+
+    def held(self) -> list[int]:
+        """The numbers of the claims that are not settled."""
+
+    def take_tallies(self) -> list[Tally]:
+        """What was counted since the last call."""
+
+    def give_back_tallies(self, tallies: list[Tally]) -> None:
+        """*tallies* reached nobody: count them again."""
+
+    def heard(self, beat: Beat, worker: str) -> None:
+        """Act on what a beat of *worker* brought."""
+
+
+class Leases(Service):
+    """Beats every *every* seconds, and when kicked.
+
+    Args:
+        info: makes the worker's row as it stands.
+        sent: called with the monotonic microseconds at which the lease ends that was just confirmed. The time is taken
+            before the beat is sent: the store's answer may have been under way for long.
+        leads: called with the term when this worker leads, else None, and when that was true.
+    Attributes:
+        beaten: a beat was answered. lost: the last one said that this worker was given up. control: as of the last one.
+    """
+
+    longest_backoff = 1.0
+
+    def __init__(
+        self,
+        store: Cluster,
+        holder: Holder,
+        bus: Bus,
+        *,
+        every: float,
+        info: Callable[[], WorkerInfo],
+        sent: Callable[[int], None],
+        leads: Callable[[int | None, int], None],
+        on_fatal: Callable[[BaseException], None] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__("leases", bus, on_fatal=on_fatal, rng=rng)
+        self._store, self._holder, self._every = store, holder, every
+        self._info, self._sent, self._leads = info, sent, leads
+        self.control = -1
+        self.beaten = False
+        self.lost = False
+
+    def tick(self) -> float:
+        info = self._info()
+        began = monotonic()
+        tallies = self._holder.take_tallies()
+        try:
+            beat = self._store.beat(info, self._holder.held(), tallies)
+        except BaseException:
+            self._holder.give_back_tallies(tallies)
+            raise
+        self.lost = beat.lost
+        if beat.lost:
+            self._sent(0)
+        else:
+            self.beaten = True
+            self.control = beat.control
+            self._sent(began + int(info.expiry * SECOND))
+        self._leads(beat.term, began)
+        self._holder.heard(beat, info.id)
+        return self._every

@@ -1,0 +1,548 @@
+"""Settlements out, claims in: the one thread of a worker that exchanges batches with the store.
+
+    ┌─▶ collect what ended ─▶ ripe? ─▶ turn(settle + claim) ─▶ feed the executor ─┐
+    └──────────────── sleep: an end, a signal, the next due time, a second ◀──────┘
+
+A turn costs the same for one job as for a hundred, so ends wait a moment for company while more are about to come;
+jobs are claimed ahead, but only what starts within about 20 ms. A turn whose reply is lost is repeated as it was, under
+its number, until the store has answered: nothing is claimed or settled twice by that (P9).
+
+When told to stop it runs the same circle without claims: see `winding.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from dayjob.clock import SECOND
+from dayjob.errors import StoreUnavailable, UnknownTask
+from dayjob.events import Bus, JobCompleted, JobStarted, WorkerLost
+from dayjob.states import Outcome, State
+from dayjob.store.records import Beat, Claimed, Settlement, Tally, Turn, Want
+from dayjob.worker import outcomes
+from dayjob.worker.announce import announce
+from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
+from dayjob.worker.service import Service
+from dayjob.worker.winding import Winding
+
+if TYPE_CHECKING:
+    from dayjob.registry import Registry
+    from dayjob.store.contract import Listener, Store
+    from dayjob.worker.executor import Executor
+    from dayjob.worker.recorder import Recorder
+
+AHEAD = 0.02
+"""Seconds of work that is claimed ahead, on top of the time a turn takes."""
+LARGEST = 1000
+COMPANY = 100
+LINGER = 3_000
+"""An end waits up to 3 ms for others, but not once 100 have come together."""
+STALE = 1 * SECOND
+"""What was claimed ahead and has not started after this time is released."""
+
+
+class Call(Struct):
+    """A turn as it is sent, kept until it is answered."""
+
+    no: int | None
+    runs: list[Run]
+    settlements: list[Settlement]
+    wants: list[Want]
+    asked: list[Slots]
+    tries: int = 0
+
+
+class Pump(Service):
+    """Exchanges batches with the store.
+
+    Args:
+        groups: the slots, each with its queues.
+        worker: the first incarnation's id; `renew` makes the next, after a loss.
+        poll: seconds between two looks where no signal comes.
+        solo: claims suspects only, one at a time, and ends when there are none.
+        burst: ends when there is nothing left to claim.
+        on_suspects: starts a process for suspects; None: they run here, alone.
+        on_alone: told when this worker begins and ends to run suspects itself.
+        on_dead: called with each run that died and was accepted.
+        on_control: called when someone's cancel or pause is to be learned. on_full: after *max_jobs*.
+        on_feed: called when jobs went to the executor. on_finished: called once it has ended.
+    Attributes:
+        counts: settled runs by outcome. finished: set when it has ended.
+    """
+
+    longest_backoff = 2.0
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        executor: Executor,
+        recorder: Recorder,
+        bus: Bus,
+        groups: Sequence[Slots],
+        *,
+        worker: str,
+        renew: Callable[[], str],
+        poll: float,
+        solo: bool = False,
+        burst: bool = False,
+        max_jobs: int | None = None,
+        on_suspects: Callable[[], None] | None = None,
+        on_alone: Callable[[bool], None] | None = None,
+        on_dead: Callable[[Run], None] | None = None,
+        on_control: Callable[[int], None] | None = None,
+        on_full: Callable[[], None] | None = None,
+        on_feed: Callable[[], None] | None = None,
+        on_finished: Callable[[], None] | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        super().__init__("pump", bus, on_fatal=on_fatal)
+        self.store, self.registry, self.executor, self.recorder = store, registry, executor, recorder
+        self.groups = groups
+        self.worker, self._renew = worker, renew
+        self._poll = int(poll * SECOND)
+        self.solo, self.burst = solo, burst
+        self._max_jobs = max_jobs
+        self._on_suspects, self._on_alone, self._on_dead = on_suspects, on_alone, on_dead
+        self._on_control, self._on_full = on_control, on_full
+        self._on_feed, self._on_finished = on_feed, on_finished
+        self.batches: dict[int, Batch] = {}
+        self.counts: Counter[Outcome] = Counter()
+        self.finished = Event()
+        self.winding: Winding | None = None
+        self.alone = False
+        self.done: list[Run] = []
+        self._done_since = 0
+        self._pending: Call | None = None
+        self._claims = 0
+        self._look_at = 0
+        self._control = -1
+        self._turn_takes = 0.0
+        self._news: deque[Beat] = deque()
+        self._paused: frozenset[str] = frozenset()
+        self._tallies: dict[tuple[str, str], list[float]] = {}
+        self._counting = Lock()
+        self._listener: Listener | None = None
+        self._by_queue: dict[str, Slots] = {name: slots for slots in groups for name in slots.queues or ()}
+        self._rest = next((slots for slots in groups if slots.queues is None), groups[-1])
+        executor.outbox.wake = self.kick
+
+    # -- sleeping ------------------------------------------------------------------------------------------------
+
+    def wait(self, delay: float) -> None:
+        if delay <= 0:
+            return
+        outbox = self.executor.outbox
+        outbox.enough = COMPANY if self.done else 1
+        if len(outbox.items) >= outbox.enough or self._news:  # came between the tick and here
+            outbox.enough = 0
+            return
+        if self._listener is None:
+            self._listener = self.store.listen(("work", "control"))
+        for topic, data in self._listener.wait(delay):
+            if topic == "work" and (not data or self._serves(data.decode("utf-8", "replace"))):
+                self._look_at = 0
+            elif topic == "control" and self._on_control is not None:
+                self._on_control(-1)
+        outbox.enough = 0
+
+    def kick(self) -> None:
+        listener = self._listener
+        if listener is not None:
+            listener.wake()
+
+    def _serves(self, queue: str) -> bool:
+        if queue in self._by_queue:
+            return True
+        return self._rest.queues is None and queue not in self._rest.exclude
+
+    # -- the circle ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> float:
+        now = monotonic()
+        self._hear(now)
+        self.collect(now)
+        if self.winding is not None:
+            self.winding.advance(self, now)
+        else:
+            self._release_stale(now)
+        call = self._pending or self._compose(now)
+        if call is not None:
+            self._exchange(call)
+            now = monotonic()
+        if self.winding is not None and self.winding.over(self):
+            self._finish()
+        return self._delay(now)
+
+    def _exchange(self, call: Call) -> None:
+        if self._pending is None:
+            for run in call.runs:
+                if run.unwritten:
+                    self.recorder.flush(run, finished=True)
+            self._pending = call
+            self.done = []
+        call.tries += 1
+        began = monotonic()
+        try:
+            turn = self.store.turn(self.worker, call.no, call.settlements, call.wants)
+        except StoreUnavailable:
+            if self.winding is not None and self.winding.too_late(monotonic()):
+                self._pending = None  # the leases run out by themselves
+            raise
+        self._pending = None
+        ended = monotonic()
+        self.executor.offset = turn.now - ended
+        self._turn_takes += (min((ended - began) / SECOND, 0.2) - self._turn_takes) / 4
+        self._settled(call, turn)
+        self._claimed(call, turn, ended)
+        if turn.control != self._control:
+            self._control = turn.control
+            if self._on_control is not None:
+                self._on_control(turn.control)
+
+    def _delay(self, now: int) -> float:
+        if self.finished.is_set():
+            return 0.0
+        until = self._look_at if self.winding is None else self.winding.next_at
+        if self.done:
+            until = min(until, self._done_since + LINGER)
+        return max(0, until - now) / SECOND
+
+    def _finish(self) -> None:
+        if self.finished.is_set():
+            return
+        self.finished.set()
+        self._stopping = True
+        if self._on_finished is not None:
+            self._on_finished()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    # -- what ended ------------------------------------------------------------------------------------------------
+
+    def collect(self, now: int) -> None:
+        """Take what the executor has put out; what belongs to an earlier incarnation is dropped."""
+        items, done = self.executor.outbox.items, self.done
+        if items and not done:
+            self._done_since = now
+        for _ in range(len(items)):
+            run = items.popleft()
+            if run.settlement is None or run.batch.worker != self.worker:
+                self._drop(run)
+            elif run.job.entry in run.batch.runs:
+                done.append(run)
+
+    def _drop(self, run: Run) -> None:
+        """Nothing may be written for *run*: its lease is lost."""
+        run.batch.runs.pop(run.job.entry, None)
+        run.slots.held -= 1
+        self._forget_empty(run.batch)
+        self.executor.refused(run, "settle")
+
+    def _forget_empty(self, batch: Batch) -> None:
+        if not batch.runs and self.batches.get(batch.no) is batch:
+            del self.batches[batch.no]
+
+    def _settled(self, call: Call, turn: Turn) -> None:
+        """The store has answered: strike off, count, tell."""
+        if not call.runs:
+            return
+        refused = set(turn.refused) if turn.refused else ()
+        moved = {(id, entry): state for id, entry, state in turn.settled}
+        tells = self.bus.wants(JobCompleted.name)
+        counted: dict[tuple[str, Outcome], list[float]] = {}
+        ended: list[str] = []
+        for run, settlement in zip(call.runs, call.settlements, strict=True):
+            job, batch, outcome = run.job, run.batch, settlement.outcome
+            batch.runs.pop(job.entry, None)
+            if not batch.runs:
+                self._forget_empty(batch)
+            run.slots.held -= 1
+            if refused and (job.id, job.entry) in refused:
+                self._refused(run, call)
+                continue
+            count = counted.get((job.queue, outcome))
+            if count is None:
+                count = counted[job.queue, outcome] = [0, 0.0]
+            count[0] += 1
+            count[1] += settlement.finished_at - (settlement.started_at or settlement.finished_at)
+            if outcome is Outcome.COMPLETED:
+                ended.append(job.id)
+                if tells:
+                    announce(self.bus, run, settlement, None)
+            else:
+                self._ended_otherwise(run, settlement, moved.get((job.id, job.entry)), ended)
+        self._count(counted)
+        self._rates(call, monotonic())
+        if ended and self.store.listening("done"):
+            self.store.notify("done", ",".join(ended).encode())
+        if self._max_jobs is not None and self.counts.total() >= self._max_jobs and self._on_full is not None:
+            self._on_full()
+
+    def _ended_otherwise(
+        self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]
+    ) -> None:
+        announce(self.bus, run, settlement, moved)
+        dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
+        if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
+            ended.append(run.job.id)
+        if dead and self._on_dead is not None:
+            self._on_dead(run)
+
+    def _refused(self, run: Run, call: Call) -> None:
+        """The settlement came too late; or, after a lost reply, it was applied the first time."""
+        self.count(run.job.queue, "refused")
+        if call.tries == 1:
+            self.executor.refused(run, "settle")
+            if self._on_control is not None:
+                self._on_control(-1)  # the next beat tells whether all is lost
+
+    def _rates(self, call: Call, now: int) -> None:
+        """How fast each group works, to know what to claim ahead."""
+        finished = Counter(map(id, (run.slots for run in call.runs)))
+        for slots in self.groups:
+            number = finished.get(id(slots), 0)
+            if number:
+                per_second = number * SECOND / max(now - slots.since, 100)
+                slots.rate += (per_second - slots.rate) / 2
+                slots.since = now
+
+    # -- counting ----------------------------------------------------------------------------------------------------
+
+    def count(self, queue: str, name: str, number: int = 1) -> None:
+        with self._counting:
+            tally = self._tallies.setdefault((queue, name), [0, 0.0])
+            tally[0] += number
+
+    def _count(self, counted: dict[tuple[str, Outcome], list[float]]) -> None:
+        with self._counting:
+            for (queue, outcome), (number, busy) in counted.items():
+                self.counts[outcome] += int(number)
+                tally = self._tallies.setdefault((queue, outcome.value), [0, 0.0])
+                tally[0] += number
+                tally[1] += busy / SECOND
+
+    def take_tallies(self) -> list[Tally]:
+        """See `leases.Holder`."""
+        with self._counting:
+            taken, self._tallies = self._tallies, {}
+        return [Tally(queue, name, int(number), busy) for (queue, name), (number, busy) in taken.items()]
+
+    def give_back_tallies(self, tallies: list[Tally]) -> None:
+        """See `leases.Holder`."""
+        with self._counting:
+            for tally in tallies:
+                kept = self._tallies.setdefault((tally.queue, tally.name), [0, 0.0])
+                kept[0] += tally.count
+                kept[1] += tally.busy
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    def _compose(self, now: int) -> Call | None:
+        """The next turn, None when it is not time for one."""
+        if not (self._ripe(now) or now >= self._look_at):
+            return None
+        runs = self.done
+        wants, asked = ([], []) if self.winding is not None else self._wants(now)
+        if self.winding is not None and not runs:
+            return None
+        no = None
+        if wants:
+            self._claims += 1
+            no = self._claims
+        return Call(no, runs, [run.settlement for run in runs if run.settlement is not None], wants, asked)
+
+    def _ripe(self, now: int) -> bool:
+        """True when the ends at hand should not wait for more."""
+        if not self.done:
+            return False
+        if len(self.done) >= COMPANY or now - self._done_since >= LINGER or self.winding is not None:
+            return True
+        coming = sum(slots.rate for slots in self.groups if slots.busy)
+        return coming * LINGER < SECOND
+
+    def _wants(self, now: int) -> tuple[list[Want], list[Slots]]:
+        if now >= self.executor.lease_until:
+            return [], []
+        if self.solo or self.alone:
+            if self.held_jobs() - len(self.done):
+                return [], []
+            return [self._suspect_want()], [self._rest]
+        wants, asked = [], []
+        for slots in self.groups:
+            held = slots.held - sum(1 for run in self.done if run.slots is slots) if self.done else slots.held
+            ahead = min(int(slots.rate * (AHEAD + self._turn_takes)), LARGEST)
+            room = min(slots.limit + ahead - held, LARGEST)
+            if room > 0:
+                wants.append(Want(slots.queues, room, slots.exclude))
+                asked.append(slots)
+        return wants, asked
+
+    def _suspect_want(self) -> Want:
+        if self._rest.queues is None:
+            return Want(None, 1, suspects=True)
+        return Want(tuple(self._by_queue), 1, suspects=True)
+
+    def _claimed(self, call: Call, turn: Turn, now: int) -> None:
+        """Make runs of what came, and decide when to look again."""
+        fed: dict[int, list[Run]] = {}
+        if turn.claimed:
+            assert call.no is not None
+            batch = self.batches[call.no] = Batch(call.no, self.worker, now)
+            by_queue, rest = self._by_queue, self._rest
+            for job in turn.claimed:
+                slots = by_queue.get(job.queue, rest)
+                run = self._run_of(job, batch, slots)
+                if run is not None:
+                    fed.setdefault(id(slots), []).append(run)
+        for slots in self.groups:
+            runs = fed.get(id(slots))
+            if runs:
+                if not slots.busy:
+                    slots.since = now
+                self.executor.feed(slots, runs)
+        if fed and self._on_feed is not None:
+            self._on_feed()
+        self._look_again(call, turn, fed, now)
+
+    def _run_of(self, job: Claimed, batch: Batch, slots: Slots) -> Run | None:
+        slots.held += 1
+        try:
+            plan = self.registry.plan(job.task, job.queue, job.options)
+        except (UnknownTask, ValueError) as error:
+            plan, why = None, str(error)
+        run = batch.runs[job.entry] = Run(job, plan, batch, slots, self.executor)  # type: ignore[arg-type]
+        if plan is not None:
+            return run
+        stamp = monotonic() + self.executor.offset
+        self.executor.end(run, outcomes.settle_parked(job, stamp, why, self.executor.rng))
+        return None
+
+    def _look_again(self, call: Call, turn: Turn, fed: dict[int, list[Run]], now: int) -> None:
+        if any(len(fed.get(id(slots), ())) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
+            self._look_at = now if any(slots.held < slots.limit for slots in call.asked) else now + self._poll
+        else:
+            self._look_at = now + self._poll
+            if turn.next_due is not None:
+                due = turn.next_due - self.executor.offset
+                self._look_at = min(self._look_at, max(due, now + 500))
+        if turn.suspects and not self.solo:
+            self._suspects_wait()
+        elif self.alone and not turn.claimed and not self.held_jobs():
+            self._go_alone(False)
+        idle = bool(call.wants) and not turn.claimed and not self.held_jobs() and not self.executor.outbox.items
+        if idle and (self.solo or (self.burst and not turn.suspects and not self.alone)):
+            self._finish()
+
+    def _suspects_wait(self) -> None:
+        if self._on_suspects is not None:
+            self._on_suspects()
+        elif not self.alone:
+            self._go_alone(True)
+
+    def _go_alone(self, alone: bool) -> None:
+        self.alone = alone
+        self._look_at = 0
+        if self._on_alone is not None:
+            self._on_alone(alone)
+
+    def held_jobs(self) -> int:
+        """Jobs claimed and not settled."""
+        return sum(slots.held for slots in self.groups)
+
+    # -- letting go --------------------------------------------------------------------------------------------------
+
+    def release_ready(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
+        """Put back what has not started (and of that only *which*, if given)."""
+        for slots in self.groups:
+            for _ in range(len(slots.ready)):
+                try:
+                    run = slots.ready.popleft()
+                except IndexError:  # somebody took the last ones
+                    break
+                if which is None or which(run):
+                    self.executor.end(run, outcomes.settle_released(run.job, now + self.executor.offset, why))
+                else:
+                    slots.ready.append(run)
+        self.collect(now)
+
+    def _release_stale(self, now: int) -> None:
+        """What was claimed ahead and did not get its turn goes back, so that another worker may have it."""
+        for slots in self.groups:
+            try:
+                stale = slots.ready[0].batch.at < now - STALE
+            except IndexError:
+                continue
+            if stale:
+                slots.rate = 0.0
+                self.release_ready(now, "waited", lambda run: run.batch.at < now - STALE)
+
+    # -- what the beat brings ----------------------------------------------------------------------------------------
+
+    def held(self) -> list[int]:
+        """See `leases.Holder`. The claim under way is listed: its reply may be on its way."""
+        numbers = list(self.batches)
+        pending = self._pending
+        if pending is not None and pending.no is not None:
+            numbers.append(pending.no)
+        return numbers
+
+    def heard(self, beat: Beat, worker: str) -> None:
+        """See `leases.Holder`; called in the beat's thread."""
+        if worker != self.worker:
+            return
+        for id, entry in beat.cancelled:
+            for batch in list(self.batches.values()):
+                run = batch.runs.get(entry)
+                if run is not None and run.job.id == id and run.stopping is None:
+                    self.executor.tell(run, CANCEL)
+        if beat.lost or beat.paused != self._paused:
+            self._news.append(beat)
+            self.kick()
+
+    def _hear(self, now: int) -> None:
+        while self._news:
+            beat = self._news.popleft()
+            if beat.lost:
+                self._begin_again()
+                continue
+            resumed = self._paused - beat.paused
+            self._paused = beat.paused
+            if resumed:
+                self._look_at = 0
+            self.release_ready(now, "paused", lambda run: run.job.queue in self._paused)
+        self.executor.tells_started = self.bus.wants(JobStarted.name)
+
+    def _begin_again(self) -> None:
+        """This worker was given up: others have its jobs. Stop them, and come back under a new name."""
+        running = 0
+        for slots in self.groups:
+            while slots.ready:
+                try:
+                    run = slots.ready.popleft()
+                except IndexError:
+                    break
+                slots.held -= 1
+                self.executor.refused(run, "start")
+                run.batch.runs.pop(run.job.entry, None)
+        for batch in self.batches.values():
+            for run in list(batch.runs.values()):
+                if not run.over and run.settlement is None:
+                    running += 1
+                    self.executor.interrupt(run, LOST)
+        for run in self.done:
+            self._drop(run)
+        for run in self._pending.runs if self._pending is not None else ():
+            self._drop(run)
+        self.done, self._pending = [], None
+        self.bus.emit(WorkerLost(worker=self.worker, running=running))
+        self.batches = {}
+        self._claims, self.worker = 0, self._renew()
+        self._look_at = 0
+

@@ -1,0 +1,112 @@
+"""Suspects run alone: one child process at a time, with a worker of its own that claims nothing else.
+
+A suspect was in a process that crashed. It, or one of its former neighbours, may crash the next one too; there it is
+alone, and its parent sees it die. That crash counts, and harms nobody (P5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dayjob.events import Bus, ProcessDied
+from dayjob.worker.channel import Failed, Hello, Stop
+from dayjob.worker.launch import Child, Death, Launcher
+from dayjob.worker.service import Service
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Cluster
+    from dayjob.store.records import Gone
+
+IDLE = 3600.0
+
+
+class Suspects(Service):
+    """Keeps a solo child as long as suspects wait.
+
+    Args:
+        options: for the child's worker.
+        on_gone: told what the store took from a child that died.
+    """
+
+    longest_backoff = 30.0
+
+    def __init__(
+        self,
+        launch: Launcher,
+        store: Cluster,
+        bus: Bus,
+        options: dict[str, Any],
+        on_gone: Callable[[Gone, str], None],
+    ) -> None:
+        super().__init__("suspects", bus)
+        self._launch, self._store, self._options, self._on_gone = launch, store, options, on_gone
+        self._wanted = False
+        self._child: Child | None = None
+        self._incarnations: list[str] = []
+
+    @property
+    def busy(self) -> bool:
+        """True while a child runs, or should."""
+        return self._child is not None or self._wanted
+
+    def wait_for(self) -> None:
+        """Suspects wait in the store: see to it that a child runs. From any thread."""
+        if not self.busy:
+            self._wanted = True
+            if not self.running:
+                self.start()
+            self.kick()
+
+    def stop(self) -> None:
+        self._wanted = False
+        child = self._child
+        if child is not None:
+            child.channel.send(Stop())
+        super().stop()
+
+    def hurry(self) -> None:
+        """No more grace for the child."""
+        child = self._child
+        if child is not None:
+            child.channel.send(Stop(now=True))
+
+    def tick(self) -> float:
+        """Start a child if one is wanted, and stay with it to its end."""
+        if self._child is None:
+            if not self._wanted or self._stopping:
+                return IDLE
+            self._incarnations = []
+            self._child = self._launch("solo", self._options)
+            self._wanted = False
+        error = self._listen(self._child)
+        death = self._child.reap()
+        assert death is not None
+        self._bury(death)
+        self._child = None
+        if error or death.code not in (0,):
+            if error:
+                raise RuntimeError(f"the process for suspects could not start: {error}")
+            return 0.2
+        return IDLE if not self._wanted else 0.0
+
+    def _listen(self, child: Child) -> str:
+        error = ""
+        while (message := child.channel.receive()) is not None:
+            if isinstance(message, Hello):
+                self._incarnations.append(message.worker)
+            elif isinstance(message, Failed):
+                error = message.error
+        return error
+
+    def _bury(self, death: Death) -> None:
+        """The child is gone: what it held goes back at once. Only a death out of order is a crash."""
+        assert self._child is not None
+        orderly = death.code == 0
+        if not orderly:
+            self.bus.emit(ProcessDied(role="solo", pid=self._child.pid, death=death.how, peak_mb=death.peak_mb))
+        peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
+        for worker in self._incarnations:
+            gone = self._store.leave(worker, death=None if orderly else f"{death.how}{peak}")
+            if gone is not None and not orderly:
+                self._on_gone(gone, death.how)

@@ -1,0 +1,150 @@
+"""Looks at what runs from outside: ends what is over its time, reports a loop that stands still.
+
+Ten looks a second while anything runs, each at most as long as the list of running jobs; no timer per job.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dayjob.clock import SECOND
+from dayjob.events import Bus, JobAbandoned, LoopBlocked
+from dayjob.worker.limits import Step, due
+from dayjob.worker.run import Run, monotonic
+from dayjob.worker.service import Service
+
+if TYPE_CHECKING:
+    from dayjob.worker.executor import Executor
+
+LOOK = 0.1
+IDLE = 5.0
+PING_EVERY = 0.5
+
+
+class Watchdog(Service):
+    """Time limits, blocked loop, memory.
+
+    Args:
+        blocked_after: seconds without a turn of the loop that are reported.
+        max_memory: megabytes of resident memory after which the process is to be recycled.
+        on_hung: called with why the process must be replaced.
+        on_memory: called with the megabytes reached.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        bus: Bus,
+        *,
+        blocked_after: float,
+        on_hung: Callable[[str], None],
+        max_memory: float | None = None,
+        on_memory: Callable[[float], None] | None = None,
+    ) -> None:
+        super().__init__("watchdog", bus)
+        self._executor = executor
+        self._blocked_after = int(blocked_after * SECOND)
+        self._on_hung, self._on_memory, self._max_memory = on_hung, on_memory, max_memory
+        self._pinged = 0  # when the ping under way was sent, 0: none
+        self._ponged = True
+        self._next_ping = 0
+        self._reported = False
+        self._next_memory = 0
+        self.asleep = False
+
+    def wait(self, delay: float) -> None:
+        self.asleep = delay >= IDLE
+        super().wait(delay)
+        self.asleep = False
+
+    def look(self) -> None:
+        """Jobs may be running from now on. From any thread."""
+        if self.asleep:
+            self.asleep = False
+            self.kick()
+
+    def tick(self) -> float:
+        now = monotonic()
+        if self._max_memory is not None and now >= self._next_memory:
+            self._next_memory = now + SECOND
+            self._check_memory(self._max_memory)
+        runs = self._executor.running()
+        blocker = self._blocked(now, bool(runs))
+        for run in runs:
+            step, why = due(run, now, blocks=run is blocker)
+            if step is not Step.NOTHING:
+                self._take(step, run, why, now)
+        if runs or not self._ponged:
+            return LOOK
+        return IDLE if self._max_memory is None else 1.0
+
+    # -- jobs that do not stop -------------------------------------------------------------------------------------
+
+    def _take(self, step: Step, run: Run, why: str, now: int) -> None:
+        executor = self._executor
+        if step is Step.TELL:
+            executor.interrupt(run, why)
+        elif step is Step.CLOSE:
+            executor.loop.close_run(run)
+        elif step is Step.BREAK:
+            executor.loop.break_into(run)
+        else:
+            job = run.job
+            stack = executor.loop.stack() if run.plan.kind == "async" else executor.threads.stack(run)
+            if not executor.abandon(run):
+                return
+            took = (now - run.started) / SECOND
+            self.bus.emit(
+                JobAbandoned(id=job.id, task=job.task, queue=job.queue, why=why, duration=took, stack=stack)
+            )
+            self._on_hung(f"job {job.id} ({job.task}) does not stop")
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def _blocked(self, now: int, busy: bool) -> Run | None:
+        """The run in which the loop stands still, when it does for longer than is good; reports it once."""
+        loop = self._executor.loop
+        if self._ponged:
+            self._reported = False
+            if busy and now >= self._next_ping:
+                self._ponged, self._pinged = False, now
+                self._next_ping = now + int(PING_EVERY * SECOND)
+                loop.ping(self._pong)
+            return None
+        stood = now - self._pinged
+        if stood < self._blocked_after:
+            return None
+        run = loop.current
+        if not self._reported:
+            self._reported = True
+            job = None if run is None else run.job
+            self.bus.emit(
+                LoopBlocked(
+                    id=job and job.id, task=job and job.task, duration=stood / SECOND, stack=loop.stack()
+                )
+            )
+        return run
+
+    def _pong(self) -> None:
+        self._ponged = True
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def _check_memory(self, most: float) -> None:
+        used = resident_mb()
+        if used > most and self._on_memory is not None:
+            self._on_memory(used)
+
+
+def resident_mb() -> float:
+    """Resident memory of this process in megabytes; where the system tells no current figure, the largest so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+    return pages * resource.getpagesize() / (1 << 20)

@@ -1,0 +1,118 @@
+"""How a worker ends: an absolute deadline, then cancel, then release. Steps of the pump, one by one.
+
+    DRAIN  nothing is claimed; what is ready goes back; running jobs go on ──all ended──────────────▶ over
+      │ deadline (a second signal moves it to now)                                                    ▲
+    CANCEL running jobs are told to stop ──all ended, or patience over──▶ RELEASE the rest goes back ─┘
+
+A job that hangs in a thread cannot be stopped. It is settled with the last turn of the process, which then ends
+without waiting for it: a timed-out one so that it is not due for a second, others by release.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from dayjob.clock import SECOND
+from dayjob.errors import JobTimeout
+from dayjob.states import Outcome
+from dayjob.worker import outcomes
+from dayjob.worker.run import SHUTDOWN, TIMEOUT, Run
+
+if TYPE_CHECKING:
+    from dayjob.worker.pump import Pump
+
+LOOK = 100_000
+LAST_WORDS = 5 * SECOND
+"""A store that does not answer is not waited for any longer than this, after all else is done."""
+PATIENCE = 2 * SECOND
+HURRY = 500_000
+
+
+class Phase(Enum):
+    """Where the end has got to."""
+
+    DRAIN = 0
+    CANCEL = 1
+    RELEASE = 2
+
+
+class Winding:
+    """The end of one worker.
+
+    Args:
+        deadline: monotonic microseconds until which running jobs may go on.
+        mortal: the process ends with the worker, so that what hangs in it may be given back.
+    Attributes:
+        hung: jobs that were given back though they still run: the process must end at once.
+        next_at: when to look again.
+    """
+
+    def __init__(self, deadline: int, *, mortal: bool) -> None:
+        self.deadline = deadline
+        self.phase = Phase.DRAIN
+        self.hung = 0
+        self.released = 0
+        self.next_at = 0
+        self._mortal = mortal
+        self._patience = PATIENCE
+
+    def hurry(self, now: int) -> None:
+        """A second signal: no more grace."""
+        self.deadline = min(self.deadline, now)
+        self._patience = HURRY
+
+    def advance(self, pump: Pump, now: int) -> None:
+        """Take the steps that are due."""
+        pump.release_ready(now, SHUTDOWN)
+        running = _running(pump)
+        if self.phase is Phase.DRAIN and running and (now >= self.deadline or all(run.abandoned for run in running)):
+            self.phase = Phase.CANCEL
+            self.deadline = now + self._patience
+            for run in running:
+                if not run.abandoned:
+                    pump.executor.interrupt(run, SHUTDOWN)
+            running = _running(pump)
+        if self.phase is Phase.CANCEL and (now >= self.deadline or all(run.abandoned for run in running)):
+            self.phase = Phase.RELEASE
+            self.deadline = now + LAST_WORDS
+            if self._mortal:
+                for run in running:
+                    self._give_back(pump, run, now)
+        self.next_at = min(now + LOOK, self.deadline) if running else now + LOOK
+
+    def over(self, pump: Pump) -> bool:
+        """True when nothing is left to do."""
+        if pump.done or pump.executor.outbox.items:
+            return False
+        return self.phase is Phase.RELEASE or not pump.held_jobs()
+
+    def too_late(self, now: int) -> bool:
+        """True when a store that does not answer is given up."""
+        return self.phase is Phase.RELEASE and now >= self.deadline
+
+    def _give_back(self, pump: Pump, run: Run, now: int) -> None:
+        executor = pump.executor
+        stamp = now + executor.offset
+        started = run.started + executor.offset
+        if run.abandoned and run.stopping == TIMEOUT and run.plan.timeout is not None:
+            settlement = outcomes.settle_error(
+                run, JobTimeout(run.plan.timeout), started, stamp, executor.rng, executor.settings.max_error
+            )
+            if settlement is not None and settlement.outcome is Outcome.FAILED:
+                settlement.delay = max(settlement.delay, 1.0)
+        else:
+            settlement = outcomes.settle_released(run.job, stamp, SHUTDOWN, started)
+        self.hung += 1
+        self.released += settlement is not None and settlement.outcome is Outcome.RELEASED
+        executor.end(run, settlement)
+        pump.collect(now)
+
+
+def _running(pump: Pump) -> list[Run]:
+    return [
+        run
+        for batch in list(pump.batches.values())
+        for run in list(batch.runs.values())
+        if run.started and run.settlement is None and not run.over
+    ]
