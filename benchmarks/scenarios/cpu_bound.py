@@ -17,9 +17,9 @@ from benchmarks.measure import percentile
 from benchmarks.model import Bench, Figure, Floor, Round, Scenario, figure
 from benchmarks.stored import Holder, stock
 from benchmarks.workload import BATCH
+from dayjob.worker.worker import SWITCH_INTERVAL
 
 CLAIMS = 120
-WORKER_INTERVAL = 0.0005
 
 
 def measure(bench: Bench) -> Round:
@@ -29,7 +29,7 @@ def measure(bench: Bench) -> Round:
         claims = max(20, round(CLAIMS * bench.scale))
         alone = _alone(holder, claims)
         slow = _beside(holder, claims // 2)
-        with switching(WORKER_INTERVAL):
+        with switching(SWITCH_INTERVAL):
             quick = _beside(holder, claims)
     return {
         "alone_p99": percentile(alone, 0.99),
