@@ -253,6 +253,13 @@ class Signature:
             raise PayloadInvalid(
                 self.name, None, f"upcast({version}) raised {type(error).__name__}: {error}"
             ) from error
+        try:
+            survey(data, 2**40)
+            write(data)
+        except (Refused, TypeError, ValueError) as error:
+            raise PayloadInvalid(
+                self.name, None, f"what upcast({version}) returned has no JSON form: {error}"
+            ) from None
         if not isinstance(data, dict):
             raise PayloadInvalid(self.name, None, f"upcast({version}) must return a dict, not {type(data).__name__}")
         return data
