@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from inspect import isasyncgenfunction, isgeneratorfunction
@@ -85,7 +85,8 @@ class App(Declaring, Later):
         self._including = RLock()
         self.jobs = JobsManager(self._link, lambda: self.registry, self.settings)
         self.queues = QueuesManager(self._link)
-        self._producer = Producer(Combiner(self._link), self.jobs, lambda: self.registry, self.settings, self.bus)
+        self._combiner = Combiner(self._link)
+        self._producer = Producer(self._combiner, self.jobs, lambda: self.registry, self.settings, self.bus)
         self._producer.app = self
         self._registry = Registry(self.settings, self._producer)
         self.include(*([include] if isinstance(include, (str, Tasks)) else include))
@@ -305,6 +306,26 @@ class App(Declaring, Later):
         from dayjob.testing import Testing
 
         return Testing(self, mode, clock)
+
+    @contextmanager
+    def substituted(
+        self, store: Store, *, stored: Callable[[Sequence[Job[Any]]], None] | None, guard: Callable[[], None]
+    ) -> Iterator[None]:
+        """Use *store* instead of the app's own while the block runs; for tests.
+
+        Args:
+            stored: called with the jobs of each enqueue. guard: called before a wait without end.
+        """
+        producer, combiner, waiting = self._producer, self._combiner, self.jobs.waiting
+        before = (producer.stored, combiner.patience, waiting.guard)
+        waiting.close()
+        producer.stored, combiner.patience, waiting.guard = stored, 0.0, guard
+        try:
+            with self._link.exchanged(store):
+                yield
+                waiting.close()
+        finally:
+            producer.stored, combiner.patience, waiting.guard = before
 
     @property
     def url(self) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dayjob.app import App
 
 
-class AppRef(Struct, frozen=True):
+class AppRef(Struct):
     """How another process finds the app again.
 
     Attributes:

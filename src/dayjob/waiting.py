@@ -38,10 +38,13 @@ class Waiting:
 
     Args:
         store: gives the store to ask.
+    Attributes:
+        guard: called before a wait without end; a test's refuses it where nothing would ever end it.
     """
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self._store = store
+        self.guard: Callable[[], None] = lambda: None
         _ALL.add(self)
         self._reset()
 
@@ -66,6 +69,8 @@ class Waiting:
                 event.clear()
                 if (row := self._look(id)) is not None:
                     return row
+                if deadline is None:
+                    self.guard()
                 left = None if deadline is None else deadline - time.monotonic()
                 if (left is not None and left <= 0) or not event.wait(left):
                     raise self._too_late(id, timeout)
@@ -85,6 +90,8 @@ class Waiting:
                 event.clear()
                 if (row := await offload(self._look, id)) is not None:
                     return row
+                if deadline is None:
+                    await offload(self.guard)
                 try:
                     async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
                         await event.wait()
