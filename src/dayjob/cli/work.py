@@ -91,3 +91,33 @@ def dev(app: str | None, url: str | None, queues: tuple[str, ...], concurrency: 
         max_jobs=None,
         max_memory=None,
     )
+
+
+def _run(
+    app: str | None,
+    url: str | None,
+    *,
+    queues: Sequence[str],
+    concurrency: int | None,
+    processes: int,
+    burst: bool,
+    grace: float | None,
+    reload: bool,
+    max_jobs: int | None,
+    max_memory: int | None,
+) -> int:
+    """One worker in this process, or several below a supervisor."""
+    options = {
+        "queues": parse_queues(queues, concurrency),
+        "concurrency": concurrency,
+        "grace": grace,
+        "max_jobs": max_jobs,
+        "max_memory": max_memory,
+    }
+    loaded = load_app(app, url)
+    worker = loaded.worker(**options)
+    if burst:
+        worker.run_until_idle()
+    else:
+        worker.run()
+    return 0

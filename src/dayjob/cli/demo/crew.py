@@ -66,11 +66,9 @@ class Crew:
         return next((one for one in self.members if one.process.poll() is not None and one.fate != "killed"), None)
 
     def freeze(self, member: Member) -> None:
-        """Stop a worker in mid-run, wherever it is, so that what it holds can be looked at."""
+        """Stop a worker in mid-run, wherever it is; it has stopped when this returns."""
         os.kill(member.pid, signal.SIGSTOP)
-
-    def thaw(self, member: Member) -> None:
-        os.kill(member.pid, signal.SIGCONT)
+        os.waitpid(member.pid, os.WUNTRACED)
 
     def kill(self, member: Member) -> None:
         """SIGKILL: no handler runs, nothing is flushed, nothing is said."""

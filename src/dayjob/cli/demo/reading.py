@@ -14,6 +14,8 @@ from msgspec import Struct
 
 LARGEST = 256 * 1024 * 1024
 """Files are read whole; a larger one is not worth a demo's memory."""
+LAST_LINE = "the end"
+"""How the file that grows during the demo ends."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -42,9 +42,9 @@ def close(show: Show, scene: Scene, total: Job[Any]) -> int:
     rescue = _rescue(app, show.victims, show.killed_at)
 
     if screen.live:
-        screen.show([f"  comparing with one plain process, {len(show.names):,} files ..."], "")
+        screen.show([f"  comparing with one plain process, {len(show.paths):,} files ..."], "")
     started = time.perf_counter()
-    expected = {name_of(path): plain(path) for path in show.names.values()}
+    expected = {name_of(path): plain(path) for path in show.paths}
     took = time.perf_counter() - started
     screen.clear()
     changed = frozenset(name_of(path) for path, seen in show.stamps.items() if stamp(path) != seen)

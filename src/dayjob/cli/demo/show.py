@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dayjob.cli.demo import report
 from dayjob.cli.demo.crew import Crew, Member
 from dayjob.cli.demo.display import Screen
-from dayjob.cli.demo.reading import files_below, standard_library
+from dayjob.cli.demo.reading import LAST_LINE, files_below, standard_library
 from dayjob.cli.demo.scene import Scene
 from dayjob.cli.demo.verify import stamp
 
@@ -25,6 +25,8 @@ LEASE = 2.5
 CONCURRENCY = 4
 PATIENCE = 30.0
 """Seconds without any progress after which the demo gives up."""
+OWN = 5
+"""Files of our own, which come first."""
 KILL_AT = 0.3
 """Share of the jobs that is done when a worker is killed."""
 
@@ -59,7 +61,7 @@ class Show:
     """One performance.
 
     Attributes:
-        jobs: path by job id. victims: ids of the jobs that the killed worker held. killed_at: wall clock.
+        paths: of all files, ours first. victims: ids of the jobs that the killed worker held. killed_at: wall clock.
     """
 
     def __init__(self, screen: Screen, scratch: Path, top: Path, workers: int) -> None:
@@ -70,10 +72,12 @@ class Show:
         self.crew = Crew(scratch, self._environ(), CONCURRENCY)
         self.app: App | None = None
         self.late = scratch / "late.txt"
-        self.names: dict[str, str] = {}
+        self.growing = scratch / "growing.txt"
+        self.paths: list[str] = []
         self.stamps: dict[str, tuple[int, int] | None] = {}
         self.victims: list[str] = []
         self.victim: Member | None = None
+        self.victim_name = ""
         self.killed_at: datetime | None = None
         self._seen_retries: set[tuple[str, int]] = set()
 
@@ -119,17 +123,20 @@ class Show:
             return 1
 
     def _stage(self) -> list[str]:
-        """The files to read, and a few of our own, so that failures happen wherever the demo runs.
+        """The files to read, and a few of our own, so that the same things happen wherever the demo runs.
 
-        Three links lead nowhere, and one file comes into being only after its first attempt has failed.
+        Three links lead nowhere; one file comes into being only after its first attempt has failed; one is still being
+        written, and the worker that waits for its end is the one to be killed.
         """
-        for number in (1, 2, 3):
-            (self.scratch / f"broken-link-{number}").symlink_to(self.scratch / f"nowhere-{number}")
         found = files_below(self.top)
         if not found:
             raise Trouble(f"there are no files below {self.top}")
+        links = [self.scratch / f"broken-link-{number}" for number in (1, 2, 3)]
+        for link in links:
+            link.symlink_to(self.scratch / "nowhere")
+        self.growing.write_text("once upon a time\n")
         self.stamps = {path: stamp(path) for path in found}
-        return [str(self.late), *(str(self.scratch / f"broken-link-{number}") for number in (1, 2, 3)), *found]
+        return [str(path) for path in (self.growing, self.late, *links)] + found
 
     def _open(self) -> None:
         os.environ.update({name: value for name, value in self._environ().items() if name.startswith("DAYJOB_")})
@@ -141,16 +148,18 @@ class Show:
 
     def _store(self, paths: list[str]) -> Job[Any]:
         """Store one job per file, and the one that adds up. The odd ones go first: their retries take longest."""
-        from dayjob.cli.demo.tasks import name_of, read_file, summarise
+        from dayjob.cli.demo.tasks import follow, name_of, read_file, summarise
 
-        started = time.perf_counter()
         assert self.app is not None
-        jobs = self.app.enqueue_many(
-            [read_file.using(priority=10 if n < 4 else 0).job(name_of(path)) for n, path in enumerate(paths)]
-        )
+        urgent = read_file.using(priority=10)
+        growing, *odd, first = (name_of(path) for path in paths[: OWN + 1])
+        calls = [follow.using(priority=10).job(growing), *map(urgent.job, odd), read_file.job(first)]
+        calls += [read_file.job(name_of(path)) for path in paths[OWN + 1 :]]
+        started = time.perf_counter()
+        jobs = self.app.enqueue_many(calls)
         took = time.perf_counter() - started
-        self.names = {job.id: path for job, path in zip(jobs, paths, strict=True)}
-        self.late_job = jobs[0]
+        self.paths = paths
+        self.following, self.late_job = jobs[0], jobs[1]
         self.screen.say(f"  {len(jobs):,} jobs stored durably in {took:.2f} s")
         return summarise.enqueue()
 
@@ -166,8 +175,8 @@ class Show:
             if finished and self.victim is not None:
                 self.screen.keep()
                 return scene
-            if self.victim is None and (scene.done >= KILL_AT * scene.total or finished):
-                self._kill(scene, force=scene.done >= 0.9 * scene.total)
+            if self.victim is None and scene.done >= KILL_AT * (scene.total - OWN):
+                self._kill(scene)
             if not self.late.exists() and self.late_job.refresh().attempt:
                 self.late.write_text("better late\nthan never\n")
             now = (scene.depth, scene.running, scene.done, scene.held)
@@ -200,32 +209,29 @@ class Show:
         if self.victim is not None and self.killed_at is not None:
             scene.since_kill = (datetime.now(UTC) - self.killed_at).total_seconds()
             if scene.held:
-                scene.held = len(self._held_by(self.victim_id))
+                scene.held = len(self._held_by(self.victim_name))
                 scene.rescued = len(self.victims) - scene.held
         return bool(total.refresh().state.terminal)
 
-    def _kill(self, scene: Scene, *, force: bool) -> None:
-        """Kill the leader if there is one, at a moment in which it holds jobs (or at any moment, with *force*)."""
+    def _kill(self, scene: Scene) -> None:
+        """Kill the worker that waits for the growing file, and let the file be complete for the next who looks."""
         assert self.app is not None
-        people = {one.pid: one for one in self.app.workers()}
-        present = [member for member in self.crew.members if member.pid in people]
-        if not present:
+        worker = self.following.refresh().worker
+        people = {one.name: one for one in self.app.workers()}
+        if str(self.following.state) != "running" or worker not in people:
             return
-        member = next((one for one in present if people[one.pid].leader), present[0])
-        self.victim_id = people[member.pid].id
-        self.crew.freeze(member)
-        held = self._held_by(self.victim_id)
-        if not held and not force:
-            self.crew.thaw(member)
-            return
+        member = next(one for one in self.crew.members if one.pid == people[worker].pid)
+        self.crew.freeze(member)  # so that what it holds in mid-run can be looked at
+        self.victim_name, self.victim, self.victims = worker, member, self._held_by(worker)
         self.killed_at = datetime.now(UTC)
         self.crew.kill(member)
-        self.victim, self.victims, scene.held = member, held, len(held)
-        paint = self.screen.paint
-        role = " (the leader)" if people[member.pid].leader else ""
+        with self.growing.open("a") as file:
+            file.write(f"they lived happily ever after\n{LAST_LINE}\n")
+        scene.held = len(self.victims)
+        role = " (the leader)" if people[worker].leader else ""
         self.screen.say(
-            f"  {scene.elapsed:.2f} s  {paint('kill -9', 'red', 'bold')} worker {member.number}{role}: it held "
-            f"{len(held):,} jobs that nobody else may touch until its lease is over"
+            f"  {scene.elapsed:.2f} s  {self.screen.paint('kill -9', 'red', 'bold')} worker {member.number}{role}: it "
+            f"held {len(self.victims):,} jobs, which nobody else may touch until its lease is over"
         )
 
     def _held_by(self, worker: str) -> list[str]:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -18,7 +19,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from msgspec import Struct
 
 from dayjob import App, JobContext, Retry, Settings, Snooze, Unrecoverable
-from dayjob.cli.demo.reading import Binary, Reading, measure
+from dayjob.cli.demo.reading import LAST_LINE, Binary, Reading, measure
 
 FILES, REPORT = "files", "report"
 
@@ -70,6 +71,19 @@ def read_file(ctx: JobContext[Effects], name: str) -> Reading:
         reading = measure(path_of(name))
     except Binary as binary:
         raise Unrecoverable(f"binary: {binary}") from binary
+    ctx.state.note(ctx.id, ctx.attempt)
+    return reading
+
+
+@app.task(queue=FILES, timeout=60)
+def follow(ctx: JobContext[Effects], name: str) -> Reading:
+    """Read a file that someone still writes: wait for its last line. A long job, which can be told to stop."""
+    path = Path(path_of(name))
+    while not (lines := path.read_text().splitlines()) or lines[-1] != LAST_LINE:
+        ctx.progress(len(lines), note="lines")
+        ctx.raise_if_cancelled()
+        time.sleep(0.02)
+    reading = measure(str(path))
     ctx.state.note(ctx.id, ctx.attempt)
     return reading
 
