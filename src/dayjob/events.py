@@ -384,13 +384,13 @@ class Bus:
             for subscriber in self._subscribers.get(name, ()):
                 try:
                     subscriber(event)
-                except Exception:
-                    self._report(subscriber, event)
+                except Exception as error:  # noqa: BLE001  # whatever a subscriber does, the emitter goes on
+                    self._report(subscriber, event, error)
 
-    def _report(self, subscriber: Subscriber, event: Event) -> None:
+    def _report(self, subscriber: Subscriber, event: Event, error: Exception) -> None:
         if subscriber in self._reported:
             return
         self._reported.add(subscriber)
-        logging.getLogger("dayjob.events").exception(
-            "a subscriber to %s raised and is skipped when it does (reported once): %r", event.name, subscriber
+        logging.getLogger("dayjob.events").error(
+            "a subscriber to %s raised (reported once): %r", event.name, subscriber, exc_info=error
         )

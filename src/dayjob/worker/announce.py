@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dayjob.clock import SECOND
 from dayjob.codec.failure import decode_failure
 from dayjob.events import (
@@ -24,7 +26,7 @@ from dayjob.worker.run import Run
 def announce(bus: Bus, run: Run, settlement: Settlement, state: State | None) -> None:
     """Emit what happened to *run*. *state*: where the store put it, when not where the settlement says."""
     job, outcome = run.job, settlement.outcome
-    base = {"id": job.id, "task": job.task, "queue": job.queue}
+    base: dict[str, Any] = {"id": job.id, "task": job.task, "queue": job.queue}
     duration = (settlement.finished_at - settlement.started_at) / SECOND if settlement.started_at else 0.0
     if outcome is Outcome.COMPLETED:
         bus.emit(JobCompleted(**base, attempt=job.attempt + 1, duration=duration))
@@ -37,7 +39,7 @@ def announce(bus: Bus, run: Run, settlement: Settlement, state: State | None) ->
 
 
 def _failed(
-    bus: Bus, run: Run, settlement: Settlement, state: State | None, base: dict[str, str], duration: float
+    bus: Bus, run: Run, settlement: Settlement, state: State | None, base: dict[str, Any], duration: float
 ) -> None:
     attempt = run.job.attempt + 1
     failure = decode_failure(settlement.error) if settlement.error is not None else None
@@ -62,7 +64,7 @@ def _failed(
         bus.emit(JobRetried(**base, attempt=attempt, delay=settlement.delay))
 
 
-def _others(base: dict[str, str], settlement: Settlement) -> Event:
+def _others(base: dict[str, Any], settlement: Settlement) -> Event:
     if settlement.outcome is Outcome.SNOOZED:
         return JobSnoozed(**base, delay=settlement.delay)
     if settlement.outcome is Outcome.PARKED:

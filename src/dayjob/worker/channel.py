@@ -6,6 +6,7 @@ other process is gone.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from threading import Lock
@@ -177,10 +178,12 @@ class Channel:
         self._buffer += piece
         return bool(piece)
 
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close this end: the other one learns it. Wakes a `receive` of this end."""
-        try:
+        with contextlib.suppress(OSError):  # the other end closed first
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other end closed first
-            pass
         self._socket.close()

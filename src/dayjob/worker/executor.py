@@ -177,8 +177,16 @@ class Executor:
             self.end(run, outcomes.settle_unserialisable(run, error, at, now + offset, self.settings.max_error))
             return
         run.settlement = Settlement(
-            job.id, job.entry, COMPLETED, run.started + offset, now + offset, 0.0, result, None, None,
-            plan.keep[_COMPLETED]
+            job.id,
+            job.entry,
+            COMPLETED,
+            run.started + offset,
+            now + offset,
+            0.0,
+            result,
+            None,
+            None,
+            plan.keep[_COMPLETED],
         )
         self.outbox.put(run)
 
@@ -188,9 +196,7 @@ class Executor:
         keep = run.plan.keep[State.COMPLETED]
         self.end(
             run,
-            Settlement(
-                job.id, job.entry, COMPLETED, run.started + offset, now + offset, 0.0, result, None, None, keep
-            ),
+            Settlement(job.id, job.entry, COMPLETED, run.started + offset, now + offset, 0.0, result, None, None, keep),
         )
 
     def fail(self, run: Run, error: BaseException, now: int) -> None:
@@ -278,4 +284,3 @@ class Executor:
 
 def _drop(run: Run) -> None:
     """Nobody records yet."""
-

@@ -43,6 +43,7 @@ class Hooks:
 
 async def attempt_async(arounds: Sequence[Around], context: JobContext[Any], call: Callable[[], Any]) -> Any:
     """Enter *arounds*, call, and await what comes back if it is awaitable."""
+    value: Any = None  # an around that swallows the error: the attempt counts as done
     async with AsyncExitStack() as stack:
         for around in arounds:
             manager = around(context)
@@ -50,18 +51,19 @@ async def attempt_async(arounds: Sequence[Around], context: JobContext[Any], cal
                 await stack.enter_async_context(manager)
             else:
                 stack.enter_context(manager)
-        value = call()
-        return await value if inspect.isawaitable(value) else value
-    return None  # an around swallowed the error: the attempt counts as done
+        returned = call()
+        value = await returned if inspect.isawaitable(returned) else returned
+    return value  # noqa: RET504  # a return inside `with` would hide that an around may swallow the error
 
 
 def attempt_sync(arounds: Sequence[Around], context: JobContext[Any], call: Callable[[], Any]) -> Any:
     """Enter *arounds* and call."""
+    value: Any = None
     with ExitStack() as stack:
         for around in arounds:
             manager = around(context)
             if not hasattr(manager, "__enter__"):
                 raise ConfigError(f"around hook {around!r} returned {type(manager).__name__}, no context manager")
             stack.enter_context(manager)
-        return call()
-    return None
+        value = call()
+    return value  # noqa: RET504  # a return inside `with` would hide that an around may swallow the error

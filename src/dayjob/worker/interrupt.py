@@ -20,10 +20,10 @@ class Interrupted(BaseException):
 def timeout_type(limit: float) -> type[JobTimeout]:
     """A `JobTimeout` that needs no argument: only a class can be raised in another thread."""
 
-    def __init__(self: JobTimeout) -> None:
+    def init(self: JobTimeout) -> None:
         JobTimeout.__init__(self, limit)
 
-    return type("JobTimeout", (JobTimeout,), {"__init__": __init__, "__module__": JobTimeout.__module__})
+    return type("JobTimeout", (JobTimeout,), {"__init__": init, "__module__": JobTimeout.__module__})
 
 
 def raise_in(ident: int, kind: type[BaseException]) -> bool:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from dayjob.worker.channel import Channel, Setup
 
+EXIT_AGAIN = 75
+"""The exit code of a process that wants to be started again (sysexits: temporary failure)."""
+
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+"""Where this dayjob was imported from: the child must find the same one before it can read where its app is. Said in its
+own command, and not in the environment, which the programs that jobs start would inherit."""
+
 
 class Ref(Protocol):
     """Where a child finds the app: `locate.AppRef`."""
 
-    target: str
-    path: list[str]
-    main_file: str | None
+    @property
+    def target(self) -> str: ...
+    @property
+    def path(self) -> list[str]: ...
+    @property
+    def main_file(self) -> str | None: ...
 
 
 class Death(Struct, frozen=True):
@@ -46,14 +60,14 @@ class Child:
                 [
                     sys.executable,
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # as multiprocessing does
-                    "-m",
-                    "dayjob.worker.child",
+                    "-c",
+                    f"import sys; sys.path.append({_ROOT!r}); from dayjob.worker.child import entry; entry()",
+                    role,
                     str(theirs.fileno()),
                     str(lifeline),
                 ],
                 pass_fds=(theirs.fileno(), lifeline),
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_path(ref))},
                 process_group=0,
             )
         except BaseException:
@@ -65,6 +79,7 @@ class Child:
             os.close(lifeline)
         self.pid = self._process.pid
         self.death: Death | None = None
+        self.started = time.monotonic()
         self.channel.send(Setup(role, ref.target, list(ref.path), ref.main_file, options or {}))
 
     def kill(self) -> None:
@@ -78,10 +93,8 @@ class Child:
             self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def reap(self, *, wait: bool = True) -> Death | None:
         """How it ended; waits for that, or with *wait* False answers None while it lives."""
@@ -114,11 +127,6 @@ def _peak_mb(usage: Any) -> float | None:
     if usage is None:
         return None
     return float(usage.ru_maxrss / (1 << 20) if sys.platform == "darwin" else usage.ru_maxrss / 1024)
-
-
-def _path(ref: Ref) -> list[str]:
-    """The child must find dayjob itself before it can read the rest of the path from its first frame."""
-    return [entry for entry in (*ref.path, *sys.path) if entry]
 
 
 Launcher = Callable[[str, dict[str, Any]], Child]

@@ -1,11 +1,11 @@
 """Time limits, and what is done about jobs that do not stop when told. Pure: says what is due, does nothing.
 
-    running ──limit over, cancel, …──▶ told ──each second──▶ told again ──10 s after the first──▶ forced
-                                                                                                   │
-     async, suspended: its coroutine is closed and never driven again ◀────────────────────────────┤
-     async, blocks the loop: an exception is raised inside it; 5 s later it is abandoned ◀─────────┤
-     thread: abandoned: it goes on until its process is replaced ◀─────────────────────────────────┘
-     process: killed at once, no steps
+running ──limit over, cancel, …──▶ told ──each second──▶ told again ──10 s after the first──▶ forced
+                                                                                               │
+ async, suspended: its coroutine is closed and never driven again ◀────────────────────────────┤
+ async, blocks the loop: an exception is raised inside it; 5 s later it is abandoned ◀─────────┤
+ thread: abandoned: it goes on until its process is replaced ◀─────────────────────────────────┘
+ process: killed at once, no steps
 """
 
 from __future__ import annotations

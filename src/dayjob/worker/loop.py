@@ -15,7 +15,7 @@ import traceback
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING, Any
@@ -298,10 +298,8 @@ async def _timed(run: Run, args: tuple[Any, ...]) -> Any:
 
 def _discard(coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
     """End a coroutine that swallows its cancellation. One that survives even this is never driven again."""
-    try:
+    with suppress(BaseException):  # it ignored GeneratorExit, or raised on the way: its end is settled
         context.run(coroutine.close)
-    except BaseException:  # noqa: BLE001, S110  # it ignored GeneratorExit, or raised on the way: its end is settled
-        pass
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
@@ -314,4 +312,3 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(loop.shutdown_asyncgens())
     asyncio.set_event_loop(None)
     loop.close()
-

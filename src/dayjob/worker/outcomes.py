@@ -36,8 +36,8 @@ def settle_error(
     def end(outcome: Outcome, **fields: object) -> Settlement:
         return Settlement(job.id, job.entry, outcome, started_at, finished_at, **fields)  # type: ignore[arg-type]
 
-    if run.stopping == CANCEL or isinstance(error, JobCancelled) and run.stopping is None:
-        return end(Outcome.CANCELLED, reason="asked", keep=plan.keep[State.CANCELLED])
+    if run.stopping == CANCEL or (isinstance(error, JobCancelled) and run.stopping is None):
+        return end(Outcome.CANCELLED, keep=plan.keep[State.CANCELLED])
     if run.stopping == SHUTDOWN:
         return end(Outcome.RELEASED, reason=SHUTDOWN)
     if run.stopping == TIMEOUT and plan.timeout is not None and not isinstance(error, JobTimeout):

@@ -137,13 +137,14 @@ class Pump(Service):
     def wait(self, delay: float) -> None:
         if delay <= 0:
             return
+        if self._listener is None:  # the store does not let us listen yet
+            super().wait(delay)
+            return
         outbox = self.executor.outbox
         outbox.enough = COMPANY if self.done else 1
         if len(outbox.items) >= outbox.enough or self._news:  # came between the tick and here
             outbox.enough = 0
             return
-        if self._listener is None:
-            self._listener = self.store.listen(("work", "control"))
         for topic, data in self._listener.wait(delay):
             if topic == "work" and (not data or self._serves(data.decode("utf-8", "replace"))):
                 self._look_at = 0
@@ -155,6 +156,8 @@ class Pump(Service):
         listener = self._listener
         if listener is not None:
             listener.wake()
+        else:
+            super().kick()
 
     def _serves(self, queue: str) -> bool:
         if queue in self._by_queue:
@@ -164,6 +167,8 @@ class Pump(Service):
     # -- the circle ------------------------------------------------------------------------------------------------
 
     def tick(self) -> float:
+        if self._listener is None:
+            self._listener = self.store.listen(("work", "control"))
         now = monotonic()
         self._hear(now)
         self.collect(now)
@@ -285,9 +290,7 @@ class Pump(Service):
         if self._max_jobs is not None and self.counts.total() >= self._max_jobs and self._on_full is not None:
             self._on_full()
 
-    def _ended_otherwise(
-        self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]
-    ) -> None:
+    def _ended_otherwise(self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]) -> None:
         announce(self.bus, run, settlement, moved)
         dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
         if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
@@ -545,4 +548,3 @@ class Pump(Service):
         self.batches = {}
         self._claims, self.worker = 0, self._renew()
         self._look_at = 0
-

@@ -121,7 +121,7 @@ class Service(ABC):
 
     def _backoff(self) -> float:
         self._failures += 1
-        delay = min(self.longest_backoff, 0.05 * 2 ** min(self._failures, 16))
+        delay: float = min(self.longest_backoff, 0.05 * 2 ** min(self._failures, 16))
         return delay * (0.75 + self._rng.random() / 2)
 
     def _unavailable(self, error: StoreUnavailable) -> float:

@@ -84,7 +84,7 @@ class Suspects(Service):
         assert death is not None
         self._bury(death)
         self._child = None
-        if error or death.code not in (0,):
+        if error or death.code != 0:
             if error:
                 raise RuntimeError(f"the process for suspects could not start: {error}")
             return 0.2
@@ -103,10 +103,10 @@ class Suspects(Service):
         """The child is gone: what it held goes back at once. Only a death out of order is a crash."""
         assert self._child is not None
         orderly = death.code == 0
-        if not orderly:
-            self.bus.emit(ProcessDied(role="solo", pid=self._child.pid, death=death.how, peak_mb=death.peak_mb))
         peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
         for worker in self._incarnations:
             gone = self._store.leave(worker, death=None if orderly else f"{death.how}{peak}")
             if gone is not None and not orderly:
                 self._on_gone(gone, death.how)
+        if not orderly:
+            self.bus.emit(ProcessDied(role="solo", pid=self._child.pid, death=death.how, peak_mb=death.peak_mb))

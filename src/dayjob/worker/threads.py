@@ -141,8 +141,8 @@ class ThreadPool:
             return
         try:
             args = run.plan.decode(run.job.payload)
-        except Exception as error:  # noqa: BLE001  # an upcaster is user code
-            executor.park(run, error, now)
+        except Exception as misfit:  # noqa: BLE001  # an upcaster is user code
+            executor.park(run, misfit, now)
             return
         value: Any = None
         error: BaseException | None = None
@@ -213,4 +213,3 @@ def _meant(run: Run) -> BaseException:
     if run.stopping == TIMEOUT and run.plan.timeout is not None:
         return JobTimeout(run.plan.timeout)
     return JobCancelled(run.job.id, run.job.task, run.stopping)
-

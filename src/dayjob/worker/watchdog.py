@@ -98,9 +98,7 @@ class Watchdog(Service):
             if not executor.abandon(run):
                 return
             took = (now - run.started) / SECOND
-            self.bus.emit(
-                JobAbandoned(id=job.id, task=job.task, queue=job.queue, why=why, duration=took, stack=stack)
-            )
+            self.bus.emit(JobAbandoned(id=job.id, task=job.task, queue=job.queue, why=why, duration=took, stack=stack))
             self._on_hung(f"job {job.id} ({job.task}) does not stop")
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -124,7 +122,10 @@ class Watchdog(Service):
             job = None if run is None else run.job
             self.bus.emit(
                 LoopBlocked(
-                    id=job and job.id, task=job and job.task, duration=stood / SECOND, stack=loop.stack()
+                    id=None if job is None else job.id,
+                    task=None if job is None else job.task,
+                    duration=stood / SECOND,
+                    stack=loop.stack(),
                 )
             )
         return run

@@ -36,15 +36,17 @@ from dayjob.services.duties import Pruner, Rescuer, Sampler, Stager, tell_gone
 from dayjob.services.leader import Leader
 from dayjob.states import Outcome, State
 from dayjob.store.records import Bound, Gone, WorkerInfo
+from dayjob.telemetry.relay import Relay
 from dayjob.worker.deaths import Deaths
 from dayjob.worker.executor import Executor
 from dayjob.worker.hooks import Hooks
-from dayjob.worker.launch import Child, Ref
+from dayjob.worker.launch import EXIT_AGAIN, Child, Ref
 from dayjob.worker.leases import Leases
 from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
-from dayjob.worker.run import Run, Slots, monotonic
+from dayjob.worker.run import Slots, monotonic
+from dayjob.worker.service import Service
 from dayjob.worker.suspects import Suspects
 from dayjob.worker.watchdog import Watchdog
 from dayjob.worker.winding import Winding
@@ -56,8 +58,6 @@ if TYPE_CHECKING:
 
 Queues = Mapping[str, int | None] | Sequence[str] | None
 
-EXIT_AGAIN = 75
-"""The exit code of a process that wants to be started again (sysexits: temporary failure): a job hangs in it."""
 RECYCLE_GRACE = 300.0
 """Seconds that running jobs may go on in a process that is replaced: nothing is in a hurry then."""
 SWITCH_INTERVAL = 0.0005
@@ -252,6 +252,7 @@ class Worker:
             on_finished=lambda: self._commands.put(("done", "")),
             on_fatal=lambda error: self._commands.put(("fatal", error)),
         )
+        self._relay = Relay(self.store, bus)
         self._leader = Leader(self._duties(), bus, lease=settings.lease, worker=self.id)
         self._leases = Leases(
             self.store,
@@ -264,6 +265,10 @@ class Worker:
             on_fatal=lambda error: self._commands.put(("fatal", error)),
         )
         self._begun = True
+
+    @property
+    def _aides(self) -> tuple[Service, ...]:
+        return self._recorder, self._watchdog, self._leader, self._relay
 
     def _make_suspects(self) -> Suspects | None:
         if self.solo or self.ref is None or not self.store.processes:
@@ -326,7 +331,7 @@ class Worker:
     def _start_services(self) -> None:
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
-        for service in (self._leases, self._recorder, self._watchdog, self._leader, self._pump):
+        for service in (self._leases, *self._aides, self._pump):
             service.start()
 
     def _obey(self) -> None:
@@ -384,9 +389,9 @@ class Worker:
         winding = self._pump.winding
         hung = winding.hung if winding is not None else 0
         stuck = bool(hung) or bool(self._pump.held_jobs())
-        for service in (self._pump, self._leader, self._watchdog, self._recorder):
+        for service in (self._pump, *self._aides):
             service.stop()
-        for service in (self._pump, self._leader, self._watchdog, self._recorder):
+        for service in (self._pump, *self._aides):
             service.join(5.0)
         self._deaths.drain(10.0)
         if self._suspects is not None:
@@ -514,6 +519,3 @@ def _version() -> str:
         return str(dayjob.__version__)
     except ImportError:  # not installed: run from a checkout
         return ""
-
-
-__all__ = ["EXIT_AGAIN", "Run", "Worker", "group_queues"]
