@@ -242,15 +242,17 @@ class Testing:
 
     def _waiting(self, job: Job[R] | NewJob[R] | str) -> Job[R]:
         """The stored job, due now."""
+        stored: Job[Any]
         if isinstance(job, NewJob):
             stored = self.app.enqueue_many([job])[0]
         else:
-            stored = self.app.jobs.get(job.id if isinstance(job, Job) else job)
+            stored = job if isinstance(job, Job) else self.app.jobs.get(job)
         stored.refresh()
         if not waits(stored.state):
             raise ConfigError(f"job {stored.id} is {stored.state}, not waiting" + _remedy(stored.state))
         if stored.state is State.SCHEDULED:
             stored.edit(run_at="now")
+            stored.refresh()
         return cast("Job[R]", stored)
 
     def _run_inline(self, jobs: Sequence[Job[Any]]) -> None:
