@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from dayjob.clock import SECOND, seconds, to_stamp
+from dayjob.clock import SECOND, to_stamp
 from dayjob.errors import ConfigError
+from dayjob.policies import check_seconds
 
 
 class Directive(Exception):
@@ -30,7 +31,7 @@ class RetryAfter(Directive):
         if isinstance(when, datetime):
             self.run_at = to_stamp(when, "RetryAfter(when)")
         else:
-            self.seconds = seconds(when, "RetryAfter(seconds)")
+            self.seconds = check_seconds("RetryAfter(seconds)", when)
 
     def delay(self, now: int) -> float:
         """Seconds from the stamp *now* (the store's clock) until the next attempt."""
@@ -52,7 +53,7 @@ class Snooze(Directive):
 
     def __init__(self, delay: float | timedelta) -> None:
         super().__init__(delay)
-        self.seconds = seconds(delay, "Snooze(seconds)")
+        self.seconds = check_seconds("Snooze(seconds)", delay)
 
     def __str__(self) -> str:
         return f"snoozed for {self.seconds:g} s"

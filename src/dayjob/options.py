@@ -15,7 +15,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from dayjob.clock import seconds, to_stamp
+from dayjob.clock import to_stamp
 from dayjob.codec import encode_meta
 from dayjob.errors import ConfigError, NotSupported
 from dayjob.ids import check_id
@@ -26,6 +26,7 @@ from dayjob.policies import (
     RetryNumbers,
     check_name,
     check_priority,
+    check_seconds,
     check_timeout,
     shown,
 )
@@ -180,8 +181,24 @@ def _retention(retention: Any) -> Retention:
     return retention
 
 
+def _run_at(moment: Any) -> int:
+    if not isinstance(moment, datetime):
+        raise ConfigError(
+            f"run_at must be an aware datetime, not {type(moment).__name__} {shown(moment)}; delay= takes seconds"
+        )
+    return to_stamp(moment)
+
+
+def _id(id: Any) -> str:
+    if not isinstance(id, (str, UUID)):
+        raise ConfigError(
+            f"id must be a UUID, not {type(id).__name__} {shown(id)}: uuid.uuid5(namespace, your_key) makes one"
+        )
+    return check_id(id)
+
+
 def _expires(expires: Any) -> float | None:
-    return None if expires is None else seconds(expires, "expires", least=0.001)
+    return None if expires is None else check_seconds("expires", expires, 0.001)
 
 
 _CHECKS: dict[str, Any] = {
@@ -190,10 +207,10 @@ _CHECKS: dict[str, Any] = {
     "retry": Retry.coerce,
     "timeout": check_timeout,
     "retention": _retention,
-    "delay": lambda value: seconds(value, "delay"),
-    "run_at": to_stamp,
+    "delay": lambda value: check_seconds("delay", value),
+    "run_at": _run_at,
     "expires": _expires,
     "tags": _tags,
     "meta": _meta,
-    "id": check_id,
+    "id": _id,
 }

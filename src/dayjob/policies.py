@@ -76,13 +76,20 @@ def check_max_attempts(max_attempts: object) -> int:
     return check_int("max_attempts", max_attempts, 1, MAX_ATTEMPTS)
 
 
+def check_seconds(what: str, value: object, least: float = 0.0, most: float = LONGEST) -> float:
+    """*value* (a number or a timedelta) as float seconds from *least* to *most*, else `ConfigError` naming *what*."""
+    if isinstance(value, timedelta):
+        return seconds(value, what, least=least, most=most)
+    return _number(what, value, least, most, "seconds or a timedelta")
+
+
 def check_timeout(timeout: float | timedelta | None) -> float | None:
     """*timeout* as seconds, or None for no limit; else `ConfigError`."""
     if timeout is None:
         return None
     if timeout == 0:
         raise ConfigError("timeout=0 would end every attempt before it starts; use None for no limit")
-    return seconds(timeout, "timeout", least=0.001)
+    return check_seconds("timeout", timeout, 0.001)
 
 
 # -- retries -----------------------------------------------------------------------------------------------------
@@ -131,9 +138,9 @@ class Retry:
         set_ = object.__setattr__
         set_(self, "max_attempts", check_max_attempts(max_attempts))
         set_(self, "backoff", _backoff(backoff))
-        set_(self, "base", seconds(base, "base"))
+        set_(self, "base", check_seconds("base", base))
         set_(self, "factor", _number("factor", factor, 1.0, 1e6))
-        set_(self, "cap", seconds(cap, "cap"))
+        set_(self, "cap", check_seconds("cap", cap))
         set_(self, "jitter", _number("jitter", jitter, 0.0, 10.0))
         set_(self, "retry_on", _matcher("retry_on", retry_on))
         set_(self, "give_up_on", _matcher("give_up_on", give_up_on))
@@ -173,7 +180,7 @@ class Retry:
         backoff = self.backoff
         if callable(backoff):
             try:
-                return seconds(backoff(attempt, exc), "the result of backoff")
+                return check_seconds("the result of backoff", backoff(attempt, exc))
             except Exception as failure:  # noqa: BLE001  # user code; noted on the error that is recorded
                 exc.add_note(f"dayjob: retry={shown(self, 200)}: its backoff function failed: {_brief(failure)}")
         elif isinstance(backoff, tuple):
@@ -214,10 +221,10 @@ def _brief(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {shown(exc)}"
 
 
-def _number(what: str, value: object, least: float, most: float) -> float:
+def _number(what: str, value: object, least: float, most: float, kind: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{what} must be a number, not {type(value).__name__} {shown(value)}")
-    if not least <= value <= most:
+        raise ConfigError(f"{what} must be {kind}, not {type(value).__name__} {shown(value)}")
+    if not least <= value <= most:  # compared before any conversion: an int may be too large for a float
         raise ConfigError(f"{what}={shown(value)} must be between {least:g} and {most:,g}")
     return float(value)
 
@@ -228,7 +235,7 @@ def _backoff(value: Any) -> str | tuple[float, ...] | Callable[[int, BaseExcepti
     if isinstance(value, (list, tuple)):
         if not 1 <= len(value) <= 1000:
             raise ConfigError(f"backoff must list 1 to 1,000 delays, not {len(value):,}")
-        return tuple(seconds(delay, f"backoff[{place}]") for place, delay in enumerate(value))
+        return tuple(check_seconds(f"backoff[{place}]", delay) for place, delay in enumerate(value))
     raise ConfigError(
         f'backoff={shown(value)} must be "exponential", "fixed", a list of seconds, or a function (attempt, exc) -> seconds'
     )
@@ -347,7 +354,7 @@ def _bounds(what: str, value: Any) -> tuple[float | None, int | None]:
             raise ConfigError(f"Retention({what}=...) must be (age, count), an age or None, not {shown(value)}")
         age, count = value
     return (
-        None if age is None else seconds(age, f"the age in Retention({what}=...)"),
+        None if age is None else check_seconds(f"the age in Retention({what}=...)", age),
         None if count is None else check_int(f"the count in Retention({what}=...)", count, 0, MAX_COUNT),
     )
 

@@ -86,7 +86,7 @@ class Registry:
 
     # -- options -------------------------------------------------------------------------------------------------
 
-    def queue_defaults(self, queue: str, **options: Unpack[QueueDefaults]) -> None:
+    def queue_defaults(self, queue: str, /, **options: Unpack[QueueDefaults]) -> None:
         """What holds for jobs of *queue* where neither the job nor its task says anything."""
         self._queues[check_name("queue", queue)] = normal(options, QUEUE_KEYS, f"queue {queue!r}: defaults")
         self._plans.clear()
