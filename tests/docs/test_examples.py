@@ -37,7 +37,6 @@ def test_examples_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")]),
-        "DAYJOB_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
         "COLUMNS": "120",
         "NO_COLOR": "1",
     }
