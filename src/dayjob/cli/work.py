@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +14,10 @@ from dayjob.cli.target import load_app
 from dayjob.errors import NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from dayjob import App
+    from dayjob.worker.launch import Child
 
 
 def parse_queues(given: Sequence[str], concurrency: int | None) -> dict[str, int] | list[str] | None:
@@ -93,31 +99,67 @@ def dev(app: str | None, url: str | None, queues: tuple[str, ...], concurrency: 
     )
 
 
-def _run(
-    app: str | None,
-    url: str | None,
-    *,
-    queues: Sequence[str],
-    concurrency: int | None,
-    processes: int,
-    burst: bool,
-    grace: float | None,
-    reload: bool,
-    max_jobs: int | None,
-    max_memory: int | None,
-) -> int:
+def _run(app_name: str | None, url: str | None, **given: Any) -> int:
     """One worker in this process, or several below a supervisor."""
-    options = {
-        "queues": parse_queues(queues, concurrency),
-        "concurrency": concurrency,
-        "grace": grace,
-        "max_jobs": max_jobs,
-        "max_memory": max_memory,
-    }
-    loaded = load_app(app, url)
-    worker = loaded.worker(**options)
+    processes, burst, reload = given.pop("processes"), given.pop("burst"), given.pop("reload")
+    options = {**given, "queues": parse_queues(given["queues"], given["concurrency"])}
+    if burst and (processes > 1 or reload):
+        raise click.UsageError("--burst works in one process: leave out -p and --reload")
+    app = load_app(app_name, url)
+    if processes == 1 and not reload:
+        return _alone(app, options, burst=burst)
+    if not app.store.processes:
+        raise click.UsageError(
+            f"{app.store.url} can be seen by one process only: leave out -p and --reload, or use a file"
+        )
+    app.close()
+    return _supervised(app, options, processes, reload=reload)
+
+
+def _alone(app: App, options: dict[str, Any], *, burst: bool) -> int:
+    from dayjob.telemetry.logs import follow
+
+    follow(app.bus, os.environ)
+    worker = app.worker(**options)
     if burst:
         worker.run_until_idle()
-    else:
-        worker.run()
+        return 0
+    worker.run()
+    if worker.again:
+        # It asked for a fresh process (its number of jobs, its memory) and nobody above us would start one.
+        app.close()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # ourselves again
     return 0
+
+
+def _supervised(app: App, options: dict[str, Any], processes: int, *, reload: bool) -> int:
+    from dayjob.telemetry.logs import follow
+    from dayjob.worker.reload import Reloader
+    from dayjob.worker.supervisor import Supervisor
+
+    follow(app.bus, os.environ)
+    grace = options["grace"]
+    supervisor = Supervisor(
+        _launcher(app),
+        lambda: app.store,
+        app.bus,
+        processes=processes,
+        options=options,
+        grace=app.settings.grace if grace is None else grace,
+        changed=Reloader(Path.cwd()) if reload else None,
+    )
+    status = supervisor.run()
+    if supervisor.unstartable:
+        raise click.ClickException(f"no worker process could start: {supervisor.unstartable}")
+    return status
+
+
+def _launcher(app: App) -> Callable[[str, dict[str, Any]], Child]:
+    """Starts child processes that import the app again."""
+    from dayjob.locate import ref_of
+    from dayjob.worker.launch import Child
+
+    ref = ref_of(app)
+    if ref is None:
+        raise click.ClickException("the app is no variable of a module: other processes cannot find it")
+    return lambda role, options: Child(role, ref, {**options, "url": app.url})

@@ -87,7 +87,7 @@ class Show:
         return environ | {
             "DAYJOB_URL": self.url,
             "DAYJOB_DEMO_FOLDER": str(self.scratch),
-            "DAYJOB_DEMO_LEASH": "1",
+            "DAYJOB_DEMO_LEASH": str(os.getpid()),
             "DAYJOB_LEASE": str(LEASE),
             "DAYJOB_BEAT": "0.4",
             "DAYJOB_SWEEP": "0.2",
@@ -140,7 +140,6 @@ class Show:
 
     def _open(self) -> None:
         os.environ.update({name: value for name, value in self._environ().items() if name.startswith("DAYJOB_")})
-        del os.environ["DAYJOB_DEMO_LEASH"]
         from dayjob.cli.demo.tasks import app
 
         self.app = app

@@ -49,8 +49,11 @@ def effects() -> Iterator[Effects]:
 
 
 def _die_with_parent() -> None:
-    """Stop this worker in order when the demo itself is gone: its end of our stdin closes then, even by SIGKILL."""
-    if not os.environ.get("DAYJOB_DEMO_LEASH"):
+    """Stop this worker in order when the demo itself is gone: its end of our stdin closes then, even by SIGKILL.
+
+    Only the workers that the demo started hold that pipe; their own children follow them anyway.
+    """
+    if os.environ.get("DAYJOB_DEMO_LEASH") != str(os.getppid()):
         return
 
     def watch() -> None:
