@@ -41,7 +41,6 @@ SCANS_ON_PURPOSE = {
     "prune_records": "once a minute, over few rows",
     "prune_gone": "the first rows by number",
     "beyond_task_count": "a bound of a single task; walks its queue's part of an index",
-    "history_groups": "one seek per state and queue",
 }
 """Statements that may scan, and why that is bounded."""
 

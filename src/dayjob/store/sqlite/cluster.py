@@ -166,12 +166,13 @@ class ClusterPart(JobsPart):
             if not self._leads(connection, term):
                 return None
             pruned = self._prune(connection, self.sql.past_keeping, (now,), limit, now)
-            for state, queue in connection.execute(self.sql.history_groups).fetchall():
-                for bound in bounds:
-                    if bound.task is None and bound.state == state and bound.queue in (None, queue):
-                        pruned += self._prune(
-                            connection, self.sql.beyond_count, (state, queue, bound.count), limit - pruned, now
-                        )
+            for bound in bounds:
+                if bound.task is None:
+                    state = str(bound.state)
+                    for (queue,) in connection.execute(self.sql.queues_in_history, (state,)).fetchall():
+                        if bound.queue in (None, queue):
+                            args = (state, queue, bound.count)
+                            pruned += self._prune(connection, self.sql.beyond_count, args, limit - pruned, now)
             for bound in bounds:
                 if bound.task is not None:
                     args = (str(bound.state), bound.queue, bound.count)

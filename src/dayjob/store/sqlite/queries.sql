@@ -232,14 +232,14 @@ SELECT id FROM dayjob_worker WHERE lost_at IS NULL AND expires <= ?
 SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
     SELECT entry, id, finished_at FROM dayjob_history WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)
 
--- name: history_groups
-WITH RECURSIVE g (state, queue) AS (
-    SELECT * FROM (SELECT state, queue FROM dayjob_history ORDER BY state, queue LIMIT 1)
+-- name: queues_in_history
+-- ?1 state: one seek per queue
+WITH RECURSIVE q (name) AS (
+    SELECT (SELECT queue FROM dayjob_history WHERE state = ?1 ORDER BY queue LIMIT 1)
     UNION ALL
-    SELECT (SELECT state FROM dayjob_history WHERE (state, queue) > (g.state, g.queue) ORDER BY state, queue LIMIT 1),
-           (SELECT queue FROM dayjob_history WHERE (state, queue) > (g.state, g.queue) ORDER BY state, queue LIMIT 1)
-    FROM g WHERE g.state IS NOT NULL)
-SELECT state, queue FROM g WHERE state IS NOT NULL
+    SELECT (SELECT queue FROM dayjob_history WHERE state = ?1 AND queue > q.name ORDER BY queue LIMIT 1)
+    FROM q WHERE q.name IS NOT NULL)
+SELECT name FROM q WHERE name IS NOT NULL
 
 -- name: beyond_count
 -- ?1 state  ?2 queue  ?3 how many stay  ?4 limit
