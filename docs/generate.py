@@ -85,12 +85,26 @@ def _command(command: click.Command | None, parent: click.Context, name: str, de
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"\n{'#' * depth} {context.command_path}\n\n"
     yield f"{_text(command.help)}\n\n```text\n{context.command_path} {usage}\n```\n"
-    if rows := [row for one in command.params if (row := one.get_help_record(context)) and "--help" not in row[0]]:
+    if options := [one for one in command.params if isinstance(one, click.Option) and one.name != "help"]:
         yield "\n| option | |\n|---|---|\n"
-        yield from (f"| `{_cell(names)}` | {_cell(text)} |\n" for names, text in rows)
+        yield from (f"| `{_names(one)}` | {_cell(_meaning(one))} |\n" for one in options)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             yield from _command(command.get_command(context, child), context, child, depth + 1)
+
+
+def _names(option: click.Option) -> str:
+    """`-c, --concurrency N`: written here, because what click prints changes from release to release."""
+    kinds = {"integer range": "N", "integer": "N", "text": "TEXT"}
+    value = option.metavar or kinds.get(option.type.name, option.type.name.upper())
+    if isinstance(option.type, click.Choice):
+        value = "\\|".join(option.type.choices)
+    return ", ".join(option.opts) + ("" if option.is_flag else f" {value}")
+
+
+def _meaning(option: click.Option) -> str:
+    default = f" [default: {option.default}]" if option.show_default and option.default is not None else ""
+    return (option.help or "") + default
 
 
 def _text(text: str | None) -> str:
