@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from dayjob.policies import (
     check_priority,
     check_seconds,
     check_timeout,
+    nearest,
     shown,
 )
 from dayjob.states import State
@@ -149,7 +149,7 @@ def normal(given: Mapping[str, Any], allowed: frozenset[str], where: str) -> Opt
     found: dict[str, Any] = {}
     for name, value in given.items():
         if name not in allowed:
-            near = get_close_matches(str(name), allowed, 1)
+            near = nearest(name, allowed)
             hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(sorted(allowed - LATER))}"
             raise ConfigError(f"{where} has no option {name!r}; {hint}")
         if name in LATER:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from reprlib import Repr
 from typing import Any, Final
@@ -39,6 +39,13 @@ def shown(value: object, width: int = 80) -> str:
     except Exception:  # noqa: BLE001  # whatever a user's __repr__ does, the error that is being written comes first
         return f"<{type(value).__name__}>"
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def nearest(word: object, known: Iterable[str], count: int = 1) -> list[str]:
+    """The names among *known* that *word* was perhaps meant to be, best first."""
+    from difflib import get_close_matches  # only errors need it, and it takes milliseconds to import
+
+    return get_close_matches(str(word)[:_NAME_LENGTH], list(known), count)
 
 
 def check_name(what: str, name: object) -> str:

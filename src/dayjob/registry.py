@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Any, Unpack
 
 from msgspec import UNSET, Struct, UnsetType
@@ -11,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from dayjob.config import Settings
 from dayjob.errors import UnknownTask
 from dayjob.options import NOTHING, QUEUE_KEYS, Options, QueueDefaults, normal
-from dayjob.policies import Overrides, Retention, Retry, check_name
+from dayjob.policies import Overrides, Retention, Retry, check_name, nearest
 from dayjob.states import State
 from dayjob.task import Kind, Task, TaskHost, refuse_twice
 
@@ -70,7 +69,7 @@ class Registry:
         """The task of this name or alias; `UnknownTask` with the names that are near."""
         task = self._tasks.get(name) or self._aliases.get(name)
         if task is None:
-            near = get_close_matches(str(name)[:200], list(self._tasks), 3)
+            near = nearest(name, self._tasks, 3)
             raise UnknownTask(name, tuple(near))
         return task
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any, NoReturn
 
@@ -24,6 +23,7 @@ from dayjob.codec.same import same
 from dayjob.codec.survey import WIDEST_INT, Check, Refused, survey
 from dayjob.codec.untyped import VERSION_KEY, encode_untyped, refuse
 from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
+from dayjob.policies import nearest
 
 RESULT = "return value"
 
@@ -280,7 +280,7 @@ class Signature:
             ) from None
         for name in kwargs:
             if name not in self.params:
-                near = get_close_matches(str(name), self.params, 1)
+                near = nearest(name, self.params)
                 hint = f"; did you mean {near[0]!r}?" if near else f": {takes}"
                 raise PayloadInvalid(self.name, str(name), f"there is no such argument{hint}") from None
             if name in self.params[: len(args)]:
