@@ -55,6 +55,7 @@ class Database:
         _OPEN.add(self)
 
     def _reset(self) -> None:
+        self._forking: tuple[threading.Lock, ...] = ()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock() if self.path else self._write_lock
         self._writer: sqlite3.Connection | None = None
@@ -237,8 +238,28 @@ class Database:
             if connection is not None:
                 connection.close()
 
-    def abandon(self) -> None:
-        """After a fork: forget the parent's connections without closing them, and begin with new locks."""
+    def before_fork(self) -> None:
+        """Close the file's connections, and let no thread into the library until the fork is done.
+
+        SQLite keeps its locks per process and file, in memory that a child would inherit: a connection which the child
+        opens would rely on locks that only the parent holds, and lose its log when the parent closes (measured: jobs
+        acknowledged in the child were gone). Without connections there is nothing to inherit. A store in memory cannot
+        be closed; the facade refuses it in a child.
+        """
+        if self.path is None:
+            return
+        # A transaction takes 5 s at most. Past that a fork with connections open is the lesser evil: see `after_fork`.
+        self._forking = tuple(lock for lock in (self._write_lock, self._read_lock) if lock.acquire(timeout=10.0))
+        if len(self._forking) == 2:
+            self._drop_connections()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on: the parent with its locks, the child with new ones and without whatever was left open."""
+        forking, self._forking = self._forking, ()
+        if not child:
+            for lock in forking:
+                lock.release()
+            return
         for connection in (self._writer, self._reader):
             if connection is not None:
                 # Closing would touch the parent's file locks and log. One reference too many is never collected.
@@ -344,10 +365,20 @@ def _create_private(path: Path) -> None:
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
     for database in list(_OPEN):
-        database.abandon()
+        database.before_fork()
+
+
+def _in_parent() -> None:
+    for database in list(_OPEN):
+        database.after_fork(child=False)
+
+
+def _in_child() -> None:
+    for database in list(_OPEN):
+        database.after_fork(child=True)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
