@@ -257,6 +257,7 @@ class Executor:
         if not self.mortal and run.plan.kind == "thread":
             # Nobody will replace this process: the job keeps its thread and its lease, others get its place.
             run.replaced = True
+            run.slots.hung.add(run)
             self.threads.widen()
             run.slots.give()
             self.threads.wake(run.slots, 1)

@@ -38,7 +38,8 @@ def due(run: Run, now: int, *, blocks: bool = False) -> tuple[Step, str]:
     Args:
         blocks: the loop stands still in this run.
     """
-    if run.abandoned or not run.started:
+    kind = run.plan.kind
+    if run.abandoned or not run.started or kind == "process":  # whose own thread keeps its time, and kills the child
         return Step.NOTHING, ""
     limit = run.plan.timeout
     if run.stopping is None:
@@ -46,9 +47,6 @@ def due(run: Run, now: int, *, blocks: bool = False) -> tuple[Step, str]:
             return Step.TELL, TIMEOUT
         return Step.NOTHING, ""
     for_how_long = now - run.told_at
-    kind = run.plan.kind
-    if kind == "process":  # told by its own thread, which kills the child
-        return Step.NOTHING, ""
     if for_how_long >= FORCE:
         if kind == "async" and not blocks:
             return Step.CLOSE, run.stopping

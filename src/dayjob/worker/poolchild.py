@@ -120,7 +120,7 @@ class PoolChild:
         def call() -> Any:
             return plan.fn(run.context(), *args) if plan.takes_context else plan.fn(*args)
 
-        if asyncio.iscoroutinefunction(plan.task.fn) or self._hooks.needs_loop:
+        if self._hooks.needs_loop:
             return runner.run(attempt_async(arounds, run.context(), call))
         return attempt_sync(arounds, run.context(), call) if arounds else call()
 

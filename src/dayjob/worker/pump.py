@@ -238,6 +238,8 @@ class Pump(Service):
             self._done_since = now
         for _ in range(len(items)):
             run = items.popleft()
+            if run.replaced:
+                run.slots.hung.discard(run)
             if run.settlement is None or run.batch.worker != self.worker:
                 self._drop(run)
             elif run.job.entry in run.batch.runs:
@@ -381,7 +383,7 @@ class Pump(Service):
         for slots in self.groups:
             held = slots.held - sum(1 for run in self.done if run.slots is slots) if self.done else slots.held
             ahead = min(int(slots.rate * (AHEAD + self._turn_takes)), LARGEST)
-            room = min(slots.limit + ahead - held, LARGEST)
+            room = min(slots.limit + ahead - held + len(slots.hung), LARGEST)
             if room > 0:
                 wants.append(Want(slots.queues, room, slots.exclude))
                 asked.append(slots)
@@ -429,7 +431,7 @@ class Pump(Service):
 
     def _look_again(self, call: Call, turn: Turn, fed: dict[int, list[Run]], now: int) -> None:
         if any(len(fed.get(id(slots), ())) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
-            self._look_at = now if any(slots.held < slots.limit for slots in call.asked) else now + self._poll
+            self._look_at = now if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked) else now + self._poll
         else:
             self._look_at = now + self._poll
             if turn.next_due is not None:
@@ -456,8 +458,12 @@ class Pump(Service):
             self._on_alone(alone)
 
     def held_jobs(self) -> int:
-        """Jobs claimed and not settled."""
-        return sum(slots.held for slots in self.groups)
+        """Jobs claimed and not settled, without those that hang for good."""
+        return sum(slots.held - len(slots.hung) for slots in self.groups)
+
+    def hung_jobs(self) -> int:
+        """Jobs that hang for good in a process that cannot be replaced."""
+        return sum(len(slots.hung) for slots in self.groups)
 
     # -- letting go --------------------------------------------------------------------------------------------------
 

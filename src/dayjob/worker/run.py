@@ -189,16 +189,18 @@ class Slots:
 
     Attributes:
         queues: names, None for all but *exclude*. held: jobs claimed and not settled; the pump's own count.
+        hung: those of them that will not end and have lost their place; the others go on without them.
         rate: jobs per second, as last observed. since: when the count for it began (monotonic microseconds).
     """
 
-    __slots__ = ("exclude", "free", "held", "limit", "queues", "rate", "ready", "since")
+    __slots__ = ("exclude", "free", "held", "hung", "limit", "queues", "rate", "ready", "since")
 
     def __init__(self, queues: tuple[str, ...] | None, limit: int, exclude: tuple[str, ...] = ()) -> None:
         self.queues, self.exclude, self.limit = queues, exclude, limit
         self.free: deque[None] = deque([None] * limit)
         self.ready: deque[Run] = deque()
         self.held = 0
+        self.hung: set[Run] = set()
         self.rate = 0.0
         self.since = 0
 

@@ -31,6 +31,7 @@ class Watchdog(Service):
     Args:
         blocked_after: seconds without a turn of the loop that are reported.
         max_memory: megabytes of resident memory after which the process is to be recycled.
+        busy: says whether there are jobs that run or are about to.
         on_hung: called with why the process must be replaced.
         on_memory: called with the megabytes reached.
     """
@@ -41,6 +42,7 @@ class Watchdog(Service):
         bus: Bus,
         *,
         blocked_after: float,
+        busy: Callable[[], bool],
         on_hung: Callable[[str], None],
         max_memory: float | None = None,
         on_memory: Callable[[float], None] | None = None,
@@ -48,37 +50,36 @@ class Watchdog(Service):
         super().__init__("watchdog", bus)
         self._executor = executor
         self._blocked_after = int(blocked_after * SECOND)
+        self._busy = busy
         self._on_hung, self._on_memory, self._max_memory = on_hung, on_memory, max_memory
         self._pinged = 0  # when the ping under way was sent, 0: none
         self._ponged = True
         self._next_ping = 0
         self._reported = False
         self._next_memory = 0
-        self.asleep = False
-
-    def wait(self, delay: float) -> None:
-        self.asleep = delay >= IDLE
-        super().wait(delay)
-        self.asleep = False
+        self._asleep = False
 
     def look(self) -> None:
         """Jobs may be running from now on. From any thread."""
-        if self.asleep:
-            self.asleep = False
+        if self._asleep:
+            self._asleep = False
             self.kick()
 
     def tick(self) -> float:
+        self._asleep = True  # before we look: whoever brings jobs after that wakes us
+        busy = self._busy()
+        self._asleep = not busy
         now = monotonic()
         if self._max_memory is not None and now >= self._next_memory:
             self._next_memory = now + SECOND
             self._check_memory(self._max_memory)
         runs = self._executor.running()
-        blocker = self._blocked(now, bool(runs))
+        blocker = self._blocked(now, busy)
         for run in runs:
             step, why = due(run, now, blocks=run is blocker)
             if step is not Step.NOTHING:
                 self._take(step, run, why, now)
-        if runs or not self._ponged:
+        if busy or not self._ponged:
             return LOOK
         return IDLE if self._max_memory is None else 1.0
 

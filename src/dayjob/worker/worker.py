@@ -226,6 +226,7 @@ class Worker:
             executor,
             bus,
             blocked_after=settings.blocked_after,
+            busy=lambda: bool(self._pump.held_jobs()),
             on_hung=lambda why: self._commands.put(("hung", why)),
             max_memory=self._max_memory,
             on_memory=lambda used: self._commands.put(("recycle", f"holds {used:.0f} MB")),
@@ -388,7 +389,7 @@ class Worker:
         """Stop what was started, in the opposite order, and leave."""
         winding = self._pump.winding
         hung = winding.hung if winding is not None else 0
-        stuck = bool(hung) or bool(self._pump.held_jobs())
+        stuck = bool(hung or self._pump.held_jobs() or self._pump.hung_jobs())
         for service in (self._pump, *self._aides):
             service.stop()
         for service in (self._pump, *self._aides):

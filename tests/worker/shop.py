@@ -1,0 +1,187 @@
+"""The app of these tests, a module of its own so that child processes can import it; and its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from contextvars import ContextVar
+from pathlib import Path
+
+from dayjob import App, CancelJob, JobContext, Retry, RetryAfter, Settings, Snooze, Unrecoverable, current_job
+
+app = App(
+    "sqlite:///:memory:",
+    settings=Settings(lease=4.0, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3),
+)
+
+colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+class Refused(Exception):
+    """An error of the shop."""
+
+
+def mark(file: str, text: str) -> None:
+    """One effect, visible from every process."""
+    with Path(file).open("a") as out:
+        out.write(f"{text} {os.getpid()}\n")
+
+
+def marks(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@app.task
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.task
+def join(a: str, b: str) -> str:
+    return a + b
+
+
+@app.task(executor="process")
+def square(n: int) -> int:
+    return n * n
+
+
+@app.task(retry=Retry(max_attempts=2, backoff="fixed", base=0, jitter=0))
+def refuse(ctx: JobContext[None], text: str) -> None:
+    raise Refused(f"{text} {ctx.attempt}")
+
+
+@app.task(retry=Retry(max_attempts=2, backoff="fixed", base=0, jitter=0))
+async def direct(how: str) -> None:
+    if how == "retry_after":
+        raise RetryAfter(60) from Refused("busy")
+    if how == "snooze":
+        raise Snooze(60)
+    if how == "cancel":
+        raise CancelJob("not wanted")
+    if how == "unrecoverable":
+        raise Unrecoverable("no such order")
+    if how == "exit":
+        raise SystemExit(3)
+    if how == "cancelled_error":
+        raise asyncio.CancelledError
+
+
+@app.task
+async def unspeakable() -> int:
+    return object()  # type: ignore[return-value]
+
+
+@app.task
+async def wait(file: str, seconds: float) -> str:
+    mark(file, "begin")
+    await asyncio.sleep(seconds)
+    mark(file, "end")
+    return "waited"
+
+
+@app.task
+def wait_in_thread(file: str, seconds: float) -> str:
+    mark(file, "begin")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    mark(file, "end")
+    return "waited"
+
+
+@app.task
+def look_and_wait(ctx: JobContext[None], file: str) -> str:
+    """Looks at its context, as a good sync task does."""
+    mark(file, "begin")
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    mark(file, "saw it")
+    ctx.raise_if_cancelled()
+    return "not reached"
+
+
+@app.task
+def deaf(file: str, seconds: float) -> None:
+    """Waits inside C, where no exception can reach it."""
+    mark(file, "begin")
+    time.sleep(seconds)  # one call
+
+
+@app.task
+async def swallow(file: str) -> None:
+    """Ignores every cancellation."""
+    mark(file, "begin")
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+
+
+@app.task
+async def block(file: str, seconds: float) -> None:
+    """Blocks the loop, in Python code."""
+    mark(file, "begin")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    mark(file, "end")
+
+
+@app.task(executor="process")
+def burn(file: str, seconds: float) -> str:
+    mark(file, "begin")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    mark(file, "end")
+    return "burnt"
+
+
+@app.task(executor="process")
+def burn_and_look(ctx: JobContext[None], file: str) -> None:
+    mark(file, "begin")
+    ctx.progress(1, 2, "half")
+    ctx.log.info("burning %s", "well")
+    ctx.save_checkpoint({"at": 1})
+    while not ctx.cancelled:
+        pass
+    mark(file, "saw it")
+    ctx.raise_if_cancelled()
+
+
+@app.task(executor="process")
+def remember(ctx: JobContext[None]) -> int:
+    seen = ctx.checkpoint or 0
+    ctx.save_checkpoint(seen + 1)
+    if seen < 2:
+        raise RetryAfter(0)
+    return seen
+
+
+@app.task(executor="process")
+def vanish(file: str) -> None:
+    mark(file, "begin")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+async def poison(file: str) -> None:
+    """Kills whatever process runs it."""
+    mark(file, "begin")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+async def who() -> str:
+    job = current_job()
+    return "" if job is None else job.task
+
+
+@app.task
+async def paint(text: str) -> str:
+    before = colour.get()
+    colour.set(text)
+    return before
