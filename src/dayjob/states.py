@@ -1,9 +1,9 @@
 """The states of a job, the outcomes of a claim, and what each outcome does: the one table.
 
-     enqueue ─▶ scheduled ─due─▶ available ─claim─▶ running ─ok──────────────────────────▶ completed
-        │            ▲               ▲   ▲             │ ├─ terminal error, attempts or crashes used up ─▶ dead
-        └─▶ blocked ─┼──gates open───┘   └─ released, ─┘ └───────────────────────────────▶ cancelled
-                     └──── failed with attempts left, snoozed ────┘        rescued
+enqueue ─▶ scheduled ─due─▶ available ─claim─▶ running ─ok──────────────────────────▶ completed
+   │            ▲               ▲   ▲             │ ├─ terminal error, attempts or crashes used up ─▶ dead
+   └─▶ blocked ─┼──gates open───┘   └─ released, ─┘ └───────────────────────────────▶ cancelled
+                └──── failed with attempts left, snoozed ────┘        rescued
 """
 
 from __future__ import annotations

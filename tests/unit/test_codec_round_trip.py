@@ -73,6 +73,23 @@ class Shape(TypedDict, total=False):
     label: str
 
 
+@dataclass
+class Tree:
+    name: str
+    below: list[Tree] = field(default_factory=list)
+
+
+@dataclass
+class Picky:
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError("n must not be negative")
+        if self.n > 9:
+            raise KeyError(self.n)
+
+
 UserId = NewType("UserId", int)
 
 
@@ -312,6 +329,33 @@ def test_fields_that_the_constructor_sets_itself_arrive_or_the_value_is_refused(
     with pytest.raises(PayloadInvalid) as caught:
         through(Counted, changed)
     assert caught.value.argument == "value.doubled"
+
+
+def test_types_that_contain_themselves_travel() -> None:
+    tree = Tree("a", [Tree("b"), Tree("c", [Tree("d")])])
+
+    assert through(Tree, tree) == tree
+    assert through(dict[str, Tree | None], {"x": tree, "y": None}) == {"x": tree, "y": None}
+
+
+def test_a_tree_that_contains_itself_is_refused() -> None:
+    tree = Tree("a")
+    tree.below.append(Tree("b", [tree]))
+
+    with pytest.raises(PayloadError, match="contains itself"):
+        through(Tree, tree)
+
+
+def test_what_a_constructor_refuses_is_an_invalid_payload_there_and_here() -> None:
+    signature = sign(Picky)
+    wrong = Picky(1)
+
+    for n, problem in ((-1, "must not be negative"), (99, "KeyError")):
+        wrong.n = n
+        with pytest.raises(PayloadInvalid, match=problem):
+            through(Picky, wrong)
+        with pytest.raises(PayloadInvalid, match=problem):
+            signature.decode(b'{"value":{"n":%d}}' % n)
 
 
 def test_a_field_that_was_never_set_is_named() -> None:
