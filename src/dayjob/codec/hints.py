@@ -7,7 +7,8 @@ import typing
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
-from types import FrameType, FunctionType, NoneType, UnionType
+from inspect import Parameter
+from types import FrameType, NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
@@ -131,6 +132,27 @@ def exact_kinds(hint: Any) -> dict[type, Check | None]:
         return {}
 
 
-def is_generator(fn: FunctionType) -> bool:
-    """True when calling *fn* gives a generator: it would end at once, having done nothing."""
-    return bool(fn.__code__.co_flags & (0x20 | 0x200))
+def check_annotated(parameters: list[Parameter], task: str) -> None:
+    """Refuse parameters without a type hint: `ConfigError` with the line to write."""
+    for p in parameters:
+        if p.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            stars = "*" if p.kind is Parameter.VAR_POSITIONAL else "**"
+            raise ConfigError(
+                f"task {task!r}: {stars}{p.name} has no fixed payload: name the parameters, "
+                "or take one list[...] or dict[str, ...]"
+            )
+        if p.annotation is p.empty:
+            if p is parameters[0] and p.name in ("ctx", "context"):
+                line = f"{p.name}: JobContext"
+            elif p is parameters[0] and p.name in ("self", "cls"):
+                raise ConfigError(f"task {task!r}: a method cannot be a task: make it a function")
+            else:
+                line = f"{p.name}: {_guess(p.default)}"
+            raise ConfigError(f"task {task!r}: parameter {p.name!r} has no type hint: write `{line}`")
+
+
+def _guess(default: Any) -> str:
+    if default is Parameter.empty:
+        return "int` (or whatever it is: str, Decimal, a dataclass …), as in `def task(amount: int)"
+    name = "SomeType | None" if default is None else type(default).__name__
+    return f"{name} = {default!r:.40}"

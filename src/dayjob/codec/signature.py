@@ -9,7 +9,6 @@ long way proves it for the value at hand. What fails the short way is explained 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any, NoReturn
@@ -18,12 +17,13 @@ from msgspec import UNSET, DecodeError, UnsetType, defstruct, field
 from msgspec.structs import astuple
 
 from dayjob.codec.envelope import read_any, reader, write
-from dayjob.codec.hints import check_hint, exact_kinds, is_context, resolve
+from dayjob.codec.explain import explain_call, explain_misfit
+from dayjob.codec.hints import check_annotated, check_hint, exact_kinds, is_context, resolve
 from dayjob.codec.same import same
 from dayjob.codec.survey import WIDEST_INT, Check, Refused, survey
 from dayjob.codec.untyped import VERSION_KEY, encode_untyped, refuse
 from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
-from dayjob.policies import nearest
+from dayjob.policies import shown
 
 RESULT = "return value"
 
@@ -50,7 +50,7 @@ class Signature:
         self.version = version
         self.upcasters: dict[int, Upcaster] = {}
         parameters = list(signature(fn).parameters.values())
-        _check_annotated(parameters, name)
+        check_annotated(parameters, name)
         hints = resolve(fn, name)
         self.takes_context = bool(parameters) and is_context(hints.get(parameters[0].name))
         if self.takes_context and parameters[0].kind is Parameter.KEYWORD_ONLY:
@@ -80,7 +80,7 @@ class Signature:
         try:
             bound = self._bind(*args, **kwargs)
         except TypeError:
-            self._explain_call(args, kwargs)
+            raise explain_call(self.name, self.params, self.required, self._positional, args, kwargs) from None
         payload = b""
         try:
             for value, kinds in zip(astuple(bound), self._kinds):  # noqa: B905  # equal by construction; strict costs
@@ -106,7 +106,7 @@ class Signature:
         """The payload of a call by name: *args* in their JSON forms (`"9.99"` for a Decimal), checked by the hints."""
         payload = encode_untyped(self.name, args, limit, self.version)
         if not args.keys() <= set(self.params):
-            self._explain_call((), args)
+            raise explain_call(self.name, self.params, self.required, self._positional, (), args)
         self.decode(payload)
         return payload
 
@@ -123,7 +123,7 @@ class Signature:
             if payload.startswith(prefix + b","):
                 return astuple(self._read(b"{" + payload[len(prefix) + 1 :]))
             return self._decode_closely(payload)
-        except (DecodeError, UnicodeDecodeError, RecursionError):
+        except Exception:  # noqa: BLE001  # a dataclass may raise anything; the long way says what
             return self._decode_closely(payload)
 
     def arguments(self, payload: bytes) -> dict[str, Any]:
@@ -184,10 +184,7 @@ class Signature:
             self._explain_unwritable(bound)
         if len(payload) > limit:
             raise PayloadTooLarge(self.name, len(payload), limit)
-        try:
-            received = astuple(self._read(payload))
-        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _invalid(self.name, error, sent={self.params[place]: value for place, value in doubtful}) from None
+        received = self._read_or_explain(payload, {self.params[place]: value for place, value in doubtful})
         for place, value in doubtful:
             try:
                 same(value, received[place])
@@ -212,7 +209,7 @@ class Signature:
         except Refused as refused:
             refuse(self.name, RESULT, refused, limit)
         except DecodeError as error:
-            raise _invalid(self.name, error, RESULT) from None
+            raise explain_misfit(self.name, error, RESULT) from None
         except (TypeError, ValueError, RecursionError) as error:
             raise PayloadNotSerializable(self.name, RESULT, str(error)) from None
         return encoded
@@ -264,32 +261,14 @@ class Signature:
             raise PayloadInvalid(self.name, None, f"upcast({version}) must return a dict, not {type(data).__name__}")
         return data
 
-    def _read_or_explain(self, payload: bytes) -> tuple[Any, ...]:
+    def _read_or_explain(self, payload: bytes, sent: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         try:
             return astuple(self._read(payload))
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _invalid(self.name, error) from None
-
-    def _explain_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
-        """Raise `PayloadInvalid` for a call that cannot be bound, naming the argument at fault."""
-        takes = f"the task takes ({', '.join(self.params)})"
-        if len(args) > self._positional:
-            most = f"at most {self._positional} positional" if self._positional else "no positional"
-            raise PayloadInvalid(
-                self.name, None, f"{len(args)} arguments were given, {most} are taken: {takes}"
-            ) from None
-        for name in kwargs:
-            if name not in self.params:
-                near = nearest(name, self.params)
-                hint = f"; did you mean {near[0]!r}?" if near else f": {takes}"
-                raise PayloadInvalid(self.name, str(name), f"there is no such argument{hint}") from None
-            if name in self.params[: len(args)]:
-                raise PayloadInvalid(self.name, name, "it was given twice, by position and by name") from None
-        given = {*self.params[: len(args)], *kwargs}
-        for name in self.required:
-            if name not in given:
-                raise PayloadInvalid(self.name, name, f"it is missing: {takes}") from None
-        raise PayloadInvalid(self.name, None, f"the call does not fit: {takes}") from None
+            raise explain_misfit(self.name, error, sent=sent) from None
+        except Exception as error:
+            problem = f"making an argument of it raised {type(error).__name__}: {shown(error)}"
+            raise PayloadInvalid(self.name, None, problem) from error
 
 
 def _surely_fits(value: Any, kinds: dict[type, Check | None]) -> bool:
@@ -308,31 +287,6 @@ def _surely_fits(value: Any, kinds: dict[type, Check | None]) -> bool:
 
 
 _OMITTED: dict[bool, dict[type, Check | None]] = {True: {}, False: {UnsetType: None}}
-
-
-def _check_annotated(parameters: list[Parameter], task: str) -> None:
-    for p in parameters:
-        if p.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
-            stars = "*" if p.kind is Parameter.VAR_POSITIONAL else "**"
-            raise ConfigError(
-                f"task {task!r}: {stars}{p.name} has no fixed payload: name the parameters, "
-                "or take one list[...] or dict[str, ...]"
-            )
-        if p.annotation is p.empty:
-            if p is parameters[0] and p.name in ("ctx", "context"):
-                line = f"{p.name}: JobContext"
-            elif p is parameters[0] and p.name in ("self", "cls"):
-                raise ConfigError(f"task {task!r}: a method cannot be a task: make it a function")
-            else:
-                line = f"{p.name}: {_guess(p.default)}"
-            raise ConfigError(f"task {task!r}: parameter {p.name!r} has no type hint: write `{line}`")
-
-
-def _guess(default: Any) -> str:
-    if default is Parameter.empty:
-        return "int` (or whatever it is: str, Decimal, a dataclass …), as in `def task(amount: int)"
-    name = "SomeType | None" if default is None else type(default).__name__
-    return f"{name} = {default!r:.40}"
 
 
 def _check_hint(task: str, where: str, hint: Any) -> None:
@@ -371,31 +325,3 @@ def _caller(fn: Callable[..., Any], parameters: list[Parameter], takes_context: 
         return fn(*args[:count], **dict(zip(names, args[count:], strict=True)))
 
     return call
-
-
-_PLACE = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
-_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`")
-_KIND = re.compile(r"Expected `(.*)`, got `(.*)`")
-_WORDS = {"array": "list", "object": "dict", "null": "None"}
-
-
-def _invalid(
-    task: str, error: BaseException, argument: str | None = None, sent: Mapping[str, Any] | None = None
-) -> PayloadInvalid:
-    """`PayloadInvalid` out of a message of msgspec's, which ends in the place; *sent* values tell their own types."""
-    text = str(error)
-    found = _PLACE.search(text)
-    if found:
-        text, place = text[: found.start()], found.group(1)
-        argument = place if argument is None else f"{argument} {place}".strip()
-    at_fault = _FIELD.fullmatch(text)
-    if at_fault and not argument:
-        missing = at_fault.group(1).startswith("missing")
-        return PayloadInvalid(task, at_fault.group(2), "it is missing" if missing else "the task has no such argument")
-    kinds = _KIND.fullmatch(text)
-    if kinds:
-        wanted, got = (" | ".join(_WORDS.get(word, word) for word in kind.split(" | ")) for kind in kinds.groups())
-        if sent is not None and argument is not None and argument in sent:
-            got = type(sent[argument]).__name__
-        return PayloadInvalid(task, argument or None, f"expected {wanted}, got {got}: pass a value of type {wanted}")
-    return PayloadInvalid(task, argument or None, text[:1].lower() + text[1:].replace("`", ""))
