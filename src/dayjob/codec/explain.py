@@ -9,7 +9,6 @@ from typing import Any
 from dayjob.errors import PayloadInvalid
 from dayjob.policies import nearest
 
-
 _PLACE = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`")
 _KIND = re.compile(r"Expected `(.*)`, got `(.*)`")
