@@ -49,7 +49,9 @@ def enqueue(app_name: str | None, url: str | None, json: bool, **given: Any) -> 
         raise click.UsageError(f"--args is no JSON: {error}") from None
     if not isinstance(values, dict):
         raise click.UsageError(f"--args must be a JSON object by parameter name, not {type(values).__name__}")
-    with opened(app_name, url) as app:
+    with opened(app_name, url, code=True) as app:
+        if app.registry.names():
+            app.registry.get(task)  # a typing error must not become a job that no worker knows
         job = app.enqueue(task, values, **_options(given))
         if wait is None:
             if json:

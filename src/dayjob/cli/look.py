@@ -61,7 +61,7 @@ def _stats(app: App) -> dict[str, Any]:
     rates: Counter[str] = Counter()
     for queue in queues:
         counts.update(queue.counts)
-        rates.update(queue.rates)  # type: ignore[arg-type]  # Counter adds floats as well
+        rates.update(queue.rates)
     oldest = [queue.oldest for queue in queues if queue.oldest is not None]
     return {
         "jobs": dict(counts),

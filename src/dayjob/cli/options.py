@@ -31,7 +31,7 @@ def option(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, cls=Option, **settings)
 
 
-class Span(click.ParamType):
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """Seconds: `90`, `1.5s`, `10m`, `2h`, `7d`."""
 
     name = "duration"
@@ -54,7 +54,7 @@ class Limit(Span):
         return float("inf") if value == "none" else super().convert(value, param, ctx)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # the same
     """A point in time: an ISO date and time (without a zone: local time), or how long ago or ahead, as in `2h`."""
 
     name = "time"

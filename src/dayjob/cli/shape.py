@@ -8,7 +8,7 @@ from dayjob.cli.output import Column, age, number, span
 from dayjob.errors import PayloadError
 
 if TYPE_CHECKING:
-    from dayjob.codec.failure import Failure
+    from dayjob.codec.envelope import Failure
     from dayjob.job import Job
 
 JOB_FIELDS = (

@@ -40,21 +40,33 @@ def load_app(name: str | None, url: str | None = None) -> App:
     return app
 
 
-def located(name: str | None, url: str | None) -> App:
-    """An app to look at and act on stored jobs; its code is loaded only when nothing names the store directly."""
+def located(name: str | None, url: str | None, *, code: bool = False) -> App:
+    """An app to look at and act on stored jobs.
+
+    Its code is loaded when nothing else says where the store is, or with *code* wherever there is any: then arguments
+    are checked, and options come from the task.
+    """
     from dayjob import App
 
-    if url is not None:
-        return App(url)
-    if name is None and os.environ.get("DAYJOB_URL"):
-        return App()
-    return load_app(name)
+    alone = url is not None or bool(os.environ.get("DAYJOB_URL"))
+    if not alone or (code and name is not None):
+        return load_app(name, url)
+    if code:
+        with contextlib.suppress(click.UsageError):  # no app is named anywhere: by name, then
+            return load_app(None, url)
+    return App(url)
 
 
 @contextlib.contextmanager
-def opened(name: str | None, url: str | None) -> Iterator[App]:
-    """`located`, opened."""
-    with located(name, url) as app:
+def opened(name: str | None, url: str | None, *, code: bool = False) -> Iterator[App]:
+    """`located`, opened. Without *code*, to look and act, there must be a store: a wrong path must not look empty."""
+    app = located(name, url, code=code)
+    if not code and app.migrate(dry_run=True) and not app.check().schema:
+        app.close()
+        raise click.ClickException(
+            f"there is no store at {app.url} yet: an enqueue, a worker or `dayjob migrate` makes it"
+        )
+    with app:
         yield app
 
 

@@ -31,7 +31,7 @@ class Rescue(Struct):
 
 def close(show: Show, scene: Scene, total: Job[Any]) -> int:
     """Compare and report; returns the exit status."""
-    from dayjob.cli.demo.tasks import name_of, read_file
+    from dayjob.cli.demo.tasks import ATTEMPTS, name_of
 
     screen, app = show.screen, show.app
     assert app is not None
@@ -48,7 +48,7 @@ def close(show: Show, scene: Scene, total: Job[Any]) -> int:
     took = time.perf_counter() - started
     screen.clear()
     changed = frozenset(name_of(path) for path, seen in show.stamps.items() if stamp(path) != seen)
-    verdict = compare(expected, outcomes, effects, read_file.options.retry.max_attempts, changed)
+    verdict = compare(expected, outcomes, effects, ATTEMPTS, changed)
     verdict.faults += rescue.faults
     if str(ended.state) != "completed":
         verdict.faults.append(f"the last job is {ended.state}: {ended.error}")
@@ -135,8 +135,10 @@ def _print(
     paint, say = screen.paint, screen.say
     top = f"{show.top}/"
 
-    def row(title: str, words: str) -> None:
-        say(f"  {paint(f'{title:<10}', 'bold')} {words}")
+    def row(title: str, *lines: str) -> None:
+        say(f"  {paint(f'{title:<10}', 'bold')} {lines[0]}")
+        for line in lines[1:]:
+            say(f"  {'':<10} {paint(line, 'dim')}")
 
     if totals is not None:
         row(
@@ -149,12 +151,9 @@ def _print(
         row("slowest", ", ".join(slowest))
     binary = sum(one == BINARY for one in expected.values())
     unreadable = sum(one == UNREADABLE for one in expected.values())
-    row(
-        "dead",
-        f"{binary:,} binary (at once), {unreadable:,} unreadable (after 3 attempts); they wait in the dead-letter queue",
-    )
+    row("dead", f"{binary:,} binary (at once), {unreadable:,} unreadable (after 3 attempts)")
     row("rate", _rate(scene, took))
-    row("rescued", _rescued(rescue, verdict))
+    row("rescued", *_rescued(rescue, verdict))
     row("compared", _compared(verdict, took))
     say()
     for fault in verdict.faults[:20]:
@@ -173,14 +172,16 @@ def _rate(scene: Scene, took: float) -> str:
     return f"{scene.total:,} jobs in {scene.elapsed:.1f} s, the wait for the lease included; {peak:,.0f} jobs/s at best"
 
 
-def _rescued(rescue: Rescue, verdict: Verdict) -> str:
+def _rescued(rescue: Rescue, verdict: Verdict) -> list[str]:
     if not rescue.jobs or rescue.taken is None or rescue.done is None:
-        return "nothing: the killed worker held no job at that moment"
-    again = f"{verdict.doubled} had left their effect before and did so again" if verdict.doubled else "none ran twice"
-    return (
+        return ["nothing: the killed worker held no job at that moment"]
+    lines = [
         f"{rescue.jobs:,} jobs of the killed worker: taken from it {rescue.taken:.1f} s after the kill, "
-        f"the last done after {rescue.done:.1f} s; {again}"
-    )
+        f"the last done after {rescue.done:.1f} s"
+    ]
+    if verdict.doubled:
+        lines.append(f"{verdict.doubled:,} had done their work but died before they could say so: they did it twice")
+    return lines
 
 
 def _compared(verdict: Verdict, took: float) -> str:

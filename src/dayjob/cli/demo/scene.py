@@ -100,7 +100,11 @@ class Scene:
         paint = screen.paint
         head = f"worker {member.number}  {paint(f'pid {member.pid}', 'dim')}"
         if member.fate == "killed":
-            left = f"holds {self.held:,} jobs until its lease ends" if self.held else "its jobs are rescued"
+            left = (
+                f"holds {self.held:,} jobs until its lease ends"
+                if self.held
+                else "its jobs are rescued; each runs alone now, lest one of them was the culprit"
+            )
             if self.held and self.since_kill is not None:
                 left += f", at most {max(0.0, self.lease - self.since_kill):.1f} s from now"
             return f"{paint('✖', 'red')} {head}  {paint('SIGKILL', 'red', 'bold')}  {left}"

@@ -22,6 +22,7 @@ from dayjob import App, JobContext, Retry, Settings, Snooze, Unrecoverable
 from dayjob.cli.demo.reading import LAST_LINE, Binary, Reading, measure
 
 FILES, REPORT = "files", "report"
+ATTEMPTS = 3
 
 
 class Effects:
@@ -67,7 +68,9 @@ def _die_with_parent() -> None:
 app = App(lifespan=effects, settings=Settings.from_env(os.environ))
 
 
-@app.task(queue=FILES, timeout=60, retry=Retry(max_attempts=3, backoff=[0.4, 0.8], jitter=0.1, retry_on=(OSError,)))
+@app.task(
+    queue=FILES, timeout=60, retry=Retry(max_attempts=ATTEMPTS, backoff=[0.4, 0.8], jitter=0.1, retry_on=(OSError,))
+)
 def read_file(ctx: JobContext[Effects], name: str) -> Reading:
     """Read one file. One that cannot be read is tried again; a binary one is not text tomorrow either."""
     try:
