@@ -26,7 +26,7 @@ def arguments(number: int) -> Arguments:
     return {
         "order_id": 1_000_000 + number,
         "email": "someone@example.org",
-        "note": "please deliver to the back door, and do not ring",
+        "note": "please deliver to the back door, and do not ring the bell twice",
     }
 
 

@@ -1,0 +1,93 @@
+"""The harness behind the published figures: how it ranks, compares and reports."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks import engines, measure, report, runner
+from benchmarks.model import Answer, Bench, Figure, Floor, Round, Scenario, figure, ratio
+from benchmarks.workload import ids, payload
+
+
+def _scenario(rounds: list[Round]) -> Scenario:
+    left = iter(rounds)
+
+    def measure_one(bench: Bench) -> Round:
+        found = next(left)
+        if "boom" in found:
+            raise RuntimeError("it broke")
+        return found
+
+    floors = (Floor("a of b", ratio("a", "b"), least=2), Floor("a of c", ratio("a", "c"), most=1))
+    return Scenario(
+        "s", "a question", (Figure("a", "A", "/s"), Figure("c", "C", "ms", "low")), floors, measure_one, len(rounds)
+    )
+
+
+def _answer(rounds: list[Round], tmp_path: Path) -> Answer:
+    return runner.run(_scenario(rounds), engines.engine("sqlite"), rounds=None, scale=1.0, root=tmp_path)
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    values = [float(value) for value in range(1, 101)]
+
+    assert [measure.percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50.0, 99.0, 100.0]
+    assert measure.percentile([7.0], 0.01) == 7.0
+
+
+def test_a_ratio_is_formed_within_a_round_and_its_median_counts(tmp_path: Path) -> None:
+    answer = _answer([{"a": 10.0, "b": 1.0}, {"a": 10.0, "b": 5.0}, {"a": 3.0, "b": 1.0}], tmp_path)
+    first, second = answer.scenario.floors
+
+    assert runner.median(answer, first.value) == 3.0
+    assert runner.verdict(answer, first) is True
+    assert runner.verdict(answer, second) is None  # nobody measured c: a peer that is not installed
+
+
+def test_a_round_that_fails_is_told_and_what_was_measured_before_is_kept(tmp_path: Path) -> None:
+    answer = _answer([{"a": 1.0, "b": 1.0}, {"boom": 1.0}], tmp_path)
+    told = report.document([answer], {})["scenarios"][0]
+
+    assert told["problem"] == "RuntimeError: it broke"
+    assert told["floors"][0]["reached"] is False
+    assert "NOT REACHED" in report.table(told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_keep_their_unit() -> None:
+    assert [
+        report.shown(value, unit) for value, unit in ((1234.5, "/s"), (1.239, "/s"), (0.3512, "x"), (2.5, "ms"))
+    ] == [
+        "1,234/s",
+        "1.24/s",
+        "0.35 x",
+        "2.50 ms",
+    ]
+    assert report.shown(None, "x") == "not measured"
+
+
+def test_the_workload_is_what_the_figures_say() -> None:
+    made = list(ids(1_000))
+
+    assert 110 <= len(payload(1)) <= 130
+    assert made == sorted(set(made))
+    assert all(re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}", id) for id in made)
+
+
+@pytest.mark.parametrize("what", ["insert", "drain"])
+def test_the_bare_engine_does_all_of_its_work(what: str, tmp_path: Path) -> None:
+    rate = getattr(engines.engine("sqlite"), what)(tmp_path, 1_500)
+
+    assert rate > 0
+
+
+def test_every_floor_can_be_computed_from_the_figures_of_its_scenario() -> None:
+    from benchmarks.scenarios import ALL
+
+    for scenario in ALL.values():
+        figures = {each.name: 1.0 for each in scenario.figures}
+
+        assert all(floor.value(figures) == 1.0 for floor in scenario.floors), scenario.name
+        assert figure(scenario.figures[0].name)(figures) == 1.0
