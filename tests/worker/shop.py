@@ -185,3 +185,10 @@ async def paint(text: str) -> str:
     before = colour.get()
     colour.set(text)
     return before
+
+
+@app.task
+async def nap(file: str, seconds: float) -> None:
+    """Blocks the loop inside C, where no exception can reach it."""
+    mark(file, "begin")
+    time.sleep(seconds)  # noqa: ASYNC251  # the fault that is tested

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -79,6 +80,7 @@ class Child:
             os.close(lifeline)
         self.pid = self._process.pid
         self.death: Death | None = None
+        self._reaping = Lock()
         self.started = time.monotonic()
         self.channel.send(Setup(role, ref.target, list(ref.path), ref.main_file, options or {}))
 
@@ -98,6 +100,10 @@ class Child:
 
     def reap(self, *, wait: bool = True) -> Death | None:
         """How it ended; waits for that, or with *wait* False answers None while it lives."""
+        with self._reaping:
+            return self._reap(wait)
+
+    def _reap(self, wait: bool) -> Death | None:
         if self.death is None:
             try:
                 pid, status, usage = os.wait4(self.pid, 0 if wait else os.WNOHANG)

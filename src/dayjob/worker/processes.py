@@ -76,6 +76,13 @@ class ProcessPool:
         if child is not None:
             child.channel.send(Tell(run.stopping or ""))
 
+    def kill(self, run: Run) -> None:
+        """Kill the child in which *run* runs, and wait for its end."""
+        child = self._running.get(run.job.entry)
+        if child is not None:
+            child.kill()
+            child.reap()
+
     # -- one job ---------------------------------------------------------------------------------------------------
 
     def run(self, run: Run) -> None:

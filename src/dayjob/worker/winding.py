@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOOK = 100_000
 LAST_WORDS = 5 * SECOND
 """A store that does not answer is not waited for any longer than this, after all else is done."""
-PATIENCE = 2 * SECOND
+PATIENCE = 3 * SECOND
 HURRY = 500_000
 
 
@@ -103,7 +103,10 @@ class Winding:
                 settlement.delay = max(settlement.delay, 1.0)
         else:
             settlement = outcomes.settle_released(run.job, stamp, SHUTDOWN, started)
-        self.hung += 1
+        if run.plan.kind == "process" and executor.processes is not None:
+            executor.processes.kill(run)
+        else:
+            self.hung += 1
         self.released += settlement is not None and settlement.outcome is Outcome.RELEASED
         executor.end(run, settlement)
         pump.collect(now)
