@@ -16,7 +16,7 @@ from dayjob.clock import seconds
 from dayjob.combiner import Combiner
 from dayjob.config import Settings, resolve_url
 from dayjob.declare import Declaring, Tasks
-from dayjob.errors import ConfigError, unsupported
+from dayjob.errors import ConfigError, shown, unsupported
 from dayjob.events import Bus
 from dayjob.eventstream import EventStream
 from dayjob.jobs import JobsManager
@@ -24,7 +24,7 @@ from dayjob.later import Later
 from dayjob.link import Link
 from dayjob.locate import AppRef, import_included, ref_of
 from dayjob.offload import offload
-from dayjob.policies import check_int, check_name, shown
+from dayjob.policies import check_int, check_name
 from dayjob.producer import Producer, check_hook
 from dayjob.queues import QueuesManager, WorkerStats
 from dayjob.registry import Registry

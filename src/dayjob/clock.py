@@ -6,11 +6,10 @@ exactly (Redis scores) until the year 2255. Durations are float seconds. Above t
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import UTC, datetime, timedelta
 
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
 
 SECOND = 1_000_000
 LONGEST = 100 * 366 * 86_400.0
@@ -28,7 +27,7 @@ def wall() -> int:
 def to_stamp(moment: datetime, what: str = "run_at") -> int:
     """*moment* as a stamp; a naive datetime is refused with `ConfigError` naming *what*."""
     if not isinstance(moment, datetime):
-        raise ConfigError(f"{what} must be an aware datetime, not {type(moment).__name__} {moment!r:.80}")
+        raise ConfigError(f"{what} must be an aware datetime, not {type(moment).__name__} {shown(moment)}")
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ConfigError(f"{what}={moment.isoformat()} has no time zone: use datetime.now(timezone.utc) or a ZoneInfo")
     stamp = (moment - _EPOCH) // _MICROSECOND
@@ -42,12 +41,13 @@ def from_stamp(stamp: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stamp)
 
 
-def seconds(value: float | timedelta, what: str, *, least: float = 0.0, most: float = LONGEST) -> float:
+def seconds(value: object, what: str, *, least: float = 0.0, most: float = LONGEST) -> float:
     """*value* (a number or a timedelta) as float seconds between *least* and *most*, else `ConfigError`."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{what} must be seconds or a timedelta, not {type(value).__name__} {value!r:.80}")
-    if not math.isfinite(value) or not least <= value <= most:
-        raise ConfigError(f"{what}={value!r:.80} must be between {least:g} and {most:,.0f} seconds")
+        raise ConfigError(f"{what} must be seconds or a timedelta, not {type(value).__name__} {shown(value)}")
+    # Compared before it is converted: float() of a huge int raises. NaN fails every comparison.
+    if not least <= value <= most:
+        raise ConfigError(f"{what}={shown(value)} must be between {least:g} and {most:,.0f} seconds")
     return float(value)

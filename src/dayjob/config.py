@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from dayjob.errors import ConfigError
-from dayjob.policies import Retention, check_int, shown
+from dayjob.errors import ConfigError, shown
+from dayjob.policies import Retention, check_int
 
 DEFAULT_URL: Final = "sqlite:///dayjob.db"
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from msgspec import json
 
-from dayjob.errors import ConfigError, JobCancelled, NotSupported
-from dayjob.policies import shown
+from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 
 if TYPE_CHECKING:
     from datetime import datetime

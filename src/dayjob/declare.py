@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
 from dayjob.options import GROUP_KEYS, NOTHING, TASK_KEYS, TASKS_OWN, GroupOptions, Options, TaskOptions, normal
-from dayjob.policies import check_name, shown
+from dayjob.policies import check_name
 from dayjob.task import AsyncTask, Task, default_name, make_task, refuse_twice
 
 if TYPE_CHECKING:

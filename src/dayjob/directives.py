@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from dayjob.clock import SECOND, to_stamp
+from dayjob.clock import SECOND, seconds, to_stamp
 from dayjob.errors import ConfigError
-from dayjob.policies import check_seconds
 
 
 class Directive(Exception):
@@ -31,7 +30,7 @@ class RetryAfter(Directive):
         if isinstance(when, datetime):
             self.run_at = to_stamp(when, "RetryAfter(when)")
         else:
-            self.seconds = check_seconds("RetryAfter(seconds)", when)
+            self.seconds = seconds(when, "RetryAfter(seconds)")
 
     def delay(self, now: int) -> float:
         """Seconds from the stamp *now* (the store's clock) until the next attempt."""
@@ -53,7 +52,7 @@ class Snooze(Directive):
 
     def __init__(self, delay: float | timedelta) -> None:
         super().__init__(delay)
-        self.seconds = check_seconds("Snooze(seconds)", delay)
+        self.seconds = seconds(delay, "Snooze(seconds)")
 
     def __str__(self) -> str:
         return f"snoozed for {self.seconds:g} s"

@@ -13,7 +13,11 @@ Each carries its data as attributes, says what to do next, and survives copying 
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Any
+
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 60
 
 
 class DayjobError(Exception):
@@ -253,3 +257,15 @@ def unsupported(**options: Any) -> None:
     for name, value in options.items():
         if value is not None and value is not False:
             raise NotSupported(f"{name}=")
+
+
+def shown(value: object, width: int = 80) -> str:
+    """*value* for an error message: a repr of at most *width* characters; never raises, never slow.
+
+    `repr` is neither: of a huge int it raises, of a huge list it takes seconds, of a user's class it does anything.
+    """
+    try:
+        text = _REPR.repr(value[: width + 1] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # noqa: BLE001  # whatever a user's __repr__ does, the error that is being written comes first
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= width else text[: width - 1] + "…"

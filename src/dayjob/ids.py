@@ -13,7 +13,7 @@ import time
 import uuid
 from threading import Lock
 
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LOW = 1 << 48
@@ -81,5 +81,5 @@ def check_id(value: object) -> str:
         except ValueError:
             pass
     raise ConfigError(
-        f"id={value!r:.80} is not a UUID: pass uuid.uuid4(), uuid.uuid5(namespace, your_key), or leave id= out"
+        f"id={shown(value)} is not a UUID: pass uuid.uuid4(), uuid.uuid5(namespace, your_key), or leave id= out"
     )

@@ -229,7 +229,13 @@ class Job(Generic[R]):
     @property
     def attempts(self) -> list[Attempt]:
         """Every ended claim, oldest first."""
-        return [_attempt(row) for row in self._whole().attempts]
+        row = self._whole()
+        attempts = [_attempt(one) for one in row.attempts]
+        if row.state is State.COMPLETED and row.finished_at is not None:
+            # Stores write no second row for a success: the job's own says it all.
+            done = from_stamp(row.finished_at)
+            attempts.append(Attempt(row.attempt, row.round, "completed", self.started_at, done, row.worker))
+        return attempts
 
     @property
     def flow_id(self) -> str | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from dayjob.clock import to_stamp, wall
 from dayjob.codec import decode_untyped, encode_untyped
-from dayjob.errors import ConfigError, JobNotFound, PayloadError, UnknownTask
+from dayjob.errors import ConfigError, JobNotFound, PayloadError, UnknownTask, shown
 from dayjob.ids import check_id
 from dayjob.job import Changes, Job, LogLine, log_line
 from dayjob.offload import offload
-from dayjob.policies import check_int, check_name, check_priority, shown
+from dayjob.policies import check_int, check_name, check_priority
 from dayjob.states import State
 from dayjob.store.records import Action, Cancel, Delete, Edit, Filter, JobRow, NewRow, Retry
 from dayjob.waiting import Waiting
@@ -315,10 +315,10 @@ def _filter(conditions: Conditions) -> Filter:
 def _states(given: States | None) -> tuple[State, ...] | None:
     if given is None:
         return None
-    several = (given,) if isinstance(given, str) else tuple(given)
     try:
+        several = (given,) if isinstance(given, str) else tuple(given)
         states = tuple(dict.fromkeys(State(one) for one in several))
-    except ValueError:
+    except (TypeError, ValueError):
         raise ConfigError(f"state={shown(given)}: the states are {', '.join(State)}") from None
     if not states:
         raise ConfigError("state= names no state; leave it out for all")

@@ -150,7 +150,7 @@ def _split(target: str) -> tuple[str, str, str]:
     where, colon, attribute = target.rpartition(":")
     if not colon:
         where, attribute = target, ""
-    if not where or (attribute and not all(part.isidentifier() for part in attribute.split("."))):
+    if not where or (colon and not all(part.isidentifier() for part in attribute.split("."))):
         raise ConfigError(f"app {target!r:.200} is no app: write module:app, as in 'shop.jobs:app'")
     return where, colon, attribute
 

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from dayjob.clock import to_stamp
+from dayjob.clock import seconds, to_stamp
 from dayjob.codec import encode_meta
-from dayjob.errors import ConfigError, NotSupported
+from dayjob.errors import ConfigError, NotSupported, shown
 from dayjob.ids import check_id
 from dayjob.policies import (
     Overrides,
@@ -25,10 +25,8 @@ from dayjob.policies import (
     RetryNumbers,
     check_name,
     check_priority,
-    check_seconds,
     check_timeout,
     nearest,
-    shown,
 )
 from dayjob.states import State
 
@@ -198,7 +196,7 @@ def _id(id: Any) -> str:
 
 
 def _expires(expires: Any) -> float | None:
-    return None if expires is None else check_seconds("expires", expires, 0.001)
+    return None if expires is None else seconds(expires, "expires", least=0.001)
 
 
 _CHECKS: dict[str, Any] = {
@@ -207,7 +205,7 @@ _CHECKS: dict[str, Any] = {
     "retry": Retry.coerce,
     "timeout": check_timeout,
     "retention": _retention,
-    "delay": lambda value: check_seconds("delay", value),
+    "delay": lambda value: seconds(value, "delay"),
     "run_at": _run_at,
     "expires": _expires,
     "tags": _tags,

@@ -9,36 +9,21 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from reprlib import Repr
 from typing import Any, Final
 
 from msgspec import UNSET, DecodeError, Struct, UnsetType, ValidationError
 from msgspec.json import Decoder, Encoder
 
 from dayjob.clock import LONGEST, seconds
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
 from dayjob.states import State
 
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53
 DEFAULT_QUEUE: Final = "default"
 
-_REPR = Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 60
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]*", re.ASCII)
 _NAME_LENGTH = 200
-
-
-def shown(value: object, width: int = 80) -> str:
-    """*value* for an error message: a repr of at most *width* characters; never raises, never slow.
-
-    `repr` is neither: of a huge int it raises, of a huge list it takes seconds, of a user's class it does anything.
-    """
-    try:
-        text = _REPR.repr(value[: width + 1] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # noqa: BLE001  # whatever a user's __repr__ does, the error that is being written comes first
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def nearest(word: object, known: Iterable[str], count: int = 1) -> list[str]:
@@ -83,20 +68,13 @@ def check_max_attempts(max_attempts: object) -> int:
     return check_int("max_attempts", max_attempts, 1, MAX_ATTEMPTS)
 
 
-def check_seconds(what: str, value: object, least: float = 0.0, most: float = LONGEST) -> float:
-    """*value* (a number or a timedelta) as float seconds from *least* to *most*, else `ConfigError` naming *what*."""
-    if isinstance(value, timedelta):
-        return seconds(value, what, least=least, most=most)
-    return _number(what, value, least, most, "seconds or a timedelta")
-
-
 def check_timeout(timeout: float | timedelta | None) -> float | None:
     """*timeout* as seconds, or None for no limit; else `ConfigError`."""
     if timeout is None:
         return None
     if timeout == 0:
         raise ConfigError("timeout=0 would end every attempt before it starts; use None for no limit")
-    return check_seconds("timeout", timeout, 0.001)
+    return seconds(timeout, "timeout", least=0.001)
 
 
 # -- retries -----------------------------------------------------------------------------------------------------
@@ -145,9 +123,9 @@ class Retry:
         set_ = object.__setattr__
         set_(self, "max_attempts", check_max_attempts(max_attempts))
         set_(self, "backoff", _backoff(backoff))
-        set_(self, "base", check_seconds("base", base))
+        set_(self, "base", seconds(base, "base"))
         set_(self, "factor", _number("factor", factor, 1.0, 1e6))
-        set_(self, "cap", check_seconds("cap", cap))
+        set_(self, "cap", seconds(cap, "cap"))
         set_(self, "jitter", _number("jitter", jitter, 0.0, 10.0))
         set_(self, "retry_on", _matcher("retry_on", retry_on))
         set_(self, "give_up_on", _matcher("give_up_on", give_up_on))
@@ -187,7 +165,7 @@ class Retry:
         backoff = self.backoff
         if callable(backoff):
             try:
-                return check_seconds("the result of backoff", backoff(attempt, exc))
+                return seconds(backoff(attempt, exc), "the result of backoff")
             except Exception as failure:  # noqa: BLE001  # user code; noted on the error that is recorded
                 exc.add_note(f"dayjob: retry={shown(self, 200)}: its backoff function failed: {_brief(failure)}")
         elif isinstance(backoff, tuple):
@@ -242,7 +220,7 @@ def _backoff(value: Any) -> str | tuple[float, ...] | Callable[[int, BaseExcepti
     if isinstance(value, (list, tuple)):
         if not 1 <= len(value) <= 1000:
             raise ConfigError(f"backoff must list 1 to 1,000 delays, not {len(value):,}")
-        return tuple(check_seconds(f"backoff[{place}]", delay) for place, delay in enumerate(value))
+        return tuple(seconds(delay, f"backoff[{place}]") for place, delay in enumerate(value))
     raise ConfigError(
         f'backoff={shown(value)} must be "exponential", "fixed", a list of seconds, or a function (attempt, exc) -> seconds'
     )
@@ -361,7 +339,7 @@ def _bounds(what: str, value: Any) -> tuple[float | None, int | None]:
             raise ConfigError(f"Retention({what}=...) must be (age, count), an age or None, not {shown(value)}")
         age, count = value
     return (
-        None if age is None else check_seconds(f"the age in Retention({what}=...)", age),
+        None if age is None else seconds(age, f"the age in Retention({what}=...)"),
         None if count is None else check_int(f"the count in Retention({what}=...)", count, 0, MAX_COUNT),
     )
 

@@ -15,13 +15,13 @@ from msgspec.json import encode
 from dayjob.codec import encode_meta, encode_untyped
 from dayjob.combiner import Combiner
 from dayjob.config import Settings
-from dayjob.errors import ConfigError, StoreError
+from dayjob.errors import ConfigError, StoreError, shown
 from dayjob.events import Bus, JobEnqueued
 from dayjob.ids import new_id, new_ids
 from dayjob.job import Job
 from dayjob.jobs import JobsManager
 from dayjob.offload import offload
-from dayjob.policies import check_name, check_priority, shown
+from dayjob.policies import check_name, check_priority
 from dayjob.store.records import Enqueued, NewRow
 from dayjob.task import NewJob, unknown_job
 

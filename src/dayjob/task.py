@@ -17,9 +17,9 @@ from msgspec import UNSET, Struct
 
 from dayjob.codec import Signature
 from dayjob.config import Settings
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
 from dayjob.options import FIELDS, JOB_KEYS, NOTHING, JobOptions, Options, normal
-from dayjob.policies import DEFAULT_QUEUE, Overrides, Retry, check_int, check_name, shown
+from dayjob.policies import DEFAULT_QUEUE, Overrides, Retry, check_int, check_name
 
 if TYPE_CHECKING:
     from dayjob.codec.signature import Upcaster
@@ -181,7 +181,7 @@ class Task(Generic[P, R]):
         self.queue_options: Callable[[str], Options] | None = None
         self.dead_hook: Callable[[Any, BaseException], Awaitable[None] | None] | None = None
         self.epoch = 0  # rises when templates made before are out of date
-        self._limit = Settings().max_payload
+        self._limit = 0  # bytes of a payload; the host's to say
         self._template: _Template | None = None
         functools.update_wrapper(self, fn, updated=())  # the function's own attributes must not hide the task's
 
@@ -210,7 +210,7 @@ class Task(Generic[P, R]):
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob[R]:
         """A call not stored yet, for `app.enqueue_many`; checked and encoded as `enqueue` does."""
-        return self.new(self.signature.encode(args, kwargs, self._limit))
+        return self.new(self.signature.encode(args, kwargs, self._limit or self.limit()))
 
     def using(self, **options: Unpack[JobOptions]) -> BoundTask[P, R]:
         """The task with other options for the jobs enqueued through what is returned."""
@@ -265,11 +265,21 @@ class Task(Generic[P, R]):
         self.epoch += 1
         self._template = None
 
+    def limit(self) -> int:
+        """Bytes that a payload may have."""
+        if self.host is None:
+            self._look_for_host()
+        return self._limit or Settings().max_payload
+
+    def _look_for_host(self) -> None:
+        """One of the apps may include this module by a pattern that it has not followed yet."""
+        for app in list(INCLUDERS):
+            app.import_included()
+
     def bound(self) -> TaskHost:
         """The host; `ConfigError` when there is none yet."""
         if self.host is None:
-            for app in list(INCLUDERS):  # one of them may include this module by a pattern it has not followed yet
-                app.import_included()
+            self._look_for_host()
         if self.host is None:
             raise ConfigError(
                 f"task {self.name!r} ({self.where}) belongs to no app yet: include its module, "
@@ -306,7 +316,7 @@ class BoundTask(Generic[P, R]):
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob[R]:
         """As `Task.job`, with these options."""
         task = self.task
-        return self.new(task.signature.encode(args, kwargs, task._limit))
+        return self.new(task.signature.encode(args, kwargs, task._limit or task.limit()))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `Task.enqueue`, with these options."""

@@ -224,7 +224,7 @@ def test_parent_and_forked_child_go_on_with_the_same_app(app: App, charge: Task[
 
     def work() -> None:
         charge.enqueue(2, Decimal(2))
-        asyncio.run(charge.aenqueue(3, Decimal(3)))  # type: ignore[arg-type]
+        asyncio.run(charge.aenqueue(3, Decimal(3)))
 
     assert _in_child(work) == 0
     charge.enqueue(4, Decimal(4))

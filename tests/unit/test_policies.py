@@ -56,11 +56,11 @@ def test_a_plain_name_is_taken(name: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("what", ["task", "queue", "tag"])
 def test_any_other_name_is_refused_at_once_with_what_is_allowed(what: str, name: Any) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ConfigError, match=what) as caught:
         check_name(what, name)
 
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
 
@@ -103,10 +103,10 @@ def test_a_timeout_may_be_a_timedelta() -> None:
     ids=["object", "int", "list", "str", "long list", "dict"],
 )
 def test_what_is_shown_in_errors_is_short_and_never_fails(value: Any) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     text = shown(value)
 
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
     assert len(text) <= 80
 
 

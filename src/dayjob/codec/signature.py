@@ -22,8 +22,7 @@ from dayjob.codec.hints import check_annotated, check_hint, exact_kinds, is_cont
 from dayjob.codec.same import same
 from dayjob.codec.survey import WIDEST_INT, Check, Refused, survey
 from dayjob.codec.untyped import VERSION_KEY, encode_untyped, refuse
-from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
-from dayjob.policies import shown
+from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge, shown
 
 RESULT = "return value"
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from msgspec import Struct, UnsetType
 
 from dayjob.codec.envelope import is_model
-from dayjob.policies import shown
+from dayjob.errors import shown
 
 DEEPEST: Final = 100
 """Levels of nesting in a payload. More is data that belongs elsewhere; readers' stacks differ, so the bound is ours."""

@@ -9,8 +9,7 @@ from msgspec import DecodeError
 
 from dayjob.codec.envelope import read_any, write
 from dayjob.codec.survey import LEAVES, NOWHERE, Refused, a_kind, survey
-from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge
-from dayjob.policies import shown
+from dayjob.errors import ConfigError, PayloadInvalid, PayloadNotSerializable, PayloadTooLarge, shown
 
 VERSION_KEY: Final = "$v"
 """Where a payload names its version; absent in version 1. No parameter can have this name."""
