@@ -16,6 +16,7 @@ from benchmarks.scenarios import ALL
 
 LATEST = ROOT / "build" / "bench.json"
 PUBLISHED = ROOT / "benchmarks" / "results.json"
+NOTES = ROOT / "benchmarks" / "notes.md"
 
 
 @click.group(help=__doc__, invoke_without_command=True)
@@ -65,9 +66,9 @@ def run(names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, ou
 @main.command("report")
 @click.argument("source", type=click.Path(path_type=Path, exists=True), default=PUBLISHED)
 def report_(source: Path) -> None:
-    """Write benchmarks/RESULTS.md, and the figures in README.md, from SOURCE."""
+    """Write benchmarks/RESULTS.md (with notes.md at its end) and the figures in README.md, from SOURCE."""
     document = json.loads(source.read_text())
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(document))
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(document, NOTES.read_text()))
     readme = ROOT / "README.md"
     readme.write_text(report.into(readme.read_text(), document))
 

@@ -82,13 +82,13 @@ def _range(each: Mapping[str, Any]) -> str:
     return f"{shown(low, each['unit'])} .. {shown(high, each['unit'])}"
 
 
-def results(document: Mapping[str, Any]) -> str:
-    """RESULTS.md: the floors first, then every figure behind them."""
+def results(document: Mapping[str, Any], notes: str = "") -> str:
+    """RESULTS.md: the floors first, then every figure behind them, then *notes*."""
     scenarios: Sequence[Mapping[str, Any]] = document["scenarios"]
     floors = [
         (
             f"{scenario['name']}: {floor['title']}",
-            floor["limit"],
+            f"{floor['limit']} {_UNITS.get(floor['unit'], floor['unit'])}",
             shown(floor["median"], floor["unit"]),
             {True: "yes", False: "**no**", None: "not measured"}[floor["reached"]],
         )
@@ -104,11 +104,14 @@ def results(document: Mapping[str, Any]) -> str:
     parts = [
         _HEAD.format(date=document["date"], engine=document["engine"]),
         "## Floors\n\n" + _grid(("what", "floor", "measured", "reached"), floors),
-        "## Figures\n\nMedians over the rounds, and their range.\n\n" + _grid(("", "what", "median", "range"), figures),
+        f"## Figures\n\nMedians over the rounds ({_rounds(scenarios)}), and their range.\n\n"
+        + _grid(("", "what", "median", "range"), figures),
         "## Machine\n\n" + _grid(("", ""), facts),
     ]
     if problems := [f"* {each['name']}: {each['problem']}" for each in scenarios if each["problem"]]:
         parts.append("## Problems\n\n" + "\n".join(problems))
+    if notes:
+        parts.append(notes.strip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,11 +155,16 @@ _SUMMARY = (
 )
 
 
+def _rounds(scenarios: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['name']} {each['rounds']}" for each in scenarios)
+
+
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+_UNITS = {"/s": "per s"}
 _HEAD = """# How fast it is
 
 Written by `python -m benchmarks report` from `benchmarks/results.json`, measured on {date} on the engine {engine} by
