@@ -242,6 +242,14 @@ class ProcessRecycled(Event, frozen=True, kw_only=True):
     why: str
 
 
+class SupervisorStopping(Event, frozen=True, kw_only=True):
+    """A supervisor stops its worker processes."""
+
+    name = "supervisor.stopping"
+    why: str
+    processes: int
+
+
 class LoopBlocked(Event, frozen=True, kw_only=True):
     """The event loop did not turn for `duration` seconds. `id` and `task`: the job it stands in, when it is one."""
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 from dayjob import App, CancelJob, JobContext, Retry, RetryAfter, Settings, Snooze, Unrecoverable, current_job
 
+@contextlib.contextmanager
+def lifespan() -> Iterator[dict[str, int]]:
+    if os.environ.get("SHOP_CLOSED"):
+        raise RuntimeError("the shop is closed")
+    yield {"pid": os.getpid()}
+
+
 app = App(
     "sqlite:///:memory:",
-    settings=Settings(lease=4.0, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3),
+    lifespan=lifespan,
+    settings=Settings(lease=2.5, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3),
 )
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
@@ -192,3 +202,10 @@ async def nap(file: str, seconds: float) -> None:
     """Blocks the loop inside C, where no exception can reach it."""
     mark(file, "begin")
     time.sleep(seconds)  # noqa: ASYNC251  # the fault that is tested
+
+
+@app.task(executor="process")
+def hold_gil(file: str, seconds: int) -> None:
+    """Waits in C without giving up the GIL: no other thread of its process runs."""
+    mark(file, "begin")
+    ctypes.PyDLL(None).sleep(seconds)

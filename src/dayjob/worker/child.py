@@ -96,9 +96,9 @@ def _obey(channel: Channel, worker: Worker) -> None:
     while True:
         message = channel.receive()
         if isinstance(message, Stop):
-            worker.stop(now=message.now)
+            worker.stop(now=message.now, why="its parent said so")
         elif message is None:
-            worker.stop()
+            worker.stop(why="its parent is gone")
             return
 
 

@@ -67,6 +67,7 @@ class Pump(Service):
         solo: claims suspects only, one at a time, and ends when there are none.
         burst: ends when there is nothing left to claim.
         on_suspects: starts a process for suspects; None: they run here, alone.
+        elsewhere: says whether jobs run in a process for suspects: a burst waits for it.
         on_alone: told when this worker begins and ends to run suspects itself.
         on_dead: called with each run that died and was accepted.
         on_control: called when someone's cancel or pause is to be learned. on_full: after *max_jobs*.
@@ -93,6 +94,7 @@ class Pump(Service):
         burst: bool = False,
         max_jobs: int | None = None,
         on_suspects: Callable[[], None] | None = None,
+        elsewhere: Callable[[], bool] = lambda: False,
         on_alone: Callable[[bool], None] | None = None,
         on_dead: Callable[[Run], None] | None = None,
         on_control: Callable[[int], None] | None = None,
@@ -109,6 +111,7 @@ class Pump(Service):
         self.solo, self.burst = solo, burst
         self._max_jobs = max_jobs
         self._on_suspects, self._on_alone, self._on_dead = on_suspects, on_alone, on_dead
+        self._elsewhere = elsewhere
         self._on_control, self._on_full = on_control, on_full
         self._on_feed, self._on_finished = on_feed, on_finished
         self.batches: dict[int, Batch] = {}
@@ -158,6 +161,11 @@ class Pump(Service):
             listener.wake()
         else:
             super().kick()
+
+    def look_now(self) -> None:
+        """There may be something to claim. From any thread."""
+        self._look_at = 0
+        self.kick()
 
     def _serves(self, queue: str) -> bool:
         if queue in self._by_queue:
@@ -442,7 +450,7 @@ class Pump(Service):
         elif self.alone and not turn.claimed and not self.held_jobs():
             self._go_alone(False)
         idle = bool(call.wants) and not turn.claimed and not self.held_jobs() and not self.executor.outbox.items
-        if idle and (self.solo or (self.burst and not turn.suspects and not self.alone)):
+        if idle and (self.solo or (self.burst and not turn.suspects and not self.alone and not self._elsewhere())):
             self._finish()
 
     def _suspects_wait(self) -> None:

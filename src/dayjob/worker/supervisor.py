@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dayjob.errors import StoreError
-from dayjob.events import Bus, ProcessDied, ProcessRecycled
+from dayjob.events import Bus, ProcessDied, ProcessRecycled, SupervisorStopping
 from dayjob.services.duties import tell_gone
 from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Stop
 from dayjob.worker.launch import EXIT_AGAIN, Child, Launcher
@@ -77,6 +77,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._why = ""
         self.unstartable = ""
 
     # -- the way to run it ---------------------------------------------------------------------------------------------
@@ -101,11 +102,13 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all children in order; called again: at once. From any thread or signal handler."""
         self._stopping += 1
+        self._why = self._why or "stop()"
         with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._wake_write, b"\0")
 
     def _signalled(self, number: int, frame: object) -> None:
         self._stopping += 1
+        self._why = signal.Signals(number).name
 
     @property
     def children(self) -> list[Child]:
@@ -174,6 +177,7 @@ class Supervisor:
     def _tell_to_stop(self, now: float) -> None:
         if not self._deadline:
             self._deadline = now + self._grace + OVERTIME
+            self._bus.emit(SupervisorStopping(why=self._why or self.unstartable, processes=len(self.children)))
             for child in self.children:
                 child.channel.send(Stop())
         if self._stopping > 1:

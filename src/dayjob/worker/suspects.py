@@ -26,7 +26,7 @@ class Suspects(Service):
 
     Args:
         options: for the child's worker.
-        on_gone: told what the store took from a child that died.
+        on_gone: told what the store took from a child that died. on_end: told when a child has ended, however.
     """
 
     longest_backoff = 30.0
@@ -38,9 +38,11 @@ class Suspects(Service):
         bus: Bus,
         options: dict[str, Any],
         on_gone: Callable[[Gone, str], None],
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__("suspects", bus)
-        self._launch, self._store, self._options, self._on_gone = launch, store, options, on_gone
+        self._launch, self._store, self._options = launch, store, options
+        self._on_gone, self._on_end = on_gone, on_end
         self._wanted = False
         self._child: Child | None = None
         self._incarnations: list[str] = []
@@ -84,6 +86,7 @@ class Suspects(Service):
         assert death is not None
         self._bury(death)
         self._child = None
+        self._on_end()
         if error or death.code != 0:
             if error:
                 raise RuntimeError(f"the process for suspects could not start: {error}")

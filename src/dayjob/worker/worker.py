@@ -172,9 +172,9 @@ class Worker:
         self._work(burst=True)
         return self.counts
 
-    def stop(self, *, now: bool = False) -> None:
+    def stop(self, *, now: bool = False, why: str = "stop()") -> None:
         """Ask for the end; with *now* without grace. Returns at once. From any thread or signal handler, repeatable."""
-        self._commands.put(("now" if now else "stop", "stop()"))
+        self._commands.put(("now" if now else "stop", why))
 
     @property
     def counts(self) -> Counter[Outcome]:
@@ -245,6 +245,7 @@ class Worker:
             burst=burst,
             max_jobs=self._max_jobs,
             on_suspects=self._suspects.wait_for if self._suspects is not None else None,
+            elsewhere=lambda: self._suspects is not None and self._suspects.busy,
             on_alone=self._go_alone,
             on_dead=self._deaths.died,
             on_control=self._control,
@@ -275,7 +276,7 @@ class Worker:
         if self.solo or self.ref is None or not self.store.processes:
             return None
         options: dict[str, Any] = {"queues": _sendable(self._queues), "grace": self._grace}
-        return Suspects(self._launch, self.store, self.bus, options, self._gone)
+        return Suspects(self._launch, self.store, self.bus, options, self._gone, lambda: self._pump.look_now())
 
     def _duties(self) -> list[Any]:
         store, bus, settings = self.store, self.bus, self.settings

@@ -1,0 +1,170 @@
+"""P5: poison is contained, neighbours are not punished."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dayjob.states import Outcome
+from tests.worker.conftest import Witness, working
+from tests.worker.shop import marks
+from tests.worker.test_shutdown import Station, begun, stations
+
+pytestmark = [pytest.mark.processes, pytest.mark.crash]
+__all__ = ["stations"]
+
+
+def test_a_job_that_kills_its_process_is_dead_after_three_crashes_alone_and_says_how(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    poison = shop.poison.enqueue(str(file))
+    healthy = [shop.wait.enqueue(str(file), 0.5) for _ in range(3)]
+    first = stations()
+    first.process.wait(15)  # it has killed the worker, with everything in it
+
+    second = stations()
+    dead = second.wait_for("job.dead")
+
+    poison.refresh()
+    assert (poison.state, poison.reason, poison.crashes) == ("dead", "crashed", 3)
+    assert [one.outcome for one in poison.attempts] == ["lost", "crashed", "crashed", "crashed"]
+    assert all("signal 9 (SIGKILL)" in (one.reason or "") for one in poison.attempts[1:])
+    assert "signal 9 (SIGKILL)" in dead["error"]
+    for job in healthy:
+        assert job.result(timeout=15) == "waited"
+        assert job.refresh().crashes == 0
+
+
+def test_the_death_of_a_solo_process_frees_its_job_at_once(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    """The parent saw it die: nobody waits for the lease."""
+    job = shop.wait.enqueue(str(file), 60)
+    first = stations()
+    begun(file)
+    first.process.kill()
+    first.process.wait()
+    second = stations()
+    begun(file, 2)
+    solo = int(marks(file)[-1].split()[-1])
+
+    began = time.monotonic()
+    os.kill(solo, signal.SIGKILL)
+    second.wait_for("job.stalled", lambda event: event["crashes"] == 1)
+
+    assert time.monotonic() - began < 2
+    begun(file, 3)
+    second.signal(signal.SIGTERM)
+    second.wait_for("worker.stopping")
+    second.signal(signal.SIGTERM)
+    assert second.end() == 0
+    assert (job.refresh().state, job.crashes) == ("available", 1)
+
+
+def test_a_solo_process_whose_parent_dies_ends_in_order_and_its_job_is_not_blamed(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    job = shop.wait.enqueue(str(file), 2)
+    first = stations()
+    begun(file)
+    first.process.kill()
+    first.process.wait()
+    second = stations()
+    begun(file, 2)
+
+    second.process.kill()
+
+    assert job.result(timeout=10) == "waited"  # within the grace of the orphan
+    assert job.refresh().crashes == 0
+
+
+def test_a_cpu_bound_job_that_kills_its_child_has_crashed_alone(
+    shop: ModuleType, file: Path, witness: Witness
+) -> None:
+    job = shop.vanish.enqueue(str(file))
+
+    counts = shop.app.worker().run_until_idle()
+
+    job.refresh()
+    assert (job.state, job.reason, job.crashes) == ("dead", "crashed", 3)
+    assert counts == {Outcome.CRASHED: 1}  # the others in a process for suspects
+    died = witness.wait_for("process.died", lambda event: event.role == "pool")
+    assert died.death == "signal 9 (SIGKILL)"
+    assert died.peak_mb > 1
+
+
+def test_a_pool_child_dies_with_its_worker_even_inside_c_code(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    shop.hold_gil.enqueue(str(file), 30)
+    station = stations()
+    begun(file)
+    child = int(marks(file)[0].split()[-1])
+    assert child != station.process.pid
+
+    station.process.kill()
+
+    end = time.monotonic() + 3
+    with contextlib.suppress(ProcessLookupError):
+        while not zombie(child):
+            os.kill(child, 0)
+            assert time.monotonic() < end, "the pool child lives on"
+            time.sleep(0.02)
+
+
+def zombie(pid: int) -> bool:
+    """True when *pid* is dead and nobody has reaped it yet (a container's init may not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def memory_shop(shop: ModuleType) -> Iterator[ModuleType]:
+    shop.app.close()
+    shop.app.url = "sqlite:///:memory:"
+    shop.app.migrate()
+    yield shop
+
+
+def test_where_no_process_can_see_the_store_suspects_run_alone_in_this_one(memory_shop: ModuleType) -> None:
+    from dayjob.store.records import Want, WorkerInfo
+
+    store = memory_shop.app.store
+    jobs = [memory_shop.add.enqueue(1, number) for number in range(3)]
+    store.beat(WorkerInfo("w0", "w0", "here", 1), [])
+    claimed = store.turn("w0", 1, (), [Want(None, 10)]).claimed
+    assert len(claimed) == 3
+    store.leave("w0", death="signal 9 (SIGKILL)")
+
+    counts = memory_shop.app.worker().run_until_idle()
+
+    assert counts == {Outcome.COMPLETED: 3}
+    assert [job.result(timeout=1) for job in jobs] == [1, 2, 3]
+
+
+def test_suspects_are_claimed_by_nobody_but_the_solo_child(
+    shop: ModuleType, file: Path, witness: Witness
+) -> None:
+    from dayjob.store.records import Want, WorkerInfo
+
+    store = shop.app.store
+    jobs = [shop.wait.enqueue(str(file), 0) for _ in range(5)]
+    store.beat(WorkerInfo("w0", "w0", "here", 1), [])
+    store.turn("w0", 1, (), [Want(None, 10)])
+    store.leave("w0", death="signal 9 (SIGKILL)")
+
+    with working(shop.app.worker()):
+        for job in jobs:
+            assert job.result(timeout=15) == "waited"
+
+    assert os.getpid() not in {int(line.split()[-1]) for line in marks(file)}
+    assert witness.of("process.died") == []
