@@ -323,6 +323,17 @@ class TestP3Fenced:
 
         assert ann.take().entry > first.entry
 
+    @pytest.mark.parametrize("first", [{}, {"delay": 3600.0}])
+    def test_entries_go_on_rising_after_the_highest_was_deleted_by_hand(
+        self, scene: Scene, first: dict[str, float]
+    ) -> None:
+        scene.job()
+        gone = scene.job(**first)
+        highest = scene.get(gone).entry
+        scene.act(Delete(), gone)
+
+        assert scene.get(scene.job()).entry > highest
+
     def test_an_edit_of_an_available_job_gives_it_a_new_entry(self, scene: Scene) -> None:
         id = scene.job()
         before = scene.get(id).entry

@@ -97,6 +97,16 @@ class TestP6StoreClock:
         scene.advance(0.001)
         assert ann.ids() == [id]
 
+    def test_what_is_due_takes_nothing_along_that_is_due_a_moment_later(self, scene: Scene) -> None:
+        early, late, ann = scene.job(delay=10.0), scene.job(delay=10.000001), scene.worker()
+        scene.advance(10)
+
+        assert ann.ids() == [early]
+        assert scene.state(late) is State.SCHEDULED
+        scene.advance(0.000001)
+        assert scene.store.stage(scene.term, now=scene.now) == (1, None)
+        assert ann.ids() == [late]
+
     def test_run_at_wins_over_delay(self, scene: Scene) -> None:
         id = scene.job(delay=1.0, run_at=scene.stamp(60))
 
