@@ -69,6 +69,9 @@ class Baseline(Protocol):
     def insert(self, folder: Path, jobs: int) -> float:
         """Store *jobs* rows in batches of 500."""
 
+    def insert_best(self, folder: Path, jobs: int) -> float:
+        """The same in the fastest form that the engine knows, however unlike a plain loop."""
+
     def drain(self, folder: Path, jobs: int) -> float:
         """Claim *jobs* stored rows and move them to history in batches of 500."""
 

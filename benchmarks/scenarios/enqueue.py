@@ -22,6 +22,7 @@ def measure(bench: Bench) -> Round:
     bulk = bench.jobs(BULK)
     return {
         "raw": bench.engine.insert(bench.place("raw"), bulk),
+        "raw_best": bench.engine.insert_best(bench.place("raw_best"), bulk),
         "many": _many(bench.engine.url(bench.place("many")), bulk),
         "concurrent": asyncio.run(_concurrent(bench.engine.url(bench.place("concurrent")), rounds=5)),
     } | _one_by_one(bench)
@@ -91,6 +92,7 @@ SCENARIO = Scenario(
     "jobs stored durably per second",
     (
         Figure("raw", "bare engine, batches of 500", "/s"),
+        Figure("raw_best", "bare engine, batches of 500, fifty rows a statement", "/s"),
         Figure("many", "dayjob, enqueue_many", "/s"),
         Figure("raw_single", "bare engine, a commit for each row", "/s"),
         Figure("single", "dayjob, enqueue one by one", "/s"),

@@ -76,7 +76,7 @@ def test_the_workload_is_what_the_figures_say() -> None:
     assert all(re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}", id) for id in made)
 
 
-@pytest.mark.parametrize("what", ["insert", "drain"])
+@pytest.mark.parametrize("what", ["insert", "insert_best", "drain"])
 def test_the_bare_engine_does_all_of_its_work(what: str, tmp_path: Path) -> None:
     rate = getattr(engines.engine("sqlite"), what)(tmp_path, 1_500)
 
