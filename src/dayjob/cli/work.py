@@ -82,9 +82,10 @@ def worker(app: str | None, url: str | None, http: int | None, **given: Any) -> 
 @option("--url", metavar="URL", help="The store; wins over the app's own.")
 def dev(app: str | None, url: str | None, queues: tuple[str, ...], concurrency: int | None) -> int:
     """For development: bring the store up to date, then run a worker that starts again when code changes."""
-    with load_app(app, url) as loaded:
-        for name in loaded.migrate():
-            click.echo(f"migrated: {name}", err=True)
+    loaded = load_app(app, url)
+    for name in loaded.migrate():
+        click.echo(f"migrated: {name}", err=True)
+    loaded.close()
     return _run(
         app,
         url,

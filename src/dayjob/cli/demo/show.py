@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from click import ClickException
+
 from dayjob.cli.demo import report
 from dayjob.cli.demo.crew import Crew, Member
 from dayjob.cli.demo.display import Screen
@@ -87,7 +89,7 @@ class Show:
         return environ | {
             "DAYJOB_URL": self.url,
             "DAYJOB_DEMO_FOLDER": str(self.scratch),
-            "DAYJOB_DEMO_LEASH": str(os.getpid()),
+            "DAYJOB_DEMO_LEASH": "1",
             "DAYJOB_LEASE": str(LEASE),
             "DAYJOB_BEAT": "0.4",
             "DAYJOB_SWEEP": "0.2",
@@ -99,7 +101,10 @@ class Show:
     def give(self) -> int:
         """All acts in order; returns the exit status."""
         paint, say = self.screen.paint, self.screen.say
-        paths = self._stage()
+        try:
+            paths = self._stage()
+        except Trouble as trouble:
+            raise ClickException(str(trouble)) from None
         say()
         say(f"  {paint('dayjob demo', 'bold', 'cyan')}   one job for each of {len(paths):,} files below {self.top}")
         say(

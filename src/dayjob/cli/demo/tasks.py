@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -52,9 +53,9 @@ def effects() -> Iterator[Effects]:
 def _die_with_parent() -> None:
     """Stop this worker in order when the demo itself is gone: its end of our stdin closes then, even by SIGKILL.
 
-    Only the workers that the demo started hold that pipe; their own children follow them anyway.
+    Only the workers that the demo started have a pipe for their stdin; their own children follow them anyway.
     """
-    if os.environ.get("DAYJOB_DEMO_LEASH") != str(os.getppid()):
+    if not os.environ.get("DAYJOB_DEMO_LEASH") or not stat.S_ISFIFO(os.fstat(0).st_mode):
         return
 
     def watch() -> None:

@@ -1,0 +1,141 @@
+"""A small project in an empty folder, and the command line started in it as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = """
+[tool.dayjob]
+app = "shop:app"
+"""
+APP = """
+import os, signal, time
+from contextlib import asynccontextmanager
+from dayjob import App, CancelJob, JobContext, Retry, Snooze
+
+@asynccontextmanager
+async def resources():
+    yield {"db": "open"}
+
+app = App(lifespan=resources)
+
+@app.task(name="greet", queue="mail")
+async def greet(name: str, times: int = 1) -> str:
+    return f"Hello, {name}!" * times
+
+@app.task(name="fail", retry=Retry(max_attempts=1))
+def fail(ctx: JobContext[dict[str, str]], why: str) -> None:
+    ctx.log.info("db is %s", ctx.state["db"])
+    ctx.progress(1, 3, "steps")
+    raise ValueError(why)
+
+@app.task(name="pid", queue="pids")
+def pid() -> int:
+    return os.getpid()
+
+@app.task(name="long", queue="long")
+def long(ctx: JobContext[dict[str, str]], marker: str) -> None:
+    with open(marker, "a") as file:
+        file.write("begun\\n")
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    ctx.raise_if_cancelled()
+"""
+
+
+class Run:
+    """How a command ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def __repr__(self) -> str:
+        return f"exit {self.status}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+class Project:
+    """The folder, and what can be done in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("DAYJOB_")}
+        self.environ |= {"DAYJOB_BEAT": "0.3", "DAYJOB_LEASE": "5", "DAYJOB_SWEEP": "0.3", "COLUMNS": "200"}
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *args: str, stdin: str | None = None, status: int | None = 0, **environ: str) -> Run:
+        """`dayjob ARGS`; unless *status* is None it must end so."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dayjob", *args],
+            cwd=self.folder,
+            env=self.environ | environ,
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+        run = Run(done.returncode, done.stdout, done.stderr)
+        assert status is None or run.status == status, run
+        return run
+
+    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
+        """`dayjob ARGS`, going on; it is ended with the test."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dayjob", *args],
+            cwd=self.folder,
+            env=self.environ | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        return process
+
+    def enqueue(self, task: str, *options: str, **args: Any) -> str:
+        """`dayjob enqueue`; the job's id."""
+        return self("enqueue", task, "--args", json.dumps(args), *options).out.strip()
+
+    def state(self, id: str) -> str:
+        return str(self("jobs", "show", id, "--json").json["state"])
+
+    def end(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def _made(folder: Path) -> Iterator[Project]:
+    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "shop.py").write_text(APP)
+    made = Project(folder)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    yield from _made(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with an empty store, for tests that write nothing."""
+    for project in _made(tmp_path_factory.mktemp("project")):
+        project("migrate")
+        yield project
