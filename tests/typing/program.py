@@ -1,0 +1,183 @@
+"""A program as a user writes it. Both type checkers read it: each line marked `error` must be one, no other may be.
+
+`assert_type` states what a name is; a marker `# error: mypy-code, pyright-rule` says which complaint is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, assert_type
+
+from dayjob import App, Job, JobContext, NewJob, Retention, Retry, State, Task, Tasks
+from dayjob.testing import Testing
+
+
+@dataclass
+class Receipt:
+    number: int
+
+
+@dataclass
+class Resources:
+    base: int
+
+
+@asynccontextmanager
+async def resources() -> AsyncIterator[Resources]:
+    yield Resources(1)
+
+
+app = App("sqlite:///:memory:", include=["shop.*.tasks"], lifespan=resources)
+tasks = Tasks(prefix="billing.", queue="billing", retry=Retry())
+
+
+# -- declaring -------------------------------------------------------------------------------------------------------
+
+
+@app.task
+def plain(order_id: int) -> str:
+    return str(order_id)
+
+
+@app.task(name="billing.charge", queue="billing", priority=10, retry=3, timeout=30, retention=Retention())
+def charge(ctx: JobContext[Resources], order_id: int, amount: Decimal = Decimal(1)) -> Receipt:
+    assert_type(ctx.state, Resources)
+    return Receipt(order_id)
+
+
+@tasks.task
+async def send(user_id: int, *, urgent: bool = False) -> str:
+    return f"{user_id} {urgent}"
+
+
+@tasks.task(version=2, aliases=["billing.old"])
+async def report(ctx: JobContext[Resources], since: datetime) -> list[Receipt]:
+    return []
+
+
+@app.task(color="red")  # error: call-overload, reportCallIssue
+def wrong_option() -> None: ...
+
+
+assert_type(plain.enqueue(7), Job[str])
+assert_type(charge.enqueue(7), Job[Receipt])
+assert_type(charge.enqueue(order_id=7, amount=Decimal("9.99")), Job[Receipt])
+assert_type(send.enqueue(7, urgent=True), Job[str])
+assert_type(report.enqueue(datetime.now(UTC)), Job[list[Receipt]])
+assert_type(plain(7), str)
+assert_type(charge(7, Decimal(2)), Receipt)
+
+
+# -- arguments -------------------------------------------------------------------------------------------------------
+
+plain.enqueue("7")  # error: arg-type, reportArgumentType
+plain.enqueue()  # error: call-arg, reportCallIssue
+plain.enqueue(7, 8)  # error: call-arg, reportCallIssue
+plain.enqueue(order=7)  # error: call-arg, reportCallIssue
+charge.enqueue(order_id=7, amount="9.99")  # error: arg-type, reportArgumentType
+charge.job(7, 9.99)  # error: arg-type, reportArgumentType
+send.enqueue(7, True)  # error: call-arg, reportCallIssue
+plain("7")  # error: arg-type, reportArgumentType
+
+assert_type(plain.job(7), NewJob[str])
+assert_type(charge.job(7).using(delay=60), NewJob[Receipt])
+assert_type(charge.job(7).enqueue(), Job[Receipt])
+
+# -- using keeps both ------------------------------------------------------------------------------------------------
+
+later = charge.using(delay=timedelta(minutes=1), priority=5, tags=["vip"], meta={"by": "web"}, id=None, expires=60)
+assert_type(later.enqueue(7), Job[Receipt])
+assert_type(later.job(7), NewJob[Receipt])
+assert_type(later.using(queue="other", run_at=None).enqueue(order_id=7), Job[Receipt])
+later.enqueue("7")  # error: arg-type, reportArgumentType
+later.using(queue="other").enqueue()  # error: call-arg, reportCallIssue
+send.using(delay=1).job("7")  # error: arg-type, reportArgumentType
+charge.using(color="red")  # error: call-arg, reportCallIssue
+charge.using(delay="soon")  # error: arg-type, reportArgumentType
+charge.using(priority="high")  # error: arg-type, reportArgumentType
+
+# -- results ---------------------------------------------------------------------------------------------------------
+
+job = charge.enqueue(7)
+assert_type(job.result(timeout=1), Receipt)
+assert_type(job.join(timeout=1), Job[Receipt])
+assert_type(job.refresh(), Job[Receipt])
+assert_type(job.state, State)
+assert_type(job.run_at, datetime)
+assert_type(job.edit(run_at="now", priority=3), bool)
+job.edit(run_at="soon")  # error: arg-type, reportArgumentType
+job.edit(color="red")  # error: call-arg, reportCallIssue
+job.result() + 1  # error: operator, reportOperatorIssue
+
+# -- by name, and many -----------------------------------------------------------------------------------------------
+
+assert_type(app.enqueue("billing.charge", {"order_id": 7}, delay=60), Job[Any])
+assert_type(app.enqueue_many([charge.job(7), plain.job(1), send.using(delay=1).job(1)]), list[Job[Any]])
+assert_type(app.jobs.get("id"), Job[Any])
+assert_type(app.jobs.cancel(state="available", queue="billing"), int)
+app.enqueue("billing.charge", {}, color="red")  # error: call-arg, reportCallIssue
+app.enqueue_many([charge])  # error: list-item, reportArgumentType
+app.enqueue_many([charge.enqueue(7)])  # error: list-item, reportArgumentType
+app.jobs.find(color="red")  # error: call-arg, reportCallIssue
+app.queue("billing", defaults={"priority": 5, "retry": 3})
+app.queue("billing", defaults={"priority": "high"})  # error: arg-type, reportArgumentType
+
+
+async def awaited() -> None:
+    assert_type(await charge.aenqueue(7), Job[Receipt])
+    assert_type(await later.aenqueue(7), Job[Receipt])
+    assert_type(await send.aenqueue(7), Job[str])
+    assert_type(await (await send.aenqueue(7)).aresult(), str)
+    assert_type(await send(7), str)
+    assert_type(await app.aenqueue_many([send.job(7)]), list[Job[Any]])
+    await send.aenqueue("7")  # error: arg-type, reportArgumentType
+    await send("7")  # error: arg-type, reportArgumentType
+
+
+# -- hooks keep what they decorate -----------------------------------------------------------------------------------
+
+
+@app.on_enqueue
+def stamp(new: NewJob[Any]) -> None:
+    new.meta["by"] = "web"
+
+
+@app.around
+@contextmanager
+def watch(ctx: JobContext[Any]) -> Iterator[None]:
+    yield
+
+
+@app.on("job.dead")
+def died(event: object) -> int:
+    return 1
+
+
+@charge.on_dead
+def charge_died(dead: Job[Receipt], error: BaseException) -> None: ...
+
+
+assert_type(died(1), int)
+stamp(7)  # error: arg-type, reportArgumentType
+
+
+# -- tasks as values, and testing ------------------------------------------------------------------------------------
+
+
+def nightly(task: Task[[int], str]) -> Job[str]:
+    return task.enqueue(7)
+
+
+nightly(plain)
+nightly(charge)  # error: arg-type, reportArgumentType
+
+with app.testing(mode="inline") as t:
+    assert_type(t, Testing)
+    assert_type(t.run(plain.job(7)), Job[str])
+    assert_type(t.run(job).result(), Receipt)
+    t.drain(queue="billing")
+app.testing(mode="fast")  # error: arg-type, reportArgumentType
