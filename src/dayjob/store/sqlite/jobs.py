@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -30,16 +29,8 @@ from dayjob.store.records import (
     Write,
 )
 from dayjob.store.sqlite.filters import where
-from dayjob.store.sqlite.part import encode, text
+from dayjob.store.sqlite.part import chunked, encode, text, with_rows
 from dayjob.store.sqlite.turns import TurnPart
-
-_COLUMNS = (
-    "entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, "
-    "tags, meta, options"
-)
-_ONE = "(" + ", ".join("?" * 15) + ")"
-_CHUNKS = (100, 10, 1)
-"""Rows per INSERT: one statement, one crossing of the interpreter lock, and only three statements to keep prepared."""
 
 _ACTS_ON = {
     Cancel: (("scheduled", "blocked", "available", "running"), ()),
@@ -80,10 +71,7 @@ class JobsPart(TurnPart):
 
     def _insert_alone(self, job: NewRow, now: int | None) -> list[Enqueued]:
         """The commonest enqueue of all, as a single statement."""
-        self.db.write_one(
-            _insert_alone(self.sql.last_entry, self.db.namespace),
-            lambda: _values(job, self.db.now() if now is None else now),
-        )
+        self.db.write_one(self.sql.insert_alone, lambda: _values(job, self.db.now() if now is None else now))
         return [INSERTED]
 
     def _insert(self, connection: sqlite3.Connection, jobs: Sequence[NewRow], now: int) -> None:
@@ -92,12 +80,9 @@ class JobsPart(TurnPart):
         for job in jobs:
             entry += 1
             ready.append((entry, entry, *_values(job, now)))
-        start = 0
-        for size in _CHUNKS:
-            statement = _insert_statement(size, self.db.namespace)
-            while len(ready) - start >= size:
-                connection.execute(statement, list(chain.from_iterable(ready[start : start + size])))
-                start += size
+        for size, chunk in chunked(ready):
+            statement = with_rows(self.sql.insert, size, 15)
+            connection.execute(statement, list(chain.from_iterable(chunk)))
 
     # -- record ------------------------------------------------------------------------------------------------
 
@@ -255,14 +240,3 @@ def _values(job: NewRow, now: int) -> tuple[Any, ...]:
         job.id, job.queue, job.task, state, job.priority, job.payload, job.max_attempts, now, run_at, expires, job.tags,
         job.meta, job.options,
     )  # fmt: skip
-
-
-@lru_cache(maxsize=16)
-def _insert_statement(size: int, namespace: str) -> str:
-    return f"INSERT INTO {namespace}_job ({_COLUMNS}) VALUES " + ", ".join([_ONE] * size)
-
-
-@lru_cache(maxsize=16)
-def _insert_alone(last_entry: str, namespace: str) -> str:
-    rest = ", ".join("?" * 13)
-    return f"INSERT INTO {namespace}_job ({_COLUMNS}) SELECT l.n + 1, l.n + 1, {rest} FROM (SELECT ({last_entry}) AS n) AS l"

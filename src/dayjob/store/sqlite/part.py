@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 
 from dayjob.store.sqlfile import load
 from dayjob.store.sqlite.database import Database
+
+T = TypeVar("T")
+
+_CHUNKS = (250, 50, 10, 1)
+"""Rows per statement: a chunk crosses the interpreter lock once, and only four statements need to stay prepared."""
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 decode = msgspec.json.decode
@@ -63,3 +69,19 @@ def strung(bodies: Iterable[bytes | None]) -> tuple[bytes, list[tuple[int, int |
             places.append((offset, len(body)))
             offset += len(body)
     return b"".join(pieces), places
+
+
+def chunked(items: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """*items* in pieces of the sizes that have a prepared statement, largest first."""
+    start = 0
+    for size in _CHUNKS:
+        while len(items) - start >= size:
+            yield size, items[start : start + size]
+            start += size
+
+
+@lru_cache(maxsize=64)
+def with_rows(statement: str, count: int, columns: int) -> str:
+    """*statement* with its `{rows}` as *count* rows of *columns* placeholders."""
+    row = "(" + ", ".join("?" * columns) + ")"
+    return statement.replace("{rows}", ", ".join([row] * count))

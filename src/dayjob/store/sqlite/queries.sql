@@ -1,5 +1,6 @@
--- One statement per operation. Batches come in as one JSON array and go out as one row: every row that Python fetches
--- or binds by itself crosses the interpreter lock, and beside a busy thread each crossing may take 5 ms.
+-- One statement per operation. Batches come in as one JSON array or as many rows of one VALUES ({rows}), and go out as
+-- one row: every row that Python fetches or binds by itself crosses the interpreter lock, and beside a busy thread each
+-- crossing may take 5 ms.
 
 -- name: last_entry
 -- Numbers only rise: above all that is stored, and above what was when rows were last deleted (`keep_entries_rising`).
@@ -16,6 +17,21 @@ UPDATE dayjob_cluster SET control = control + 1
 
 -- == enqueue =====================================================================================================
 
+-- name: insert
+INSERT INTO dayjob_job (
+    entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
+    options)
+VALUES {rows}
+
+-- name: insert_alone
+-- `insert` of one row that takes its number by itself (`last_entry`).
+INSERT INTO dayjob_job (
+    entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
+    options)
+SELECT l.n + 1, l.n + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l
+
 -- name: known_ids
 SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WHERE id = j.value)
     OR EXISTS (SELECT 1 FROM dayjob_history WHERE id = j.value) OR EXISTS (SELECT 1 FROM dayjob_gone WHERE id = j.value)
@@ -23,26 +39,19 @@ SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WH
 -- == settle ======================================================================================================
 
 -- name: finish
--- ?1 JSON [[entry, id, started, finished, keep seconds or null, offset, length or null], …]  ?2 worker
--- ?3 state  ?4 reason  ?5 attempts added  ?6 crashes added  ?7 results or errors, end to end  ?8 true: they are results
+-- Rows: entry, id, started, finished, keep until, result or error. Then: state, reason, 1 for results (twice), attempts
+-- and crashes added, worker (twice). Bound values beat one JSON array, which is taken apart field by field, by 3 of the
+-- 20 microseconds that a job costs here.
 INSERT INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at,
     expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
-SELECT j.entry, j.id, j.queue, j.task, ?3, ?4, j.priority, j.payload,
-    -- substr() of nothing is null, not empty
-    CASE ?8 WHEN 1 THEN iif(json_extract(s.value, '$[6]') = 0, x'',
-        substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]'))) END,
-    CASE ?8 WHEN 0 THEN iif(json_extract(s.value, '$[6]') = 0, x'',
-        substr(?7, json_extract(s.value, '$[5]'), json_extract(s.value, '$[6]'))) END,
-    j.max_attempts, j.created_at, j.run_at, j.expires_at, nullif(json_extract(s.value, '$[2]'), 0),
-    json_extract(s.value, '$[3]'), json_extract(s.value, '$[4]'), j.tags, j.meta, j.options, j.attempt + ?5,
-    j.crashes + ?6, j.round, (SELECT name FROM dayjob_worker WHERE id = ?2), j.progress
-FROM json_each(?1) AS s CROSS JOIN dayjob_job AS j ON j.entry = json_extract(s.value, '$[0]')
-WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
-    AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?2)
-
--- name: forget_settled
-DELETE FROM dayjob_job WHERE entry IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
+WITH s (entry, id, started_at, finished_at, keep_until, body) AS (VALUES {rows})
+SELECT j.entry, j.id, j.queue, j.task, ?, ?, j.priority, j.payload, iif(?, s.body, NULL), iif(?, NULL, s.body),
+    j.max_attempts, j.created_at, j.run_at, j.expires_at, nullif(s.started_at, 0), s.finished_at, s.keep_until,
+    j.tags, j.meta, j.options, j.attempt + ?, j.crashes + ?, j.round,
+    (SELECT name FROM dayjob_worker WHERE id = ?), j.progress
+FROM s CROSS JOIN dayjob_job AS j ON j.entry = s.entry
+WHERE j.id = s.id AND j.state = 'running' AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?)
 
 -- name: forget
 DELETE FROM dayjob_job WHERE entry IN (SELECT value FROM json_each(?))

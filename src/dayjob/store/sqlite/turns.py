@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from dayjob.clock import SECOND
 from dayjob.states import EFFECTS, MAX_CRASHES, Outcome, State
 from dayjob.store.records import Claimed, Settlement, Turn, Want
-from dayjob.store.sqlite.part import Part, rows, strung, text
+from dayjob.store.sqlite.part import Part, chunked, rows, strung, text, with_rows
 
 KEEP_CANCELLED = 86_400.0
 
@@ -143,23 +144,17 @@ class TurnPart(Part):
     ) -> int:
         """Copy running jobs to the history; returns how many were still held. The caller deletes the live rows."""
         good = state is State.COMPLETED
-        body, places = strung([one.result if good else one.error for one in done])
-        batch = [
-            (
-                s.entry,
-                s.id,
-                s.started_at,
-                s.finished_at or now,
-                None if s.keep is None else now + int(s.keep * SECOND),
-                o,
-                n,
-            )
-            for s, (o, n) in zip(done, places, strict=True)
-        ]
-        cursor = connection.execute(
-            self.sql.finish, (text(batch), worker, str(state), reason, attempts, crashes, body, good)
-        )
-        return cursor.rowcount
+        ready = [
+            (s.entry, s.id, s.started_at, s.finished_at or now, None if s.keep is None else now + int(s.keep * SECOND),
+             s.result if good else s.error)
+            for s in done
+        ]  # fmt: skip
+        constants = (str(state), reason, good, good, attempts, crashes, worker, worker)
+        matched = 0
+        for size, chunk in chunked(ready):
+            statement = with_rows(self.sql.finish, size, 6)
+            matched += connection.execute(statement, (*chain.from_iterable(chunk), *constants)).rowcount
+        return matched
 
     def _drop_unkept(self, connection: sqlite3.Connection, done: Sequence[Settlement], now: int) -> None:
         """Jobs kept for no time at all leave only their id."""
