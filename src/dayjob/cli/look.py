@@ -100,19 +100,30 @@ def events(app_name: str | None, url: str | None, json: bool, seconds: float | N
 
 
 def _line(event: Event) -> str:
-    """An event as a person reads it: when, what, and its fields but the long ones."""
+    """An event as a person reads it: when, what, to which job, and the rest but the long texts; cut to the terminal."""
+    import shutil
+
     import msgspec
 
     from dayjob.clock import from_stamp
 
     fields = msgspec.structs.asdict(event)
     at = from_stamp(fields.pop("at")).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    shown = {name: value for name, value in fields.items() if name not in ("traceback", "stack") and value is not None}
-    values = "  ".join(f"{output.paint(name, 'bright_black')} {output.text(value)}" for name, value in shown.items())
+    whom = [str(fields.pop(name)) for name in ("id", "task", "queue") if fields.get(name)]
+    rest = [
+        f"{name} {output.span(value) if name in _SPANS else output.text(value)}"
+        for name, value in fields.items()
+        if name not in _LONG and value not in (None, "")
+    ]
+    words = "  ".join([*whom, *rest])
+    if output.on_terminal():
+        words = words[: max(40, shutil.get_terminal_size().columns - len(at) - 19)]
     colour = next((colour for word, colour in _COLOURS.items() if word in event.name), None)
-    return f"{output.paint(at, 'bright_black')}  {output.paint(event.name.ljust(15), colour)}  {values}"
+    return f"{output.paint(at, 'bright_black')}  {output.paint(event.name.ljust(15), colour)}  {words}"
 
 
+_LONG = ("traceback", "stack")
+_SPANS = ("waited", "duration", "delay", "retry_in", "outage", "grace", "restart_in")
 _COLOURS = {
     "dead": "red",
     "failed": "red",

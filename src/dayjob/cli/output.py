@@ -30,12 +30,16 @@ STYLES = {
 
 
 class Column(NamedTuple):
-    """One column of a table: its title, how a row fills it, and where it leans."""
+    """One column of a table: its title, how a row fills it, and where it leans.
+
+    On a terminal that is too narrow wide columns are shortened first, then those with the largest `spare` left out.
+    """
 
     title: str
     value: Callable[[Any], str]
     right: bool = False
-    wide: bool = False  # may be shortened when the terminal is too narrow
+    wide: bool = False
+    spare: int = 0
 
 
 def document(value: Any) -> None:

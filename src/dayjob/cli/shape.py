@@ -84,21 +84,21 @@ def progress_text(job: Job[Any]) -> str:
 JOB_COLUMNS = (
     Column("id", lambda job: job.id),
     Column("task", lambda job: job.task),
-    Column("queue", lambda job: job.queue),
+    Column("queue", lambda job: job.queue, spare=1),
     Column("state", lambda job: str(job.state)),
-    Column("pri", lambda job: str(job.priority), right=True),
-    Column("try", lambda job: str(job.attempt), right=True),
-    Column("created", lambda job: age(job.created_at)),
+    Column("pri", lambda job: str(job.priority), right=True, spare=4),
+    Column("try", lambda job: str(job.attempt), right=True, spare=3),
+    Column("created", lambda job: age(job.created_at), spare=2),
     Column("note", note, wide=True),
 )
 
 DEAD_COLUMNS = (
     Column("id", lambda job: job.id),
     Column("task", lambda job: job.task),
-    Column("queue", lambda job: job.queue),
-    Column("reason", lambda job: job.reason or "-"),
-    Column("try", lambda job: str(job.attempt), right=True),
-    Column("died", lambda job: age(job.finished_at)),
+    Column("queue", lambda job: job.queue, spare=1),
+    Column("reason", lambda job: job.reason or "-", spare=1),
+    Column("try", lambda job: str(job.attempt), right=True, spare=3),
+    Column("died", lambda job: age(job.finished_at), spare=2),
     Column("error", lambda job: headline(job.error), wide=True),
 )
 
@@ -108,19 +108,19 @@ QUEUE_COLUMNS = (
     Column("is", lambda row: "paused" if row.paused else "active"),
     Column("available", lambda row: number(row.counts["available"]), right=True),
     Column("running", lambda row: number(row.counts["running"]), right=True),
-    Column("scheduled", lambda row: number(row.counts["scheduled"]), right=True),
+    Column("scheduled", lambda row: number(row.counts["scheduled"]), right=True, spare=1),
     Column("completed", lambda row: number(row.counts["completed"]), right=True),
     Column("dead", lambda row: number(row.counts["dead"]), right=True),
     Column("oldest waits", lambda row: span(row.oldest), right=True),
-    Column("done/s", lambda row: f"{row.rates.get('completed', 0.0):,.1f}", right=True),
+    Column("done/s", lambda row: f"{row.rates.get('completed', 0.0):,.1f}", right=True, spare=2),
 )
 
 WORKER_COLUMNS = (
     Column("worker", lambda row: row.id),
-    Column("host", lambda row: row.host, wide=True),
-    Column("pid", lambda row: str(row.pid), right=True),
-    Column("queues", lambda row: row.queues),
-    Column("slots", lambda row: str(row.concurrency), right=True),
+    Column("host", lambda row: row.host, wide=True, spare=2),
+    Column("pid", lambda row: str(row.pid), right=True, spare=1),
+    Column("queues", lambda row: row.queues, wide=True),
+    Column("slots", lambda row: str(row.concurrency), right=True, spare=3),
     Column("running", lambda row: str(row.running), right=True),
     Column("beat", lambda row: age(row.last_beat)),
     Column("role", lambda row: "leader" if row.leader else "solo" if row.solo else "-"),
