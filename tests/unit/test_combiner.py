@@ -184,7 +184,7 @@ async def test_a_thousand_awaited_together_share_few_commits(gate: Gate) -> None
 async def test_the_loop_turns_while_the_store_hangs(gate: Gate) -> None:
     finish = Event()
     gate.before = lambda rows: None if finish.wait(10) else pytest.fail("held up")
-    sending = asyncio.create_task(Combiner(lambda: gate).asend(row()))
+    sending = asyncio.ensure_future(Combiner(lambda: gate).asend(row()))
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -195,8 +195,7 @@ async def test_the_loop_turns_while_the_store_hangs(gate: Gate) -> None:
 
 async def test_a_call_cancelled_before_take_off_stores_nothing(gate: Gate) -> None:
     combiner = Combiner(lambda: gate)
-    call = asyncio.create_task(combiner.asend(row()))
-    await asyncio.sleep(0)
+    call = combiner.asend(row())
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
