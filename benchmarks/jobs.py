@@ -17,10 +17,10 @@ class Application(NamedTuple):
     """An app and its tasks."""
 
     app: App
-    noop: Task[[int, str, str], None]
-    noop_sync: Task[[int, str, str], None]
-    stamp: Task[[int, str, str], None]
-    lateness: Task[[], list[int]]
+    noop: Task[..., None]
+    noop_sync: Task[..., None]
+    stamp: Task[..., None]
+    lateness: Task[..., list[int]]
 
 
 def build(url: str | None = None) -> Application:
