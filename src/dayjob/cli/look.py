@@ -44,10 +44,9 @@ def stats(app_name: str | None, url: str | None, json: bool) -> None:
         return
     states = document["jobs"]
     click.echo("  ".join(f"{output.paint(name, output.STYLES[name])} {output.number(states[name])}" for name in STATES))
-    rates = (
-        ", ".join(f"{name} {value:,.1f}/s" for name, value in sorted(document["rates"].items())) or "nothing happened"
-    )
-    click.echo(f"last minute: {rates}")
+    rates = {name: value for name, value in sorted(document["rates"].items()) if ":" not in name and value}
+    happened = ", ".join(f"{name} {value:,.2g}/s" for name, value in rates.items()) or "nothing happened"
+    click.echo(f"last minute: {happened}")
     people = document["workers"]
     click.echo(f"workers: {people['alive']} alive, {people['running']} of {people['slots']} slots in use")
     if document["queues"]:
