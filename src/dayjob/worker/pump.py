@@ -31,7 +31,7 @@ from dayjob.worker.service import Service
 from dayjob.worker.winding import Winding
 
 if TYPE_CHECKING:
-    from dayjob.registry import Registry
+    from dayjob.registry import Plan, Registry
     from dayjob.store.contract import Listener, Store
     from dayjob.worker.executor import Executor
     from dayjob.worker.recorder import Recorder
@@ -55,6 +55,11 @@ class Call(Struct):
     wants: list[Want]
     asked: list[Slots]
     tries: int = 0
+
+
+def _of(slots: Slots, runs: list[Run]) -> int:
+    """How many of *runs* belong to *slots*."""
+    return sum(1 for run in runs if run.slots is slots)
 
 
 class Pump(Service):
@@ -271,36 +276,40 @@ class Pump(Service):
         refused = set(turn.refused) if turn.refused else ()
         moved = {(id, entry): state for id, entry, state in turn.settled}
         tells = self.bus.wants(JobCompleted.name)
-        counted: dict[tuple[str, Outcome], list[float]] = {}
+        waited_for = self.store.listening("done")
+        completed: dict[str, list[int]] = {}
         ended: list[str] = []
         for run, settlement in zip(call.runs, call.settlements, strict=True):
-            job, batch, outcome = run.job, run.batch, settlement.outcome
+            job, batch = run.job, run.batch
             batch.runs.pop(job.entry, None)
             if not batch.runs:
                 self._forget_empty(batch)
             run.slots.held -= 1
             if refused and (job.id, job.entry) in refused:
                 self._refused(run, call)
-                continue
-            count = counted.get((job.queue, outcome))
-            if count is None:
-                count = counted[job.queue, outcome] = [0, 0.0]
-            count[0] += 1
-            count[1] += settlement.finished_at - (settlement.started_at or settlement.finished_at)
-            if outcome is Outcome.COMPLETED:
-                ended.append(job.id)
+            elif settlement.outcome is not Outcome.COMPLETED:
+                self._ended_otherwise(run, settlement, moved.get((job.id, job.entry)), ended)
+            else:
+                count = completed.get(job.queue)
+                if count is None:
+                    count = completed[job.queue] = [0, 0]
+                count[0] += 1
+                count[1] += settlement.finished_at - settlement.started_at
+                if waited_for:
+                    ended.append(job.id)
                 if tells:
                     announce(self.bus, run, settlement, None)
-            else:
-                self._ended_otherwise(run, settlement, moved.get((job.id, job.entry)), ended)
-        self._count(counted)
+        for queue, (number, busy) in completed.items():
+            self._count(queue, Outcome.COMPLETED, number, busy)
         self._rates(call, monotonic())
-        if ended and self.store.listening("done"):
+        if ended and waited_for:
             self.store.notify("done", ",".join(ended).encode())
         if self._max_jobs is not None and self.counts.total() >= self._max_jobs and self._on_full is not None:
             self._on_full()
 
     def _ended_otherwise(self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]) -> None:
+        busy = settlement.finished_at - settlement.started_at if settlement.started_at else 0
+        self._count(run.job.queue, settlement.outcome, 1, busy)
         announce(self.bus, run, settlement, moved)
         dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
         if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
@@ -310,7 +319,7 @@ class Pump(Service):
 
     def _refused(self, run: Run, call: Call) -> None:
         """The settlement came too late; or, after a lost reply, it was applied the first time."""
-        self.count(run.job.queue, "refused")
+        self._tally(run.job.queue, "refused", 1, 0)
         if call.tries == 1:
             self.executor.refused(run, "settle")
             if self._on_control is not None:
@@ -318,9 +327,8 @@ class Pump(Service):
 
     def _rates(self, call: Call, now: int) -> None:
         """How fast each group works, to know what to claim ahead."""
-        finished = Counter(map(id, (run.slots for run in call.runs)))
         for slots in self.groups:
-            number = finished.get(id(slots), 0)
+            number = _of(slots, call.runs) if len(self.groups) > 1 else len(call.runs)
             if number:
                 per_second = number * SECOND / max(now - slots.since, 100)
                 slots.rate += (per_second - slots.rate) / 2
@@ -328,18 +336,15 @@ class Pump(Service):
 
     # -- counting ----------------------------------------------------------------------------------------------------
 
-    def count(self, queue: str, name: str, number: int = 1) -> None:
+    def _count(self, queue: str, outcome: Outcome, number: int, busy: int) -> None:
+        self.counts[outcome] += number
+        self._tally(queue, outcome.value, number, busy)
+
+    def _tally(self, queue: str, name: str, number: int, busy: int) -> None:
         with self._counting:
             tally = self._tallies.setdefault((queue, name), [0, 0.0])
             tally[0] += number
-
-    def _count(self, counted: dict[tuple[str, Outcome], list[float]]) -> None:
-        with self._counting:
-            for (queue, outcome), (number, busy) in counted.items():
-                self.counts[outcome] += int(number)
-                tally = self._tallies.setdefault((queue, outcome.value), [0, 0.0])
-                tally[0] += number
-                tally[1] += busy / SECOND
+            tally[1] += busy / SECOND
 
     def take_tallies(self) -> list[Tally]:
         """See `leases.Holder`."""
@@ -389,7 +394,7 @@ class Pump(Service):
             return [self._suspect_want()], [self._rest]
         wants, asked = [], []
         for slots in self.groups:
-            held = slots.held - sum(1 for run in self.done if run.slots is slots) if self.done else slots.held
+            held = slots.held - (_of(slots, self.done) if len(self.groups) > 1 else len(self.done))
             ahead = min(int(slots.rate * (AHEAD + self._turn_takes)), LARGEST)
             room = min(slots.limit + ahead - held + len(slots.hung), LARGEST)
             if room > 0:
@@ -408,12 +413,7 @@ class Pump(Service):
         if turn.claimed:
             assert call.no is not None
             batch = self.batches[call.no] = Batch(call.no, self.worker, now)
-            by_queue, rest = self._by_queue, self._rest
-            for job in turn.claimed:
-                slots = by_queue.get(job.queue, rest)
-                run = self._run_of(job, batch, slots)
-                if run is not None:
-                    fed.setdefault(id(slots), []).append(run)
+            self._make_runs(turn.claimed, batch, fed)
         for slots in self.groups:
             runs = fed.get(id(slots))
             if runs:
@@ -424,18 +424,30 @@ class Pump(Service):
             self._on_feed()
         self._look_again(call, turn, fed, now)
 
-    def _run_of(self, job: Claimed, batch: Batch, slots: Slots) -> Run | None:
-        slots.held += 1
+    def _make_runs(self, claimed: list[Claimed], batch: Batch, fed: dict[int, list[Run]]) -> None:
+        """A run for each job; those of the same task and queue in a row share what was looked up for the first."""
+        executor, entered = self.executor, batch.runs
+        task = queue = None
+        plan: Plan | None = None
+        for job in claimed:
+            if job.task != task or job.queue != queue or job.options is not None:
+                slots = self._by_queue.get(job.queue, self._rest)
+                mine = fed.setdefault(id(slots), [])
+                plan, why = self._plan_of(job)
+                task, queue = (job.task, job.queue) if plan is not None and job.options is None else (None, None)
+            slots.held += 1
+            run = entered[job.entry] = Run(job, plan, batch, slots, executor)  # type: ignore[arg-type]  # parked below
+            if plan is not None:
+                mine.append(run)
+            else:
+                stamp = monotonic() + executor.offset
+                executor.end(run, outcomes.settle_parked(job, stamp, why, executor.rng))
+
+    def _plan_of(self, job: Claimed) -> tuple[Plan | None, str]:
         try:
-            plan = self.registry.plan(job.task, job.queue, job.options)
+            return self.registry.plan(job.task, job.queue, job.options), ""
         except (UnknownTask, ValueError) as error:
-            plan, why = None, str(error)
-        run = batch.runs[job.entry] = Run(job, plan, batch, slots, self.executor)  # type: ignore[arg-type]
-        if plan is not None:
-            return run
-        stamp = monotonic() + self.executor.offset
-        self.executor.end(run, outcomes.settle_parked(job, stamp, why, self.executor.rng))
-        return None
+            return None, str(error)
 
     def _look_again(self, call: Call, turn: Turn, fed: dict[int, list[Run]], now: int) -> None:
         if any(len(fed.get(id(slots), ())) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
