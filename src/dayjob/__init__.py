@@ -47,6 +47,19 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from dayjob.job import Attempt, Job
+    from dayjob.later import (
+        Breaker,
+        Concurrency,
+        Cron,
+        Debounce,
+        Lane,
+        RateLimit,
+        Throttle,
+        Unique,
+        chain,
+        group,
+        previous,
+    )
     from dayjob.policies import Retention, Retry
     from dayjob.states import Outcome, State
     from dayjob.task import NewJob, Task
@@ -79,6 +92,19 @@ _ROOMS = {
         "WaitTimeout",
     ),
     "job": ("Attempt", "Job"),
+    "later": (
+        "Breaker",
+        "Concurrency",
+        "Cron",
+        "Debounce",
+        "Lane",
+        "RateLimit",
+        "Throttle",
+        "Unique",
+        "chain",
+        "group",
+        "previous",
+    ),
     "policies": ("Retention", "Retry"),
     "states": ("Outcome", "State"),
     "declare": ("Tasks",),
@@ -123,6 +149,17 @@ __all__ = [
     "CancelJob",
     "Unrecoverable",
     "Private",
+    "Unique",
+    "Debounce",
+    "Throttle",
+    "RateLimit",
+    "Concurrency",
+    "Lane",
+    "Breaker",
+    "Cron",
+    "chain",
+    "group",
+    "previous",
     "from_stamp",
     "to_stamp",
     "DayjobError",

@@ -59,3 +59,57 @@ class Later:
     def asgi(self, *args: Any, **kwargs: Any) -> NoReturn:
         """The dashboard, to mount in a web application."""
         raise NotSupported("app.asgi", "the dashboard is not part of this release; see the command line")
+
+
+class _Absent:
+    """A value of a later release: to make one is refused."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotSupported(type(self).__name__)
+
+
+class Unique(_Absent):
+    """One job per key."""
+
+
+class Debounce(_Absent):
+    """One job for a burst of enqueues."""
+
+
+class Throttle(_Absent):
+    """One job per stretch of time."""
+
+
+class RateLimit(_Absent):
+    """So many starts per stretch of time, over all workers."""
+
+
+class Concurrency(_Absent):
+    """So many at once, over all workers."""
+
+
+class Lane(_Absent):
+    """Fair turns, or strict order, by key."""
+
+
+class Breaker(_Absent):
+    """Stops a task while what it depends on is failing."""
+
+
+class Cron(_Absent):
+    """A schedule by calendar."""
+
+
+def chain(*jobs: Any) -> NoReturn:
+    """Jobs one after the other."""
+    raise NotSupported("chain", "flows are not part of this release; enqueue the next job from the one before")
+
+
+def group(*jobs: Any) -> NoReturn:
+    """Jobs beside each other."""
+    raise NotSupported("group", "flows are not part of this release; app.enqueue_many stores many at once")
+
+
+def previous(node: str | None = None) -> Any:
+    """What an earlier job of the flow returned."""
+    raise NotSupported("previous", "flows are not part of this release")

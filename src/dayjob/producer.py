@@ -182,6 +182,7 @@ class Producer:
             hook(new)
         encode_meta(new.meta)
         check_priority(new.priority)
+        check_name("queue", new.queue)
 
     def _job(self, row: NewRow, outcome: Enqueued) -> Job[Any]:
         if outcome.error is not None:

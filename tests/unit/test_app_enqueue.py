@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import dayjob
 from dayjob import (
     App,
     ConfigError,
@@ -397,6 +398,15 @@ def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[
 def test_a_verb_of_a_later_release_is_refused_by_name(app: App, name: str) -> None:
     with pytest.raises(NotSupported, match=f"app.{name}"):
         getattr(app, name)("anything")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Unique", "Debounce", "Throttle", "RateLimit", "Concurrency", "Lane", "Breaker", "Cron", "chain", "group", "previous"],
+)
+def test_a_value_of_a_later_release_is_refused_by_name(name: str) -> None:
+    with pytest.raises(NotSupported, match=name):
+        getattr(dayjob, name)("key")
 
 
 @pytest.mark.parametrize("verb", ["set", "list", "get", "pause", "resume", "trigger", "delete"])
