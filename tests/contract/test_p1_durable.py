@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dayjob.clock import SECOND
-from dayjob.states import State
+from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Checkpoint, Filter, JobRow, Retry
 from tests.contract import child
@@ -157,6 +157,32 @@ class TestP1Durable:
         assert (scene.get(done).payload, scene.get(done).result) == (payload, payload)
         row = scene.get(broken)
         assert (row.payload, row.error, row.attempts[0].error) == (payload, payload, payload)
+
+    def test_payloads_and_options_of_one_batch_are_not_mixed_up(self, scene: Scene) -> None:
+        blobs = [*PAYLOADS.values(), b"", b"\0", b"x"]
+        options = [None, b"", *blobs]
+        rows = [scene.row(payload=blob, options=options[n]) for n, blob in enumerate(blobs)]
+        scene.store.enqueue(rows, now=scene.now)
+
+        jobs = scene.worker().claim(100)
+
+        assert [(job.id, job.payload, job.options) for job in jobs] == [
+            (row.id, row.payload, row.options) for row in rows
+        ]
+
+    def test_results_and_errors_of_one_turn_are_not_mixed_up(self, scene: Scene) -> None:
+        blobs = [None, b"", *PAYLOADS.values(), None, b"\0", b""]
+        good, bad = scene.jobs(len(blobs)), scene.jobs(len(blobs))
+        ann = scene.worker()
+        jobs = ann.claim(100)
+        done = [ann.settlement(job, Outcome.COMPLETED, result=blob) for job, blob in zip(jobs, blobs, strict=False)]
+        dead = [ann.settlement(job, Outcome.DEAD, error=b) for job, b in zip(jobs[len(blobs) :], blobs, strict=True)]
+
+        ann.turn([each for pair in zip(done, dead, strict=True) for each in pair])
+
+        assert [scene.get(id).result for id in good] == blobs
+        assert [scene.get(id).error for id in bad] == blobs
+        assert [scene.get(id).attempts[0].error for id in bad] == blobs
 
     @each_payload
     def test_a_payload_survives_history_and_a_retry_by_hand_untouched(self, scene: Scene, payload: bytes) -> None:

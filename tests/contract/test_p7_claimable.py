@@ -48,6 +48,13 @@ class TestP7Claimable:
 
         assert sorted(job.id for job in turn.claimed) == [*mail[:2], report[0]]
 
+    def test_a_want_of_nothing_gets_nothing(self, scene: Scene) -> None:
+        ids, ann = scene.jobs(2), scene.worker()
+
+        turn = ann.turn(wants=[ann.want(0), ann.want(1)])
+
+        assert [job.id for job in turn.claimed] == ids[:1]
+
     def test_a_queue_named_twice_gives_each_job_once(self, scene: Scene) -> None:
         ids = scene.jobs(3)
 

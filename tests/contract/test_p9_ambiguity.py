@@ -162,6 +162,27 @@ class TestP9Ambiguity:
         assert answers == ["existing", "inserted", "existing", "inserted", "existing"]
         assert ann.ids() == [old[1].id, old[2].id, new[0].id, new[1].id]
 
+    @each_end
+    def test_an_id_that_finished_and_is_stored_again_unflagged_harms_nobody(self, scene: Scene, end: Outcome) -> None:
+        # Without the flag a finished id need not be noticed. But then there must be one job of that id, and what
+        # becomes of it must not hold up its neighbours.
+        row, ann = scene.row(), scene.worker()
+        scene.store.enqueue([row], now=scene.now)
+        finish(ann, row, end)
+        neighbour = scene.row(priority=-1)
+
+        first, second = scene.store.enqueue([row, neighbour], now=scene.now)
+
+        assert first.outcome in ("inserted", "existing")
+        assert second.outcome == "inserted"
+        assert scene.store.count(Filter()) == len(scene.store.find(Filter()).jobs) == 2
+        scene.store.act(Filter(states=(State(end.value),)), Retry(), now=scene.now)
+        jobs = ann.claim()
+        turn = ann.turn([ann.settlement(job, Outcome.COMPLETED) for job in jobs])
+        assert turn.refused == []
+        assert [scene.state(id) for id in (row.id, neighbour.id)] == [State.COMPLETED] * 2
+        assert scene.store.count(Filter()) == 2
+
     @pytest.mark.parametrize("flagged", [True, False])
     def test_an_id_given_twice_in_one_call_is_stored_once(self, scene: Scene, flagged: bool) -> None:
         first, second = scene.row(payload=b"first"), scene.row()
