@@ -119,6 +119,7 @@ class Executor:
     def stop(self, patience: float = 5.0) -> None:
         """Leave the lifespan and end the threads. Jobs that still run are left to themselves."""
         self.threads.stop()
+        self.threads.join(patience)
         if self.processes is not None:
             self.processes.stop()
         self.loop.stop(patience)

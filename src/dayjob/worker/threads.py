@@ -105,6 +105,14 @@ class ThreadPool:
     # -- a thread's life -------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
+        try:
+            self._take_work()
+        finally:
+            runner: asyncio.Runner | None = getattr(self._own, "runner", None)
+            if runner is not None:
+                runner.close()
+
+    def _take_work(self) -> None:
         while True:
             item = self._work.get()
             if item is None:

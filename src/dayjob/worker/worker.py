@@ -79,6 +79,7 @@ class Worker:
     Attributes:
         ending: why it stopped: `stopped`, `idle`, or what made it end by itself.
         again: True when another process should take its place.
+        replace: called at the end of `run` when a job hangs in this process and was given back; must not return.
         id: the present incarnation. counts: settled jobs by outcome.
     """
 
@@ -118,6 +119,7 @@ class Worker:
         self.id = ""
         self.ending = ""
         self.again = False
+        self.replace: Callable[[], None] = _end_process
         self._fatal: BaseException | None = None
 
     # -- the ways to run it ------------------------------------------------------------------------------------------
@@ -126,8 +128,9 @@ class Worker:
         """Work until told to stop: SIGTERM or SIGINT (a second one ends at once), `stop()`, or a limit.
 
         To be called in the main thread, the process is the worker's then: should a job hang for good, the process ends
-        with exit code 75 when all others are done, so that whoever started it starts it again. In any other thread
-        signals are not handled, and a hanging job only keeps its place.
+        with exit code 75 when all others are done, so that whoever started it starts it again (`replace` may be set to
+        something else that ends this process image). In any other thread signals are not handled, and a hanging job
+        keeps its thread and its lease, but not its place.
 
         Raises:
             What the lifespan raises when it is entered; `SchemaMismatch`, when the store is not ours.
@@ -137,9 +140,7 @@ class Worker:
             with self._signals():
                 hung = self._work(burst=False)
             if hung:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(EXIT_AGAIN)
+                self.replace()
         else:
             self._work(burst=False)
 
@@ -503,6 +504,13 @@ def group_queues(queues: Queues, concurrency: int) -> list[Slots]:
 
 def _sendable(queues: Queues) -> Any:
     return dict(queues) if isinstance(queues, Mapping) else None if queues is None else list(queues)
+
+
+def _end_process() -> None:
+    """End without waiting for threads: one of them runs a job that was given back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_AGAIN)
 
 
 def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
