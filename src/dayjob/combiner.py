@@ -14,19 +14,21 @@ growing pauses, until the patience of each caller ends; then that caller gets th
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
-from typing import Protocol
-from weakref import WeakKeyDictionary, WeakSet, ref
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from dayjob.errors import StoreUnavailable
-from dayjob.offload import submit
 from dayjob.store.records import INSERTED, Enqueued, NewRow
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from dayjob.gatherer import Loops
 
 BATCH = 1_000
 """Rows in one transaction at most, and the unit within which `enqueue_many` is all or none."""
@@ -92,7 +94,6 @@ class Combiner:
     def __init__(self, sink: Callable[[], Sink], *, patience: float = PATIENCE) -> None:
         self._sink = sink
         self.patience = min(patience, LONGEST_PATIENCE)
-        self._random = random.Random()
         self.reset()
         _ALL.add(self)
 
@@ -102,10 +103,7 @@ class Combiner:
         self._pending: deque[Ticket] = deque()
         self._failures = 0
         self._not_before = 0.0
-        self._gatherers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gatherer] = WeakKeyDictionary()
-        # Programs have one loop: it is found here without a look at the dictionary (0.5 µs).
-        self._last: tuple[Callable[[], object], _Gatherer] = (_nothing, _Gatherer(self))
-        self._random.seed()
+        self._loops: Loops | None = None
 
     def ticket(self, rows: Sequence[NewRow], chosen: bool, since: float | None = None) -> Ticket:
         """A ticket for *rows* whose patience counts from *since* (monotonic), by default from now."""
@@ -131,12 +129,11 @@ class Combiner:
 
     def asend(self, row: NewRow, *, chosen: bool = False) -> asyncio.Future[Enqueued]:
         """`send` of one row from a running loop, which it never blocks; rows of one iteration share a commit."""
-        loop = asyncio.get_running_loop()
-        last, gatherer = self._last
-        if last() is not loop:
-            gatherer = self._gatherers.setdefault(loop, _Gatherer(self))
-            self._last = (ref(loop), gatherer)
-        return gatherer.add(loop, row, chosen)
+        if self._loops is None:
+            from dayjob.gatherer import Loops
+
+            self._loops = Loops(self, BATCH)
+        return self._loops.gatherer().add(row, chosen)
 
     def commit(self, tickets: Sequence[Ticket]) -> None:
         """Block until each of *tickets* is done, committing for everyone while the lock is ours."""
@@ -228,7 +225,8 @@ class Combiner:
                 self._pending.appendleft(ticket)
         self._failures += 1
         longest = min(2.0, 0.02 * 2 ** min(self._failures, 8))
-        self._not_before = now if final else now + longest * (0.5 + self._random.random() / 2)
+        # Jitter, so that producers do not come back all at once; the clock's last digits are random enough for that.
+        self._not_before = now if final else now + longest * (0.5 + time.monotonic_ns() % 1000 / 2000)
 
     def _separate(self, tickets: Sequence[Ticket], error: Exception) -> None:
         """The store refused the batch as such: each caller gets the answer to its own rows, and only to them."""
@@ -244,83 +242,6 @@ class Combiner:
                 self._back_off([ticket], unavailable, final=False)
             except Exception as own:  # noqa: BLE001  the same
                 ticket.fail(own)
-
-
-class _Gatherer:
-    """One loop's rows: those of an iteration leave together, and one flight is in the air at a time.
-
-    Not a task of the loop, because programs cancel all tasks when they end; a row on its way must land all the same.
-    """
-
-    def __init__(self, combiner: Combiner) -> None:
-        self._combiner = combiner
-        self._waiting: list[tuple[NewRow, bool, asyncio.Future[Enqueued]]] = []
-        self._since = 0.0
-        self._flying = False
-
-    def add(self, loop: asyncio.AbstractEventLoop, row: NewRow, chosen: bool) -> asyncio.Future[Enqueued]:
-        """Take *row* along; the future has its outcome. Cancelled before take-off, the row is left behind."""
-        future: asyncio.Future[Enqueued] = loop.create_future()
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting.append((row, chosen, future))
-        if not self._flying:
-            self._flying = True
-            # Not now but in the next iteration: tasks that are ready in this one come along.
-            loop.call_soon(self._take_off, loop)
-        return future
-
-    def _take_off(self, loop: asyncio.AbstractEventLoop) -> None:
-        waiting, self._waiting = self._waiting, []
-        boarded = [one for one in waiting if not one[2].done()]
-        if not boarded:
-            self._flying = False
-            return
-        # Rows whose ids we made share a ticket. One with an id of the caller's own may be `existing` in its own right.
-        common = [one for one in boarded if not one[1]]
-        groups = [common[start : start + BATCH] for start in range(0, len(common), BATCH)]
-        self._fly(loop, groups + [[one] for one in boarded if one[1]])
-
-    def _fly(
-        self, loop: asyncio.AbstractEventLoop, groups: Sequence[Sequence[tuple[NewRow, bool, asyncio.Future[Enqueued]]]]
-    ) -> None:
-        flight = [
-            (self._combiner.ticket([row for row, _, _ in group], group[0][1], self._since), group) for group in groups
-        ]
-        landing = asyncio.wrap_future(submit(self._combiner.commit, [ticket for ticket, _ in flight]), loop=loop)
-        landing.add_done_callback(lambda landed: self._land(loop, flight, landed))
-
-    def _land(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        flight: Sequence[tuple[Ticket, Sequence[tuple[NewRow, bool, asyncio.Future[Enqueued]]]]],
-        landed: asyncio.Future[None],
-    ) -> None:
-        failure = None if landed.cancelled() else landed.exception()
-        again: list[Sequence[tuple[NewRow, bool, asyncio.Future[Enqueued]]]] = []
-        for ticket, group in flight:
-            error = failure or ticket.error
-            if error is not None and len(group) > 1 and not isinstance(error, StoreUnavailable):
-                # One row spoilt it for all: each flies alone, and gets the answer to itself.
-                again += [[one] for one in group]
-                continue
-            for place, (_, _, future) in enumerate(group):
-                if future.done():
-                    continue
-                if error is not None:
-                    future.set_exception(error)
-                elif ticket.done:
-                    future.set_result(ticket.outcomes[place])
-                else:
-                    future.cancel()
-        if again:
-            self._fly(loop, again)
-        else:
-            self._take_off(loop)
-
-
-def _nothing() -> None:
-    return None
 
 
 def _awake(rows: Iterable[NewRow]) -> set[str]:

@@ -6,7 +6,6 @@ Events may be lost when the listener falls behind: a stream shows, it does not a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -62,6 +61,8 @@ class EventStream:
             self._end()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        import asyncio
+
         # A thread of its own: a stream may last for hours, and the few threads of `offload` are for short calls.
         loop, ready, waiting = asyncio.get_running_loop(), asyncio.Event(), deque[Event](maxlen=10_000)
 

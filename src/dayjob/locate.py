@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,6 +119,8 @@ def _below(package: str, segment: str) -> list[str]:
     if "*" not in segment and "?" not in segment:
         name = f"{package}.{segment}"
         return [name] if _package_path(package) is not None and importlib.util.find_spec(name) else []
+    import pkgutil
+
     path = _package_path(package)
     return sorted(
         f"{package}.{info.name}" for info in pkgutil.iter_modules(path or []) if fnmatchcase(info.name, segment)
@@ -132,6 +132,8 @@ def _package_path(name: str) -> Any:
 
 
 def _from_pyproject(cwd: Path) -> tuple[str | None, Path]:
+    import tomllib
+
     for folder in (cwd, *cwd.parents):
         file = folder / "pyproject.toml"
         if file.is_file():

@@ -6,12 +6,13 @@ minutes. Threads start when needed and an idle process has none.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,12 +27,17 @@ def submit(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Start *fn* in a thread."""
     global _pool
     if _pool is None:
+        # Imported here: programs that never await would pay for it with every start.
+        from concurrent.futures import ThreadPoolExecutor
+
         _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dayjob-offload")
     return _pool.submit(fn, *args, **kwargs)
 
 
 async def offload(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Await the outcome of *fn*, run in a thread. Cancelling stops the waiting, not *fn*."""
+    import asyncio
+
     return await asyncio.wrap_future(submit(partial(fn, *args, **kwargs)))
 
 

@@ -6,7 +6,6 @@ once a second about all jobs that someone waits for, in one question. It ends wh
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
@@ -77,6 +76,8 @@ class Waiting:
 
     async def await_(self, id: str, timeout: float | timedelta | None) -> JobRow:
         """`wait` for a running loop, which it never blocks."""
+        import asyncio
+
         deadline = _deadline(timeout)
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
