@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from dayjob.task import Task
-
 from dayjob import App
+from dayjob.task import Task
 
 LATE: list[int] = []
 """Nanoseconds between enqueue and start of each `stamp`, in this process."""

@@ -12,7 +12,7 @@ from benchmarks.peers import huey_sqlite
 from benchmarks.workload import arguments
 
 JOBS = 30_000
-HUEY_JOBS = 1_500
+HUEY_JOBS = 1_000
 
 
 def measure(bench: Bench) -> Round:
@@ -77,5 +77,5 @@ SCENARIO = Scenario(
         Floor("sync tasks in threads, of the bare engine", ratio("thread", "raw"), least=0.2),
     ),
     measure,
-    rounds=5,
+    rounds=4,
 )
