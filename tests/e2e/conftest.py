@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from threading import Condition, Thread
+from typing import IO, Any
 
 import pytest
 
@@ -66,6 +68,62 @@ class Run:
         return f"exit {self.status}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
 
 
+class Going:
+    """A command that goes on; what it says is read as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._news = Condition()
+        self._lines: dict[str, list[str]] = {"out": [], "err": []}
+        self._heard = 0
+        self._readers = [
+            Thread(target=self._read, args=(stream, name), daemon=True)
+            for name, stream in (("out", process.stdout), ("err", process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: IO[str], name: str) -> None:
+        for line in stream:
+            with self._news:
+                self._lines[name].append(line)
+                self._news.notify_all()
+        stream.close()
+
+    def said(self, words: str, *, on: str = "err", patience: float = 12.0) -> str:
+        """The next line with *words* in it; each line is heard once."""
+        lines = self._lines[on]
+
+        def next_one() -> str | None:
+            while self._heard < len(lines):
+                self._heard += 1
+                if words in lines[self._heard - 1]:
+                    return lines[self._heard - 1]
+            return None
+
+        with self._news:
+            found = self._news.wait_for(next_one, patience)
+        assert found is not None, f"{words!r} was not said, but:\n{''.join(lines)}"
+        return found
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 10) -> int:
+        """Its exit status, once all that it said is read."""
+        status = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        return status
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+
 class Project:
     """The folder, and what can be done in it."""
 
@@ -73,7 +131,7 @@ class Project:
         self.folder = folder
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("DAYJOB_")}
         self.environ |= {"DAYJOB_BEAT": "0.3", "DAYJOB_LEASE": "5", "DAYJOB_SWEEP": "0.3", "COLUMNS": "200"}
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[Going] = []
 
     def __call__(self, *args: str, stdin: str | None = None, status: int | None = 0, **environ: str) -> Run:
         """`dayjob ARGS`; unless *status* is None it must end so."""
@@ -91,7 +149,7 @@ class Project:
         assert status is None or run.status == status, run
         return run
 
-    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, **environ: str) -> Going:
         """`dayjob ARGS`, going on; it is ended with the test."""
         process = subprocess.Popen(
             [sys.executable, "-m", "dayjob", *args],
@@ -103,8 +161,8 @@ class Project:
             text=True,
             start_new_session=True,
         )
-        self._processes.append(process)
-        return process
+        self._processes.append(Going(process))
+        return self._processes[-1]
 
     def enqueue(self, task: str, *options: str, **args: Any) -> str:
         """`dayjob enqueue`; the job's id."""
@@ -115,9 +173,7 @@ class Project:
 
     def end(self) -> None:
         for process in self._processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.end()
 
 
 def _made(folder: Path) -> Iterator[Project]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from tests.e2e.conftest import Project
 
@@ -23,22 +23,6 @@ def until(condition: Callable[[], Any], patience: float = 12.0) -> Any:
     return answer
 
 
-def said(process: subprocess.Popen[str], words: str, patience: float = 12.0) -> str:
-    """The next line of *process*'s stderr with *words* in it."""
-    assert process.stderr is not None
-    deadline = time.monotonic() + patience
-    seen = []
-    while time.monotonic() < deadline:
-        if select.select([process.stderr], [], [], 0.1)[0]:
-            line = process.stderr.readline()
-            seen.append(line)
-            if words in line:
-                return line
-            if not line:
-                break
-    raise AssertionError(f"{words!r} was not said, but:\n{''.join(seen)}")
-
-
 def pids(project: Project) -> set[int]:
     return {one["pid"] for one in project("workers", "--json").json}
 
@@ -48,7 +32,7 @@ def test_sigterm_lets_the_worker_leave_in_order(project: Project) -> None:
     worker = project.start("worker", "-q", "mail:2", "-q", "late")
     until(lambda: project.state(id) == "completed")
     (row,) = project("workers", "--json").json
-    worker.send_signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM)
 
     assert worker.wait(10) == 0
     assert (row["pid"], row["queues"]) == (worker.pid, "mail:2,late:10")
@@ -60,7 +44,7 @@ def test_ctrl_c_hands_a_long_job_back_after_the_grace(project: Project) -> None:
     id = project.enqueue("long", marker=str(marker))
     worker = project.start("worker", "--grace", "0.2")
     until(marker.exists)
-    worker.send_signal(signal.SIGINT)
+    worker.signal(signal.SIGINT)
     status = worker.wait(10)
     job = project("jobs", "show", id, "--json").json
 
@@ -73,9 +57,9 @@ def test_a_second_signal_does_not_wait_for_the_grace(project: Project) -> None:
     id = project.enqueue("long", marker=str(marker))
     worker = project.start("worker", "--grace", "60")
     until(marker.exists)
-    worker.send_signal(signal.SIGTERM)
-    said(worker, "worker.stopping")
-    worker.send_signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM)
+    worker.said("worker.stopping")
+    worker.signal(signal.SIGTERM)
 
     assert worker.wait(10) == 0
     assert project.state(id) == "available"
@@ -95,7 +79,7 @@ def test_a_process_that_dies_is_replaced(project: Project) -> None:
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
     after = until(lambda: found if len(found := pids(project)) == 2 and victim not in found else None)
-    supervisor.send_signal(signal.SIGTERM)
+    supervisor.signal(signal.SIGTERM)
 
     assert len(before & after) == 1
     assert supervisor.wait(15) == 0
@@ -103,24 +87,26 @@ def test_a_process_that_dies_is_replaced(project: Project) -> None:
 
 
 def test_a_worker_replaces_itself_after_so_many_jobs(project: Project) -> None:
-    ids = [project.enqueue("pid") for _ in range(2)]
-    worker = project.start("worker", "--max-jobs", "1", "-c", "1")
-    started = [said(worker, "worker.started") for _ in range(3)]
-    worker.send_signal(signal.SIGTERM)
+    project("migrate")
+    worker = project.start("worker", "--max-jobs", "1")
+    started = [worker.said("worker.started")]
+    for _ in range(2):
+        project.enqueue("pid")
+        started.append(worker.said("worker.started"))
+    worker.signal(signal.SIGTERM)
 
     assert worker.wait(10) == 0
     assert all(f"pid={worker.pid} " in line for line in started)
-    assert [project.state(id) for id in ids] == ["completed"] * 2
 
 
 def test_reload_runs_new_code(project: Project) -> None:
     project("migrate")
     shop = project.folder / "shop.py"
     worker = project.start("worker", "--reload")
-    said(worker, "worker.started")
+    worker.said("worker.started")
     shop.write_text(shop.read_text().replace("Hello", "Good day"))
-    said(worker, "process.recycled")
-    said(worker, "worker.started")
+    worker.said("process.recycled")
+    worker.said("worker.started")
     id = project.enqueue("greet", name="Ada")
     waited = project("enqueue", "greet", "--args", '{"name": "Bob"}', "--wait", "10")
 
@@ -130,8 +116,8 @@ def test_reload_runs_new_code(project: Project) -> None:
 
 def test_dev_migrates_and_works(project: Project) -> None:
     dev = project.start("dev")
-    said(dev, "migrated: 001")
-    said(dev, "worker.started")
+    dev.said("migrated: 001")
+    dev.said("worker.started")
 
     assert project("enqueue", "greet", "--args", '{"name": "Ada"}', "--wait", "10").out == '"Hello, Ada!"\n'
 
@@ -148,18 +134,13 @@ def test_events_are_followed_from_another_process(project: Project) -> None:
     project("migrate")
     listener = project.start("events", "job.completed", "--json")
     worker = project.start("worker")
-    said(worker, "worker.started")
-    assert listener.stdout is not None
-    seen: list[dict[str, Any]] = []
-    # The worker looks once a second whether somebody listens: what comes first may be missed.
-    deadline = time.monotonic() + 10
-    while not seen and time.monotonic() < deadline:
-        project.enqueue("greet", name="Ada")
-        if select.select([listener.stdout], [], [], 0.2)[0]:
-            seen.append(json.loads(listener.stdout.readline()))
+    # The worker looks once a second whether somebody listens: what comes before may be missed.
+    worker.said("worker.started")
+    project("enqueue", "greet", "--args", '{"name": "Ada"}', "--delay", "2")
+    event = json.loads(listener.said("{", on="out"))
 
-    assert seen[0]["event"] == "job.completed"
-    assert seen[0]["task"] == "greet"
+    assert event["event"] == "job.completed"
+    assert event["task"] == "greet"
 
 
 def test_a_store_in_memory_has_one_process(project: Project) -> None:
@@ -176,3 +157,34 @@ def test_an_app_whose_resources_cannot_be_had_ends_at_once(project: Project) -> 
 
     assert "no database" in alone.err
     assert "no worker process could start" in supervised.err
+
+
+@pytest.mark.timeout(60)
+def test_a_job_that_hangs_for_good_costs_the_process_not_the_queue(project: Project) -> None:
+    shop = project.folder / "shop.py"
+    shop.write_text(
+        shop.read_text()
+        + """
+@app.task(name="deaf", timeout=0.2, retry=1)
+def deaf() -> None:
+    while True:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:
+            pass
+"""
+    )
+    project("migrate")
+    worker = project.start("worker", "--grace", "0.1")
+    worker.said("worker.started")
+    id = project.enqueue("deaf")
+    worker.said("job.abandoned", patience=25)
+    again = worker.said("worker.started", patience=25)
+    greeted = project("enqueue", "greet", "--args", '{"name": "Ada"}', "--wait", "10").out
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(10) == 0
+    assert f"pid={worker.pid} " in again
+    assert greeted == '"Hello, Ada!"\n'
+    assert project("jobs", "show", id, "--json").json["error"]["type"] == "dayjob.errors.JobTimeout"

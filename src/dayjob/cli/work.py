@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -125,12 +125,26 @@ def _alone(app: App, options: dict[str, Any], *, burst: bool) -> int:
     if burst:
         worker.run_until_idle()
         return 0
+    worker.replace = lambda: _leave(again=worker.again)
     worker.run()
     if worker.again:
-        # It asked for a fresh process (its number of jobs, its memory) and nobody above us would start one.
         app.close()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # ourselves again
+        _leave(again=True)
     return 0
+
+
+def _leave(*, again: bool) -> NoReturn:
+    """End this process image, whatever threads still hang in it.
+
+    Args:
+        again: the worker asked for a fresh process (a job that hangs, its number of jobs, its memory), and nobody above
+            us would start one: become it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if again:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # ourselves
+    os._exit(0)
 
 
 def _supervised(app: App, options: dict[str, Any], processes: int, *, reload: bool) -> int:

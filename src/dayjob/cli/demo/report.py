@@ -180,7 +180,7 @@ def _rescued(rescue: Rescue, verdict: Verdict) -> list[str]:
         f"the last done after {rescue.done:.1f} s"
     ]
     if verdict.doubled:
-        lines.append(f"{verdict.doubled:,} had done their work but died before they could say so: they did it twice")
+        lines.append(f"{verdict.doubled:,} had been done when it died, before it could say so: they were done twice")
     return lines
 
 
