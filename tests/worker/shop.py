@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dayjob import App, CancelJob, JobContext, Retry, RetryAfter, Settings, Snooze, Unrecoverable, current_job
 
+
 @contextlib.contextmanager
 def lifespan() -> Iterator[dict[str, int]]:
     if os.environ.get("SHOP_CLOSED"):
@@ -21,11 +22,8 @@ def lifespan() -> Iterator[dict[str, int]]:
     yield {"pid": os.getpid()}
 
 
-app = App(
-    "sqlite:///:memory:",
-    lifespan=lifespan,
-    settings=Settings(lease=2.5, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3),
-)
+SETTINGS = Settings(lease=2.5, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3)
+app = App("sqlite:///:memory:", lifespan=lifespan, settings=SETTINGS)
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 

@@ -171,9 +171,7 @@ def test_a_thread_that_will_not_die_is_abandoned_and_its_place_given_to_others(
 
 
 @pytest.mark.parametrize("task", ["wait", "wait_in_thread"])
-def test_a_running_job_is_cancelled_within_a_second(
-    shop: ModuleType, file: Path, witness: Witness, task: str
-) -> None:
+def test_a_running_job_is_cancelled_within_a_second(shop: ModuleType, file: Path, witness: Witness, task: str) -> None:
     job = getattr(shop, task).enqueue(str(file), 30.0)
     with working(shop.app.worker()):
         witness.wait_for("job.started")

@@ -116,7 +116,11 @@ def test_a_signal_lets_running_jobs_finish_and_hands_the_rest_back(
 def test_what_is_not_done_after_the_grace_is_cancelled_and_goes_back_unspent(
     shop: ModuleType, file: Path, stations: Callable[..., Station]
 ) -> None:
-    jobs = [shop.wait.enqueue(str(file), 60), shop.wait_in_thread.enqueue(str(file), 60), shop.burn.enqueue(str(file), 60)]
+    jobs = [
+        shop.wait.enqueue(str(file), 60),
+        shop.wait_in_thread.enqueue(str(file), 60),
+        shop.burn.enqueue(str(file), 60),
+    ]
     station = stations(grace=0.3)
     begun(file, 3)
 

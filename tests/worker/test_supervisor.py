@@ -22,9 +22,7 @@ def pids(shop: ModuleType) -> set[int]:
     return {one.pid for one in shop.app.workers()}
 
 
-def test_all_processes_work_and_end_together(
-    shop: ModuleType, file: Path, stations: Callable[..., Station]
-) -> None:
+def test_all_processes_work_and_end_together(shop: ModuleType, file: Path, stations: Callable[..., Station]) -> None:
     jobs = [shop.wait.enqueue(str(file), 0.7) for _ in range(4)]
     station = stations(processes=2, concurrency=2)
     begun(file, 4)

@@ -85,9 +85,7 @@ def test_a_solo_process_whose_parent_dies_ends_in_order_and_its_job_is_not_blame
     assert job.refresh().crashes == 0
 
 
-def test_a_cpu_bound_job_that_kills_its_child_has_crashed_alone(
-    shop: ModuleType, file: Path, witness: Witness
-) -> None:
+def test_a_cpu_bound_job_that_kills_its_child_has_crashed_alone(shop: ModuleType, file: Path, witness: Witness) -> None:
     job = shop.vanish.enqueue(str(file))
 
     counts = shop.app.worker().run_until_idle()
@@ -151,9 +149,7 @@ def test_where_no_process_can_see_the_store_suspects_run_alone_in_this_one(memor
     assert [job.result(timeout=1) for job in jobs] == [1, 2, 3]
 
 
-def test_suspects_are_claimed_by_nobody_but_the_solo_child(
-    shop: ModuleType, file: Path, witness: Witness
-) -> None:
+def test_suspects_are_claimed_by_nobody_but_the_solo_child(shop: ModuleType, file: Path, witness: Witness) -> None:
     from dayjob.store.records import Want, WorkerInfo
 
     store = shop.app.store

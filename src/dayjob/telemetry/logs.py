@@ -25,7 +25,7 @@ LEVELS: dict[str, int] = {
     "job.retried": logging.DEBUG,  # job.failed has said it
     "job.released": logging.DEBUG,
     "job.snoozed": logging.DEBUG,
-    "job.logged": logging.INFO,
+    "job.logged": logging.INFO,  # or as the job says
     "job.cancelled": logging.INFO,
     "job.failed": logging.WARNING,
     "job.parked": logging.WARNING,
@@ -83,7 +83,7 @@ def subscribe(bus: Bus) -> Callable[[], None]:
     ends = []
     for name in EVENTS:
         logger = logging.getLogger(f"{_LOGGER}.{name.partition('.')[0]}")
-        if logger.isEnabledFor(_lowest(name)):
+        if name == "job.logged" or logger.isEnabledFor(LEVELS.get(name, logging.INFO)):
             ends.append(bus.subscribe(name, _writer(logger)))
 
     def end() -> None:
@@ -91,10 +91,6 @@ def subscribe(bus: Bus) -> Callable[[], None]:
             one()
 
     return end
-
-
-def _lowest(name: str) -> int:
-    return logging.DEBUG if name == "job.logged" else LEVELS.get(name, logging.INFO)
 
 
 def _writer(logger: logging.Logger) -> Callable[[Event], None]:

@@ -236,11 +236,15 @@ class Pump(Service):
             return
         self.finished.set()
         self._stopping = True
+        self.close()
         if self._on_finished is not None:
             self._on_finished()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
 
     # -- what ended ------------------------------------------------------------------------------------------------
 
@@ -451,7 +455,9 @@ class Pump(Service):
 
     def _look_again(self, call: Call, turn: Turn, fed: dict[int, list[Run]], now: int) -> None:
         if any(len(fed.get(id(slots), ())) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
-            self._look_at = now if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked) else now + self._poll
+            self._look_at = (
+                now if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked) else now + self._poll
+            )
         else:
             self._look_at = now + self._poll
             if turn.next_due is not None:

@@ -1,0 +1,327 @@
+"""The pump, tick by tick, without threads: what it claims, settles, repeats and lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayjob import App
+from dayjob.errors import StoreUnavailable
+from dayjob.states import Outcome
+from dayjob.store.records import Beat, Turn, WorkerInfo
+from dayjob.worker.executor import Executor
+from dayjob.worker.hooks import Hooks
+from dayjob.worker.pump import Pump
+from dayjob.worker.recorder import Recorder
+from dayjob.worker.run import Run, Slots, monotonic
+from tests.worker.conftest import Witness
+
+FOREVER = 1 << 62
+
+
+class Lossy:
+    """A store that loses replies when told to: the call is carried out, the answer never comes."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.lose = 0
+        self.down = False
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def turn(self, worker: str, claim_no: Any = None, settlements: Any = (), wants: Any = ()) -> Turn:
+        self.calls.append((claim_no, len(settlements), [want.limit for want in wants]))
+        if self.down:
+            raise StoreUnavailable("down")
+        turn: Turn = self._store.turn(worker, claim_no, settlements, wants)
+        if self.lose:
+            self.lose -= 1
+            raise StoreUnavailable("the reply was lost")
+        return turn
+
+
+class Bench:
+    """A pump whose jobs run when the test says so."""
+
+    def __init__(self, app: App, groups: list[Slots]) -> None:
+        self.app = app
+        self.store = Lossy(app.store)
+        self.witness = Witness(app.bus)
+        self.executor = Executor(self.store, app.settings, app.bus, Hooks(), capacity=1)
+        self.executor.feed = lambda slots, runs: slots.ready.extend(runs)  # type: ignore[method-assign]
+        self.executor.lease_until = FOREVER
+        self.names = iter(f"w{number}" for number in range(2, 9))
+        self.beat("w1")
+        self.pump = Pump(
+            self.store,  # type: ignore[arg-type]
+            app.registry,
+            self.executor,
+            Recorder(self.executor, app.bus),
+            app.bus,
+            groups,
+            worker="w1",
+            renew=lambda: next(self.names),
+            poll=1.0,
+            on_suspects=lambda: None,
+        )
+
+    def beat(self, worker: str, held: list[int] | None = None) -> Beat:
+        return self.app.store.beat(WorkerInfo(worker, worker, "here", 1), held or [])
+
+    def tick(self) -> float:
+        return self.pump.tick()
+
+    def ready(self, slots: Slots | None = None) -> list[Run]:
+        return list((slots or self.pump.groups[0]).ready)
+
+    def finish(self, count: int, slots: Slots | None = None) -> list[Run]:
+        """Run *count* jobs, as the executor would."""
+        slots = slots or self.pump.groups[0]
+        done = []
+        for _ in range(count):
+            run = slots.take()
+            assert run is not None
+            assert self.executor.begin(run, monotonic())
+            self.executor.complete(run, None, monotonic())
+            slots.give()
+            done.append(run)
+        return done
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    with App(f"sqlite:///{tmp_path}/jobs.db") as app:
+
+        @app.task(name="noop")
+        async def noop() -> None: ...
+
+        yield app
+
+
+@pytest.fixture
+def bench(app: App) -> Iterator[Bench]:
+    bench = Bench(app, [Slots(None, 3)])
+    yield bench
+    bench.pump.close()
+
+
+def enqueue(app: App, count: int, **options: Any) -> list[Any]:
+    noop = app.registry.get("noop")
+    return app.enqueue_many([noop.using(**options).job() if options else noop.job() for _ in range(count)])
+
+
+def states(jobs: list[Any]) -> list[str]:
+    return [str(job.refresh().state) for job in jobs]
+
+
+def test_it_claims_for_free_places_only_when_nothing_is_known_of_the_rate(app: App, bench: Bench) -> None:
+    enqueue(app, 10)
+
+    bench.tick()
+
+    assert len(bench.ready()) == 3
+    assert bench.store.calls == [(1, 0, [3])]
+
+
+def test_ends_and_claims_share_a_turn(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 4)
+    bench.tick()
+    bench.finish(3)
+    bench.pump.groups[0].rate = 0.0
+
+    bench.tick()
+
+    assert bench.store.calls[-1][:2] == (2, 3)
+    assert states(jobs) == ["completed"] * 3 + ["running"]
+
+
+def test_short_jobs_are_claimed_ahead_by_time_and_long_ones_not_at_all(app: App, bench: Bench) -> None:
+    slots = bench.pump.groups[0]
+    enqueue(app, 500)
+    slots.rate = 10_000.0
+    bench.tick()
+    ahead = len(bench.ready()) - slots.limit
+
+    slots.rate = 5.0  # jobs of more than half a second each
+    bench.finish(ahead + slots.limit)
+    bench.tick()
+
+    assert ahead == pytest.approx(10_000 * 0.02, rel=0.2)
+    assert len(bench.ready()) <= slots.limit + ahead
+
+
+def test_a_lost_reply_to_a_claim_is_repeated_under_its_number_and_brings_the_same_jobs(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 3)
+    bench.store.lose = 2
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            bench.tick()
+    assert bench.pump.held() == [1]
+
+    bench.tick()
+
+    assert [call[0] for call in bench.store.calls] == [1, 1, 1]
+    assert [run.job.id for run in bench.ready()] == [job.id for job in jobs]
+    bench.finish(3)
+    bench.tick()
+    assert states(jobs) == ["completed"] * 3
+
+
+def test_a_lost_reply_to_a_settlement_settles_once_and_raises_no_alarm(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 3)
+    bench.tick()
+    bench.finish(3)
+    bench.store.lose = 1
+    with pytest.raises(StoreUnavailable):
+        bench.tick()
+
+    bench.tick()
+
+    assert states(jobs) == ["completed"] * 3
+    assert bench.witness.of("lease.lost") == []
+    assert bench.pump.held_jobs() == 0
+
+
+def test_a_settlement_that_comes_too_late_is_refused_counted_and_told(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 1)
+    bench.tick()
+    bench.app.store.leave("w1", death="signal 9 (SIGKILL)")
+    bench.finish(1)
+
+    bench.tick()
+
+    lost = bench.witness.of("lease.lost")
+    assert [(event.id, event.write) for event in lost] == [(jobs[0].id, "settle")]
+    assert [(tally.name, tally.count) for tally in bench.pump.take_tallies()] == [("refused", 1)]
+    assert bench.pump.counts == {}
+    assert states(jobs) == ["available"]
+
+
+def test_what_was_claimed_ahead_and_not_started_within_a_second_goes_back(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 50)
+    slots = bench.pump.groups[0]
+    slots.rate = 1_000.0
+    bench.tick()
+    held = len(bench.ready())
+    bench.finish(1)
+    for batch in bench.pump.batches.values():
+        batch.at -= 2_000_000
+    slots.rate = 1_000.0
+
+    bench.tick()
+
+    assert states(jobs).count("running") <= slots.limit
+    assert held > slots.limit
+    assert bench.pump.counts[Outcome.RELEASED] == held - 1
+    assert all(event.reason == "waited" for event in bench.witness.of("job.released"))
+
+
+def test_jobs_of_a_queue_that_pauses_go_back_unless_they_run(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 3)
+    bench.tick()
+    first = bench.pump.groups[0].take()
+    assert first is not None
+    bench.executor.begin(first, monotonic())
+    bench.app.store.pause("default", True)
+
+    bench.pump.heard(bench.beat("w1", [1]), "w1")
+    bench.tick()
+
+    assert states(jobs) == ["running", "available", "available"]
+
+
+def test_a_worker_that_was_given_up_drops_everything_and_comes_back_under_a_new_name(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 3)
+    bench.tick()
+    running = bench.pump.groups[0].take()
+    assert running is not None
+    bench.executor.begin(running, monotonic())
+    bench.app.store.leave("w1", death="no beat")
+
+    lost = bench.beat("w1", [1])
+    assert lost.lost
+    bench.pump.heard(lost, "w1")
+    bench.tick()
+
+    assert bench.pump.worker == "w2"
+    assert bench.ready() == []
+    assert running.stopping == "lost"
+    bench.executor.complete(running, None, monotonic())
+    bench.pump.groups[0].give()
+    bench.beat("w2")
+    bench.pump._look_at = 0
+    bench.tick()
+    assert bench.pump.held_jobs() == 0
+    assert states(jobs) == ["available"] * 3  # suspects: nobody but a solo worker claims them
+    assert len(bench.witness.of("lease.lost")) == 3
+
+
+def test_nothing_is_claimed_once_the_lease_may_have_run_out(app: App, bench: Bench) -> None:
+    enqueue(app, 3)
+    bench.executor.lease_until = 0
+
+    bench.tick()
+
+    assert bench.ready() == []
+
+
+def test_a_job_claimed_before_a_long_stop_of_the_process_is_released_not_started(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 1)
+    bench.tick()
+    run = bench.pump.groups[0].take()
+    assert run is not None
+
+    bench.executor.lease_until = monotonic() - 1
+
+    assert not bench.executor.begin(run, monotonic())
+    bench.tick()
+    assert states(jobs) == ["available"]
+
+
+def test_each_group_of_queues_is_asked_for_what_it_has_room_for(app: App) -> None:
+    groups = [Slots(("mail",), 2), Slots(None, 5, ("mail",))]
+    bench = Bench(app, groups)
+    mail, other = enqueue(app, 10, queue="mail"), enqueue(app, 10)
+
+    bench.tick()
+
+    assert bench.store.calls == [(1, 0, [2, 5])]
+    assert (states(mail).count("running"), states(other).count("running")) == (2, 5)
+    bench.pump.close()
+
+
+def test_idle_it_asks_once_a_second(app: App, bench: Bench) -> None:
+    delay = bench.tick()
+
+    assert 0.9 < delay <= 1.0
+    assert len(bench.store.calls) == 1
+    assert bench.tick() <= 1.0
+    assert len(bench.store.calls) == 1
+
+
+def test_it_wakes_for_what_is_due_soon(app: App, bench: Bench) -> None:
+    enqueue(app, 1, delay=0.3)
+
+    delay = bench.tick()
+
+    assert 0.2 < delay <= 0.3
+
+
+def test_tallies_that_reached_nobody_are_counted_again(app: App, bench: Bench) -> None:
+    enqueue(app, 3)
+    bench.tick()
+    bench.finish(3)
+    bench.tick()
+
+    taken = bench.pump.take_tallies()
+    bench.pump.give_back_tallies(taken)
+
+    assert [(tally.queue, tally.name, tally.count) for tally in bench.pump.take_tallies()] == [
+        ("default", "completed", 3)
+    ]
+    assert bench.pump.take_tallies() == []
