@@ -150,7 +150,7 @@ class JobContext(Generic[StateT]):
         self._host, self._meta = None, None
         self.id, self.task, self.queue = "", getattr(task, "name", str(task)), ""
         self.attempt, self.idempotency_key = 1, ""
-        self.state, self.app = None, getattr(task, "host", None)
+        self.state, self.app = None, getattr(getattr(task, "host", None), "app", None)
         self.log = JobLog(None)
         return self
 
