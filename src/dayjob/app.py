@@ -217,7 +217,9 @@ class App(Declaring, Later):
             app=self,
             ref=ref_of(self),
             queues=_checked_queues(queues),
-            concurrency=self.settings.concurrency if concurrency is None else check_int("concurrency", concurrency, 1, 100_000),
+            concurrency=self.settings.concurrency
+            if concurrency is None
+            else check_int("concurrency", concurrency, 1, 100_000),
             grace=self.settings.grace if grace is None else seconds(grace, "grace"),
             max_jobs=None if max_jobs is None else check_int("max_jobs", max_jobs, 1, 2**53),
             max_memory=None if max_memory is None else check_int("max_memory", max_memory, 1, 2**53),
@@ -394,7 +396,9 @@ def _checked_queues(queues: Queues) -> Mapping[str, int] | Sequence[str] | None:
     for name in queues:
         check_name("queue", name)
     if isinstance(queues, Mapping):
-        return {name: check_int(f"the concurrency of queue {name!r}", limit, 1, 100_000) for name, limit in queues.items()}
+        return {
+            name: check_int(f"the concurrency of queue {name!r}", limit, 1, 100_000) for name, limit in queues.items()
+        }
     return list(dict.fromkeys(queues))
 
 

@@ -249,7 +249,6 @@ def _awake(rows: Iterable[NewRow]) -> set[str]:
     return {row.queue for row in rows if row.delay is None or row.delay < SOON}
 
 
-
 _ALL: WeakSet[Combiner] = WeakSet()
 
 

@@ -111,7 +111,9 @@ class JobsManager:
             ids: an id, a job, or several; or none and *conditions*. all: with neither, every job there is.
             reason: kept with the jobs, and shown.
         """
-        action = Cancel(None if reason is None else _text("reason", reason), self._settings.retention.age(State.CANCELLED))
+        action = Cancel(
+            None if reason is None else _text("reason", reason), self._settings.retention.age(State.CANCELLED)
+        )
         touched = self._act(_chosen("cancel", ids, conditions, all), action)
         store = self._store()
         store.notify("control")
@@ -159,7 +161,9 @@ class JobsManager:
         """Change what is given of a waiting job; `args` replaces all its arguments. False: it runs or has finished."""
         given = {name: value for name, value in changes.items() if value is not None}
         if not given or given.keys() - Changes.__annotations__.keys():
-            raise ConfigError(f"an edit changes {', '.join(Changes.__annotations__)}; given: {', '.join(given) or 'nothing'}")
+            raise ConfigError(
+                f"an edit changes {', '.join(Changes.__annotations__)}; given: {', '.join(given) or 'nothing'}"
+            )
         run_at, priority, queue, args = (changes.get(name) for name in ("run_at", "priority", "queue", "args"))
         row = self.load(id)
         change = Edit(

@@ -51,7 +51,7 @@ def find_app(target: str | None, environ: Mapping[str, str], cwd: Path) -> App:
         target, folder = _from_pyproject(cwd)
     if not target:
         raise ConfigError(
-            "no app was named: pass module:app, set DAYJOB_APP, or write app = \"module:app\" below [tool.dayjob] "
+            'no app was named: pass module:app, set DAYJOB_APP, or write app = "module:app" below [tool.dayjob] '
             "in pyproject.toml"
         )
     return load(AppRef(target, [str(folder)]))

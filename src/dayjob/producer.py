@@ -1,6 +1,6 @@
 """The enqueue path: calls are stamped, become rows, are sent, and come back as jobs.
 
-    NewJob ─▶ on_enqueue hooks ─▶ NewRow ─▶ combiner ─▶ store          one by one, many at once, from threads and loops
+NewJob ─▶ on_enqueue hooks ─▶ NewRow ─▶ combiner ─▶ store          one by one, many at once, from threads and loops
 """
 
 from __future__ import annotations
@@ -210,4 +210,3 @@ def check_hook(hook: object) -> Hook:
             f"@app.on_enqueue takes a plain function (new_job), not {shown(hook)}: it runs wherever jobs are enqueued"
         )
     return hook
-

@@ -82,7 +82,9 @@ def test_namespaces_keep_apps_in_one_file_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"settings": {}}, {"lifespan": 7}, {"include": [7]}, {"include": 7}], ids=lambda given: next(iter(given))
+    "arguments",
+    [{"settings": {}}, {"lifespan": 7}, {"include": [7]}, {"include": 7}],
+    ids=lambda given: next(iter(given)),
 )
 def test_arguments_that_make_no_sense(arguments: Any) -> None:
     with pytest.raises((ConfigError, TypeError)):
@@ -123,7 +125,9 @@ def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "jobs.db"
-    file.write_text("hello, I am a letter and no database at all, and long enough for a header of one hundred bytes " * 3)
+    file.write_text(
+        "hello, I am a letter and no database at all, and long enough for a header of one hundred bytes " * 3
+    )
     app = App(f"sqlite:///{file}")
     with pytest.raises(StoreError, match="not an SQLite database"):
         app.enqueue("note", {})

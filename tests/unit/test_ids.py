@@ -80,7 +80,9 @@ def test_a_uuid_of_any_form_becomes_canonical_text() -> None:
     assert canonical == check_id(uuid.UUID(canonical))
 
 
-@pytest.mark.parametrize("bad", ["", "order-7", 7, b"x" * 16, None, "0" * 31, "g" * 32, "1" * 10_000, True, "\ud800" * 32])
+@pytest.mark.parametrize(
+    "bad", ["", "order-7", 7, b"x" * 16, None, "0" * 31, "g" * 32, "1" * 10_000, True, "\ud800" * 32]
+)
 def test_anything_else_is_refused_by_name(bad: object) -> None:
     with pytest.raises(ConfigError, match="is not a UUID"):
         check_id(bad)

@@ -37,7 +37,8 @@ def write(project: Path, name: str, text: str = APP) -> Path:
 
 
 @pytest.mark.parametrize(
-    "target", ["located_a.jobs:app", "located_a.jobs", "located_a/jobs.py", "located_a/jobs.py:app", "located_a.jobs:holder.app"]
+    "target",
+    ["located_a.jobs:app", "located_a.jobs", "located_a/jobs.py", "located_a/jobs.py:app", "located_a.jobs:holder.app"],
 )
 def test_an_app_is_found_by_module_and_by_file(project: Path, target: str) -> None:
     write(project, "located_a/jobs.py", APP + "class holder: pass\nholder.app = app\n")
@@ -83,7 +84,11 @@ def test_a_module_with_one_app_of_any_name(project: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_said(project: Path, target: str | None, says: str) -> None:
-    write(project, "located_d/many.py", "from dayjob import App\na, b = App('sqlite:///:memory:'), App('sqlite:///:memory:')\n")
+    write(
+        project,
+        "located_d/many.py",
+        "from dayjob import App\na, b = App('sqlite:///:memory:'), App('sqlite:///:memory:')\n",
+    )
     (project / "located_d/__init__.py").write_text("text = 'x'\n")
     with pytest.raises(ConfigError, match=says):
         find_app(target, {}, project)
@@ -160,7 +165,9 @@ def test_a_pattern_finds_the_tasks_of_every_part(project: Path) -> None:
 
 def test_a_task_that_is_imported_first_finds_its_app_by_itself(project: Path) -> None:
     sys.path.insert(0, str(project))
-    write(project, "shop_b/jobs.py", "from dayjob import App\napp = App('sqlite:///:memory:', include=['shop_b.tasks'])\n")
+    write(
+        project, "shop_b/jobs.py", "from dayjob import App\napp = App('sqlite:///:memory:', include=['shop_b.tasks'])\n"
+    )
     write(project, "shop_b/tasks.py", "from shop_b.jobs import app as _app\n" + TASKS)
     from shop_b.tasks import note  # type: ignore[import-not-found]
 

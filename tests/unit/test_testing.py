@@ -43,7 +43,9 @@ class Shop:
 
         @app.task(name="fragile", retry=Retry(max_attempts=2, backoff=[60], jitter=0))
         def fragile(why: str) -> None:
-            raise {"error": ValueError(why), "snooze": Snooze(30), "cancel": CancelJob("no"), "after": RetryAfter(30)}[why]
+            raise {"error": ValueError(why), "snooze": Snooze(30), "cancel": CancelJob("no"), "after": RetryAfter(30)}[
+                why
+            ]
 
         @app.task(name="sign_up")
         def sign_up(email: str) -> None:
@@ -72,7 +74,9 @@ def test_the_apps_own_store_is_never_touched(shop: Shop, tmp_path: Path) -> None
 
 def test_jobs_are_asserted_by_what_they_are(shop: Shop) -> None:
     with shop.app.testing() as t:
-        shop.welcome.using(delay=60, priority=5, tags=["vip"], meta={"by": "web", "ip": "::1"}).enqueue("ann@example.org")
+        shop.welcome.using(delay=60, priority=5, tags=["vip"], meta={"by": "web", "ip": "::1"}).enqueue(
+            "ann@example.org"
+        )
         shop.sign_up.enqueue("bob@example.org")
 
         job = t.assert_enqueued(shop.welcome, args={"email": "ann@example.org"}, queue="mail", delay=60)
@@ -148,7 +152,11 @@ def test_several_failures_raise_the_first_and_count_the_others(shop: Shop) -> No
 
 @pytest.mark.parametrize(
     ("why", "outcome", "state"),
-    [("snooze", "snoozed", State.SCHEDULED), ("cancel", "cancelled", State.CANCELLED), ("after", "failed", State.SCHEDULED)],
+    [
+        ("snooze", "snoozed", State.SCHEDULED),
+        ("cancel", "cancelled", State.CANCELLED),
+        ("after", "failed", State.SCHEDULED),
+    ],
 )
 def test_what_a_task_raises_to_say_something_fails_no_test(shop: Shop, why: str, outcome: str, state: State) -> None:
     with shop.app.testing() as t:

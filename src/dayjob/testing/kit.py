@@ -1,10 +1,10 @@
 """`t`: what a test holds while an app is under test. The store is private and in memory; the pipeline is the real one.
 
-    with app.testing() as t:
-        sign_up("ann@example.org")                       # the code under test enqueues
-        t.assert_enqueued(send_welcome, args={"email": "ann@example.org"})
-        t.drain()                                        # a real worker runs what is due
-        t.clock.advance(60)                              # and later, what is due then
+with app.testing() as t:
+    sign_up("ann@example.org")                       # the code under test enqueues
+    t.assert_enqueued(send_welcome, args={"email": "ann@example.org"})
+    t.drain()                                        # a real worker runs what is due
+    t.clock.advance(60)                              # and later, what is due then
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class Testing:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Testing:
-        self._faulty = FaultyStore(
-            open_store("sqlite:///:memory:", clock=self.clock, lease=self.app.settings.lease)
-        )
+        self._faulty = FaultyStore(open_store("sqlite:///:memory:", clock=self.clock, lease=self.app.settings.lease))
         self.store: Store = as_store(self._faulty)
         self.store.migrate()
         with contextlib.ExitStack() as stack:
@@ -265,7 +263,9 @@ class Testing:
 
     def _refuse_to_wait(self) -> None:
         if not self.store.workers():
-            raise ConfigError("nothing runs jobs by itself in this test: t.drain() or t.run(job) first, then wait for it")
+            raise ConfigError(
+                "nothing runs jobs by itself in this test: t.drain() or t.run(job) first, then wait for it"
+            )
 
     def _work(self, store: Store, queue: str | None, raises: bool) -> Counter[Outcome]:
         __tracebackhide__ = True
