@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from msgspec import json
 
+from dayjob.codec import encode_plain
 from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from dayjob.store.records import Claimed
 
 StateT = TypeVar("StateT")
+
+MAX_CHECKPOINT = 1_000_000
+"""Bytes of an encoded checkpoint."""
 
 
 class ContextHost(Protocol):
@@ -202,27 +206,21 @@ class JobContext(Generic[StateT]):
         return None if value is None else json.decode(value)
 
     def save_checkpoint(self, value: Any) -> None:
-        """Keep *value* (anything JSON can say) for a later attempt; durable when this returns.
+        """Keep *value* (plain data, up to 1 MB as JSON) for a later attempt; durable when this returns.
 
         Raises:
             LeaseLost: the job was given to another worker meanwhile; nothing was written.
-            ConfigError: *value* has no JSON form.
+            ConfigError: *value* has no JSON form that reads back equal, or is too large.
         """
-        encoded = self._encoded(value)
+        encoded = encode_plain("checkpoint", value, MAX_CHECKPOINT)
         if self._host is not None:
             self._host.save_checkpoint(encoded)
 
     async def asave_checkpoint(self, value: Any) -> None:
         """`save_checkpoint` without blocking the event loop."""
-        encoded = self._encoded(value)
+        encoded = encode_plain("checkpoint", value, MAX_CHECKPOINT)
         if self._host is not None:
             await asyncio.to_thread(self._host.save_checkpoint, encoded)
-
-    def _encoded(self, value: Any) -> bytes:
-        try:
-            return json.encode(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"save_checkpoint({shown(value)}): {error}") from None
 
     # -- other releases ------------------------------------------------------------------------------------------
 

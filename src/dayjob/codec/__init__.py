@@ -4,7 +4,7 @@ from dayjob.codec.envelope import Failure
 from dayjob.codec.failure import decode_failure, encode_failure
 from dayjob.codec.hints import Private
 from dayjob.codec.signature import Signature
-from dayjob.codec.untyped import decode_untyped, encode_meta, encode_untyped
+from dayjob.codec.untyped import decode_untyped, encode_meta, encode_plain, encode_untyped
 
 __all__ = [
     "Failure",
@@ -14,5 +14,6 @@ __all__ = [
     "decode_untyped",
     "encode_failure",
     "encode_meta",
+    "encode_plain",
     "encode_untyped",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from msgspec import DecodeError
@@ -12,6 +13,7 @@ from dayjob.codec.envelope import Failure, reader, write
 
 _MESSAGE: Final = 2_000
 _TYPE: Final = 200
+_MACHINERY: Final = str(Path(__file__).parents[1] / "worker")
 
 
 def encode_failure(exc: BaseException, limit: int) -> bytes:
@@ -51,11 +53,15 @@ def _message(exc: BaseException) -> str:
 
 
 def _traceback(exc: BaseException) -> str:
+    """The traceback from the first frame that is not the worker's own: how the job was called is no news."""
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_next is not None and _MACHINERY in frames.tb_frame.f_code.co_filename:
+        frames = frames.tb_next
     try:
-        return "".join(traceback.format_exception(exc, limit=-50))
+        return "".join(traceback.format_exception(type(exc), exc, frames, limit=-50))
     except Exception as failure:  # noqa: BLE001  # the same, inside the traceback module
-        frames = "".join(traceback.format_tb(exc.__traceback__, limit=-50))
-        return f"{frames}{type_name(exc)}: <cannot be shown: {type_name(failure)}>\n"
+        calls = "".join(traceback.format_tb(frames, limit=-50))
+        return f"{calls}{type_name(exc)}: <cannot be shown: {type_name(failure)}>\n"
 
 
 def _clean(text: str, limit: int) -> str:

@@ -87,23 +87,23 @@ def encode_meta(meta: Mapping[str, Any], limit: int = 10_000) -> str:
     """*meta* as JSON text; `ConfigError` naming the key whose value cannot be stored."""
     if not isinstance(meta, Mapping):
         raise ConfigError(f"meta must be a mapping, not {type(meta).__name__} {shown(meta)}")
-    try:
-        payload = encode_untyped("meta", {}, limit) if not meta else _encode_meta(meta, limit)
-    except PayloadTooLarge as error:
-        raise ConfigError(f"meta has {error.size:,} bytes, the limit is {limit:,}: store a reference") from None
-    return payload.decode()
+    return encode_plain("meta", dict(meta), limit).decode()
 
 
-def _encode_meta(meta: Mapping[str, Any], limit: int) -> bytes:
-    plain = dict(meta)
+def encode_plain(what: str, value: Any, limit: int) -> bytes:
+    """*value*, plain data, as JSON that reads back equal.
+
+    Raises:
+        ConfigError: it has no JSON form, several, or is over *limit* bytes; names the place inside *what*.
+    """
     try:
-        survey(plain, limit)
-        _plain(plain)
+        survey(value, limit)
+        _plain(value)
     except Refused as refused:
         if refused.large:
-            raise PayloadTooLarge("meta", refused.large, limit) from None
-        raise ConfigError(f"meta{refused.path}: {refused.problem}") from None
-    encoded = write(plain)
+            raise ConfigError(f"{what} is over the limit of {limit:,} bytes: store a reference") from None
+        raise ConfigError(f"{what}{refused.path}: {refused.problem}") from None
+    encoded = write(value)
     if len(encoded) > limit:
-        raise PayloadTooLarge("meta", len(encoded), limit)
+        raise ConfigError(f"{what} has {len(encoded):,} bytes, the limit is {limit:,}: store a reference")
     return encoded
