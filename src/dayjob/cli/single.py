@@ -1,13 +1,15 @@
 """`dayjob jobs run`: one stored job, here, in this process, where a debugger can see it.
 
-Nothing is claimed and nothing is kept: the job in the store stays as it is, whatever happens here. What the job
-records goes to the screen. With `--settle` the job is claimed by a worker of this process that runs it and nothing else.
+Nothing is claimed and nothing is kept: the job in the store stays as it is, whatever happens here, and what it records
+goes to the screen. With `--settle` it is claimed first (`hold`), what it records is stored, and so is how it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import random
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,53 +19,36 @@ import click
 
 import dayjob
 from dayjob.cli import output
+from dayjob.cli.hold import CLAIM, Hold
 from dayjob.cli.target import load_app
-from dayjob.context import RUNNING, JobContext
-from dayjob.errors import NotSupported
-from dayjob.store.records import Claimed
+from dayjob.context import RUNNING
+from dayjob.directives import CancelJob, Snooze
+from dayjob.errors import LeaseLost, PayloadError
+from dayjob.states import Outcome, State
+from dayjob.store.records import Checkpoint, Claimed, Log, Progress, Settlement
+from dayjob.worker import outcomes
 from dayjob.worker.hooks import attempt_async, attempt_sync
+from dayjob.worker.run import LOST, Batch, Run, Slots, monotonic
 
 if TYPE_CHECKING:
     from dayjob import App
     from dayjob.registry import Plan
-    from dayjob.store.records import JobRow
-
+    from dayjob.store.records import JobRow, Write
 
 _OURS = Path(dayjob.__file__).parent
 
 
 def run_here(app_name: str | None, url: str | None, id: str, *, pdb: bool, settle: bool) -> int:
-    """Run job *id*; returns the exit status: 1 when it raised."""
-    if settle:
-        raise NotSupported("--settle", "this store cannot claim one given job yet")
+    """Run job *id*; returns the exit status: 1 when it failed."""
     with load_app(app_name, url) as app:
-        job = app.jobs.get(id)
         row = app.jobs.load(id)
         plan = app.registry.plan(row.task, row.queue, row.options)
-        args = plan.decode(row.payload)
-        output.say(f"running {row.task} ({id}, {job.state}) here; the stored job stays as it is")
-        failure: Exception | None = None
-        with asyncio.Runner() as runner, _lifespan(app, runner) as state:
-            try:
-                value = Bench(app, row, plan, state).call(args, runner)
-            except Exception as error:  # noqa: BLE001  # whatever the task raises is what one came to see
-                failure = error
-                _show(error, debug=pdb)
-        if failure is None:
-            click.echo(plan.encode_result(value, app.settings.max_result).decode())
-    return 0 if failure is None else 1
-
-
-def _show(error: Exception, *, debug: bool) -> None:
-    """The traceback from where the task's own code begins; with *debug* stop where it was raised."""
-    inside = error.__traceback__
-    while inside is not None and Path(inside.tb_frame.f_code.co_filename).is_relative_to(_OURS):
-        inside = inside.tb_next
-    traceback.print_exception(type(error), error, inside or error.__traceback__)
-    if debug:
-        import pdb  # noqa: T100  # this is the one place that is meant to
-
-        pdb.post_mortem(error.__traceback__)
+        plan.decode(row.payload)  # before anything is claimed: a payload that does not fit is wrong usage here
+        fate = "claimed, and settled afterwards" if settle else "the stored job stays as it is"
+        with Hold(app, row) if settle else contextlib.nullcontext() as hold, asyncio.Runner() as runner:
+            output.say(f"running {row.task} ({id}, {row.state}) here; {fate}")
+            with _lifespan(app, runner) as state:
+                return Bench(app, row, plan, state, hold).run(runner, debug=pdb)
 
 
 @contextlib.contextmanager
@@ -82,68 +67,122 @@ def _lifespan(app: App, runner: asyncio.Runner) -> Iterator[Any]:
 
 
 class Bench:
-    """The host of a job's context (`context.ContextHost`) that shows what a worker would store."""
+    """The place where the job runs (`run.Home`): shows what it records, and stores it while the job is held."""
 
-    stopping = None
-
-    def __init__(self, app: App, row: JobRow, plan: Plan, state: Any) -> None:
-        self.app, self.state, self._plan = app, state, plan
-        self.max_attempts = plan.retry.max_attempts if row.max_attempts is None else row.max_attempts
+    def __init__(self, app: App, row: JobRow, plan: Plan, state: Any, hold: Hold | None) -> None:
+        self.app, self.state, self._plan, self._hold = app, state, plan, hold
         self._checkpoint = app.store.recorded(row.id)
-        self._context: JobContext[Any] | None = None
-        self.job = Claimed(
-            row.entry,
-            row.id,
-            row.task,
-            row.queue,
-            row.priority,
-            row.attempt,
-            row.crashes,
-            row.round,
-            0,
-            row.max_attempts,
-            row.created_at,
-            row.run_at,
-            row.expires_at,
-            row.tags,
-            row.meta,
-            row.options,
-            self._checkpoint is not None,
-            row.suspect,
-            row.payload,
-        )
+        self._began = app.store.now() - monotonic()
+        job = hold.job if hold is not None else _as_claimed(row, recorded=self._checkpoint is not None)
+        batch = Batch(CLAIM, hold.worker if hold is not None else "", monotonic())
+        self._run = Run(job, plan, batch, Slots(None, 1), self)
+        if hold is not None:
+            hold.run = self._run
 
-    def call(self, args: tuple[Any, ...], runner: asyncio.Runner) -> Any:
-        """Run the task with its arounds, as a worker would, but in this thread."""
-        token = RUNNING.set(self)
+    def run(self, runner: asyncio.Runner, *, debug: bool) -> int:
+        """Run it, show how it ends, settle it if it is held; returns the exit status."""
+        started = self.stamp()
         try:
-            context, arounds = self.context(), self.app.hooks.arounds
+            value = self._call(runner)
+            result = self._plan.encode_result(value, self.app.settings.max_result)
+        except (Exception, LeaseLost) as error:  # noqa: BLE001  # whatever the task raises is what one came to see
+            settlement = self._failed(error, started)
+            wanted = isinstance(error, (Snooze, CancelJob))
+            if wanted:
+                output.say(f"the task raised {type(error).__name__}: {error}")
+            else:
+                _show(error, debug=debug)
+            self._settle(settlement, error, runner)
+            return 0 if wanted else 1
+        click.echo(result.decode())
+        job, keep = self._run.job, self._plan.keep[State.COMPLETED]
+        good = Settlement(job.id, job.entry, Outcome.COMPLETED, started, self.stamp(), result=result, keep=keep)
+        return 0 if self._settle(good, None, runner) else 1
+
+    def _call(self, runner: asyncio.Runner) -> Any:
+        """Run the task inside its arounds, as a worker would, but in this thread."""
+        token = RUNNING.set(self._run)
+        try:
+            plan, context, arounds = self._plan, self._run.context(), self.app.hooks.arounds
+            args = plan.decode(self._run.job.payload)
 
             def function() -> Any:
-                return self._plan.fn(context, *args) if self._plan.takes_context else self._plan.fn(*args)
+                return plan.fn(context, *args) if plan.takes_context else plan.fn(*args)
 
-            if self._plan.kind == "async":
+            if plan.kind == "async":
                 return runner.run(attempt_async(arounds, context, function))
             return attempt_sync(arounds, context, function)
         finally:
             RUNNING.reset(token)
 
-    # -- what the context asks -----------------------------------------------------------------------------------
+    def _failed(self, error: BaseException, started: int) -> Settlement | None:
+        limit = self.app.settings.max_error
+        if isinstance(error, PayloadError):
+            return outcomes.settle_unserialisable(self._run, error, started, self.stamp(), limit)
+        return outcomes.settle_error(self._run, error, started, self.stamp(), random.Random(), limit)
 
-    def context(self) -> JobContext[Any]:
-        if self._context is None:
-            self._context = JobContext(self)
-        return self._context
+    def _settle(self, settlement: Settlement | None, error: BaseException | None, runner: asyncio.Runner) -> bool:
+        """Store how it ended; True also when there is nothing to store."""
+        if self._hold is None:
+            return True
+        if settlement is None or not self._hold.settle(settlement):
+            output.say("too late: the lease was lost, and how it ended here counts for nothing")
+            return False
+        output.say(f"settled: {settlement.outcome}")
+        hook = self._plan.task.dead_hook
+        if settlement.outcome is Outcome.DEAD and hook is not None and error is not None:
+            answer = hook(self.app.jobs.get(settlement.id), error)
+            if inspect.isawaitable(answer):
+                runner.run(_awaited(answer))
+        return True
 
-    def progress(self, done: float, total: float | None, note: str) -> None:
-        output.say(f"progress {done:g}{f' of {total:g}' if total is not None else ''} {note}".rstrip())
+    # -- what the run asks -----------------------------------------------------------------------------------------
 
-    def log(self, level: str, message: str) -> None:
-        output.say(f"{level}: {message}")
+    def note(self, run: Run) -> None:
+        writes = run.take_writes()
+        if writes and not self.record(run, writes):
+            run.stopping = LOST
 
-    def save_checkpoint(self, value: bytes) -> None:
-        self._checkpoint = value
-        output.say(f"checkpoint: {value.decode(errors='replace')}")
+    def record(self, run: Run, writes: list[Write]) -> bool:
+        for write in writes:
+            output.say(_said(write))
+            if isinstance(write, Checkpoint):
+                self._checkpoint = write.value
+        return self._hold is None or self.app.store.record(run.lease, writes)
 
-    def read_checkpoint(self) -> bytes | None:
+    def recorded(self, run: Run) -> bytes | None:
         return self._checkpoint
+
+    def stamp(self) -> int:
+        return self._began + monotonic()
+
+
+def _said(write: Write) -> str:
+    if isinstance(write, Log):
+        return f"{write.level}: {write.message}"
+    if isinstance(write, Progress):
+        total = f" of {write.total:g}" if write.total is not None else ""
+        return f"progress {write.done:g}{total} {write.note}".rstrip()
+    return f"checkpoint: {write.value.decode(errors='replace')}"
+
+
+def _as_claimed(row: JobRow, *, recorded: bool) -> Claimed:
+    """A stored job as a claim would have brought it."""
+    same = {name: getattr(row, name) for name in Claimed.__struct_fields__ if hasattr(row, name)}
+    return Claimed(**same, parked=0, recorded=recorded)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _show(error: BaseException, *, debug: bool) -> None:
+    """The traceback from where the task's own code begins; with *debug* stop where it was raised."""
+    inside = error.__traceback__
+    while inside is not None and Path(inside.tb_frame.f_code.co_filename).is_relative_to(_OURS):
+        inside = inside.tb_next
+    traceback.print_exception(type(error), error, inside or error.__traceback__)
+    if debug:
+        import pdb  # noqa: T100  # this is the one place that is meant to
+
+        pdb.post_mortem(error.__traceback__)
