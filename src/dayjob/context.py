@@ -210,7 +210,7 @@ class JobContext(Generic[StateT]):
 
         Raises:
             LeaseLost: the job was given to another worker meanwhile; nothing was written.
-            ConfigError: *value* has no JSON form that reads back equal, or is too large.
+            ConfigError: *value* has no JSON form, several, or is too large.
         """
         encoded = encode_plain("checkpoint", value, MAX_CHECKPOINT)
         if self._host is not None:

@@ -9,7 +9,7 @@ from dayjob.codec import encode_plain
 from dayjob.errors import ConfigError
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), (1, 2), {1: 2}, {"x"}, object(), "\ud800", b"bytes"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), (1, 2), {1: 2}, {"x"}, object(), "\ud800"])
 def test_a_plain_value_that_would_not_read_back_equal_is_refused_with_its_place(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^checkpoint\['rows'\]\[0\]"):
         encode_plain("checkpoint", {"rows": [value]}, 1000)

@@ -91,7 +91,7 @@ def encode_meta(meta: Mapping[str, Any], limit: int = 10_000) -> str:
 
 
 def encode_plain(what: str, value: Any, limit: int) -> bytes:
-    """*value*, plain data, as JSON that reads back equal.
+    """*value*, plain data, as JSON; it reads back equal, but for scalars of one JSON form (datetime, UUID, bytes …): as text.
 
     Raises:
         ConfigError: it has no JSON form, several, or is over *limit* bytes; names the place inside *what*.
