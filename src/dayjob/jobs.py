@@ -225,7 +225,7 @@ class JobsManager:
         """Awaitable `load`."""
         return await offload(self.load, id)
 
-    def made(self, new: NewRow) -> JobRow:
+    def made(self, new: NewRow, /) -> JobRow:
         """What an enqueue knows of the job it stored; the store's own times stay 0."""
         later = new.run_at > wall() if new.run_at is not None else bool(new.delay)
         return JobRow(
