@@ -72,12 +72,15 @@ class Want(Struct, frozen=True):
         queues: names to take from; None means all queues but *exclude*. Over several queues the higher
             priority goes first, then the older place.
         suspects: True takes only suspects (jobs that were in a process which crashed), False only the others.
+        id: take this one job if it is available, whatever its queue, also from a paused one and when it is a suspect;
+            the other wishes are void then. For a person who runs one job by hand.
     """
 
     queues: tuple[str, ...] | None
     limit: int
     exclude: tuple[str, ...] = ()
     suspects: bool = False
+    id: str | None = None
 
 
 class Claimed(Struct, array_like=True, gc=False):

@@ -118,6 +118,9 @@ WITH RECURSIVE q (name) AS (
             ORDER BY queue LIMIT 1) FROM q WHERE q.name IS NOT NULL)
 SELECT name FROM q WHERE name IS NOT NULL AND name NOT IN (SELECT queue FROM dayjob_paused)
 
+-- name: available
+SELECT json_group_array(entry) FROM dayjob_job WHERE id = ?1 AND state = 'available';
+
 -- name: suspect_queues
 SELECT DISTINCT queue FROM dayjob_job INDEXED BY dayjob_job_suspect
 WHERE state = 'available' AND suspect = 1 AND queue NOT IN (SELECT queue FROM dayjob_paused)

@@ -233,11 +233,7 @@ class TurnPart(Part):
         entries: list[int] = []
         lease: int | None = None
         for want in wants:
-            queues = self._queues_of(connection, want, pauses) if want.limit > 0 else ()
-            if not queues:
-                continue
-            pick = _pick(len(queues), want.suspects, self.db.namespace)
-            picked = rows(connection, pick, (*queues, want.limit))
+            picked = self._pick(connection, want, pauses)
             if not picked:
                 continue
             entries += picked
@@ -247,6 +243,15 @@ class TurnPart(Part):
                 connection.execute(self.sql.extend_lease, (lease, text(entries)))
             connection.execute(self.sql.run, (lease, text(picked)))  # at once: the next want may overlap
         return [] if lease is None else self._fetch(connection, text(entries), lease)
+
+    def _pick(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> list[int]:
+        """The entries that *want* takes."""
+        if want.id is not None:
+            return rows(connection, self.sql.available, (want.id,))
+        queues = self._queues_of(connection, want, pauses) if want.limit > 0 else ()
+        if not queues:
+            return []
+        return rows(connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit))
 
     def _queues_of(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> Sequence[str]:
         """The queues of *want* that may be claimed from now."""
