@@ -283,6 +283,24 @@ def test_jobs_run_runs_a_stored_job_here_and_keeps_nothing(project: Project) -> 
     assert project.state(good) == project.state(bad) == "available"
 
 
+def test_jobs_run_with_settle_keeps_how_it_ended(project: Project) -> None:
+    good, bad = project.enqueue("greet", name="Ada"), project.enqueue("fail", why="told you")
+    late = project.enqueue("greet", "--delay", "1h", name="Late")
+    project("jobs", "run", good, "--settle")
+    project("jobs", "run", bad, "--settle", status=1)
+    refused = project("jobs", "run", late, "--settle", status=1)
+    again = project("jobs", "run", good, "--settle", status=1)
+    dead = project("jobs", "show", bad, "--json").json
+
+    assert project.state(good) == "completed"
+    assert (dead["state"], dead["reason"], dead["progress"]["done"]) == ("dead", "failed", 1.0)
+    assert [line["message"] for line in dead["logs"]] == ["db is open"]
+    assert "--run-at now" in refused.err
+    assert "jobs retry" in again.err
+    assert project.state(late) == "scheduled"
+    assert project("workers", "--json").json == []
+
+
 def test_plain_tables_are_aligned_and_without_codes(project: Project) -> None:
     project.enqueue("greet", name="A")
     lines = project("jobs", "list").out.splitlines()

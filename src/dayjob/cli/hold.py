@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import click
 
-from dayjob.errors import NotSupported, StoreError
+from dayjob.errors import StoreError
 from dayjob.store.records import Want, WorkerInfo
 from dayjob.worker.run import CANCEL, LOST
 
@@ -44,11 +44,8 @@ class Hold:
         self._thread = Thread(target=self._beat, name="dayjob-hold", daemon=True)
 
     def __enter__(self) -> Self:
-        if "id" not in Want.__struct_fields__:
-            raise NotSupported("--settle", "this store cannot claim one given job")
         self._store.beat(self._info(), ())
-        want = Want(None, 1, id=self._row.id)  # type: ignore[call-arg, unused-ignore]  # while the line learns the word
-        claimed = self._store.turn(self.worker, CLAIM, (), [want]).claimed
+        claimed = self._store.turn(self.worker, CLAIM, (), [Want(None, 1, id=self._row.id)]).claimed
         if not claimed:
             self._store.leave(self.worker)
             raise click.ClickException(
