@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 
 from msgspec import json
 
@@ -20,9 +20,18 @@ from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from typing_extensions import TypeVar
+
     from dayjob.store.records import Claimed
 
-StateT = TypeVar("StateT")
+    # A bare `JobContext` has a state of type object. Were it Any, mypy would take an Any in the function's type for a
+    # reason to choose no overload of @task, and the task's calls would not be checked.
+    StateT = TypeVar("StateT", default=object)
+else:
+    from typing import TypeVar
+
+    StateT = TypeVar("StateT")
+
 
 MAX_CHECKPOINT = 1_000_000
 """Bytes of an encoded checkpoint."""

@@ -59,6 +59,17 @@ async def report(ctx: JobContext[Resources], since: datetime) -> list[Receipt]:
     return []
 
 
+@app.task
+def bare(ctx: JobContext, data: int) -> str:
+    assert_type(ctx.state, object)
+    return str(data)
+
+
+@app.task
+async def plain_data(data: dict[str, Any]) -> dict[str, Any]:
+    return data
+
+
 @app.task(color="red")  # error: call-overload, reportCallIssue
 def wrong_option() -> None: ...
 
@@ -68,6 +79,10 @@ assert_type(charge.enqueue(7), Job[Receipt])
 assert_type(charge.enqueue(order_id=7, amount=Decimal("9.99")), Job[Receipt])
 assert_type(send.enqueue(7, urgent=True), Job[str])
 assert_type(report.enqueue(datetime.now(UTC)), Job[list[Receipt]])
+assert_type(bare.enqueue(7), Job[str])
+bare.enqueue("7")  # error: arg-type, reportArgumentType
+assert_type(plain_data.enqueue({"a": 1}), Job[dict[str, Any]])
+plain_data.enqueue(7)  # error: arg-type, reportArgumentType
 assert_type(plain(7), str)
 assert_type(charge(7, Decimal(2)), Receipt)
 

@@ -292,6 +292,12 @@ def test_a_function_can_be_called_with_a_context_of_the_test(shop: Shop) -> None
 
 
 def test_a_crash_makes_a_suspect_and_three_alone_kill_it(shop: Shop) -> None:
+    told: list[str] = []
+
+    @shop.welcome.on_dead
+    async def dead(job: Any, error: BaseException) -> None:
+        told.append(f"{job.state}: {error}")
+
     with shop.app.testing() as t:
         job, neighbour = shop.welcome.enqueue("ann@example.org"), shop.welcome.enqueue("bob@example.org")
         t.crash(job)
@@ -301,6 +307,7 @@ def test_a_crash_makes_a_suspect_and_three_alone_kill_it(shop: Shop) -> None:
         t.crash(job)
 
         assert (job.state, job.crashes, job.reason) == (State.DEAD, 3, "crashed")
+        assert told == [f"dead: job {job.id} (welcome) is dead (crashed): signal 9 (SIGKILL)"]
         assert neighbour.refresh().attempts == []
         assert t.drain() == {"completed": 1}
 

@@ -9,9 +9,10 @@ with app.testing() as t:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from threading import Lock
 from types import TracebackType
@@ -21,6 +22,7 @@ from dayjob.clock import seconds
 from dayjob.directives import CancelJob, RetryAfter, Snooze
 from dayjob.errors import ConfigError, JobCancelled, JobFailed, shown
 from dayjob.job import Job
+from dayjob.offload import offload, submit
 from dayjob.policies import check_int
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
@@ -159,8 +161,6 @@ class Testing:
 
     async def adrain(self, queue: str | None = None, *, raises: bool = True) -> Counter[str]:
         """Awaitable `drain`: the test's loop turns while it works."""
-        from dayjob.offload import offload
-
         return await offload(self.drain, queue, raises=raises)
 
     def run(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
@@ -180,8 +180,6 @@ class Testing:
 
     async def arun(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
         """Awaitable `run`."""
-        from dayjob.offload import offload
-
         return await offload(self.run, job, raises=raises)
 
     def context(
@@ -216,14 +214,17 @@ class Testing:
         """Let a worker die (SIGKILL) while it runs *job*; returns the job, refreshed.
 
         As in earnest, the first crash makes it a suspect, which next runs alone; each crash alone counts, and the
-        third of those makes it dead.
+        third of those makes it dead, which its task's `on_dead` hook is told.
         """
         job = self._waiting(job)
         phantom = Phantom(self.store, job)
         phantom.reach()
         phantom.release_others()
         phantom.die("signal 9 (SIGKILL)")
-        return job.refresh()
+        job.refresh()
+        if job.state is State.DEAD:
+            self._tell(job)
+        return job
 
     @contextlib.contextmanager
     def store_down(self) -> Iterator[None]:
@@ -260,6 +261,14 @@ class Testing:
                 self._work(self.store, None, raises=True)
             finally:
                 self._draining.release()
+
+    def _tell(self, job: Job[Any]) -> None:
+        """Call the `on_dead` hook, as the worker does that learns of the death."""
+        task = self.app.jobs.task(job.task)
+        if task is not None and task.dead_hook is not None:
+            told = task.dead_hook(job, JobFailed(job.id, job.task, job.reason, job.attempts[-1].reason))
+            if isinstance(told, Coroutine):
+                submit(asyncio.run, told).result()
 
     def _refuse_to_wait(self) -> None:
         if not self.store.workers():
