@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,11 +18,10 @@ from tests.worker.shop import marks
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds become tenths."""
     for name in ("AGAIN", "FORCE", "LAST", "COURTESY"):
         monkeypatch.setattr(limits, name, getattr(limits, name) // 10)
-    yield
 
 
 def fake(kind: str, **fields: Any) -> Any:

@@ -67,7 +67,7 @@ class Bench:
             worker="w1",
             renew=lambda: next(self.names),
             poll=1.0,
-            on_suspects=lambda: None,
+            on_suspects=lambda: True,
         )
 
     def beat(self, worker: str, held: list[int] | None = None) -> Beat:
@@ -77,11 +77,11 @@ class Bench:
         return self.pump.tick()
 
     def ready(self, slots: Slots | None = None) -> list[Run]:
-        return list((slots or self.pump.groups[0]).ready)
+        return list((slots or self.pump.claims.groups[0]).ready)
 
     def finish(self, count: int, slots: Slots | None = None) -> list[Run]:
         """Run *count* jobs, as the executor would."""
-        slots = slots or self.pump.groups[0]
+        slots = slots or self.pump.claims.groups[0]
         done = []
         for _ in range(count):
             run = slots.take()
@@ -132,7 +132,7 @@ def test_ends_and_claims_share_a_turn(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 4)
     bench.tick()
     bench.finish(3)
-    bench.pump.groups[0].rate = 0.0
+    bench.pump.claims.groups[0].rate = 0.0
 
     bench.tick()
 
@@ -141,7 +141,7 @@ def test_ends_and_claims_share_a_turn(app: App, bench: Bench) -> None:
 
 
 def test_short_jobs_are_claimed_ahead_by_time_and_long_ones_not_at_all(app: App, bench: Bench) -> None:
-    slots = bench.pump.groups[0]
+    slots = bench.pump.claims.groups[0]
     enqueue(app, 500)
     slots.rate = 10_000.0
     bench.tick()
@@ -184,7 +184,7 @@ def test_a_lost_reply_to_a_settlement_settles_once_and_raises_no_alarm(app: App,
 
     assert states(jobs) == ["completed"] * 3
     assert bench.witness.of("lease.lost") == []
-    assert bench.pump.held_jobs() == 0
+    assert bench.pump.claims.held_jobs() == 0
 
 
 def test_a_settlement_that_comes_too_late_is_refused_counted_and_told(app: App, bench: Bench) -> None:
@@ -197,14 +197,14 @@ def test_a_settlement_that_comes_too_late_is_refused_counted_and_told(app: App, 
 
     lost = bench.witness.of("lease.lost")
     assert [(event.id, event.write) for event in lost] == [(jobs[0].id, "settle")]
-    assert [(tally.name, tally.count) for tally in bench.pump.take_tallies()] == [("refused", 1)]
-    assert bench.pump.counts == {}
+    assert [(tally.name, tally.count) for tally in bench.pump.tallies.take()] == [("refused", 1)]
+    assert bench.pump.tallies.counts == {}
     assert states(jobs) == ["available"]
 
 
 def test_what_was_claimed_ahead_and_not_started_within_a_second_goes_back(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 50)
-    slots = bench.pump.groups[0]
+    slots = bench.pump.claims.groups[0]
     slots.rate = 1_000.0
     bench.tick()
     held = len(bench.ready())
@@ -217,14 +217,14 @@ def test_what_was_claimed_ahead_and_not_started_within_a_second_goes_back(app: A
 
     assert states(jobs).count("running") <= slots.limit
     assert held > slots.limit
-    assert bench.pump.counts[Outcome.RELEASED] == held - 1
+    assert bench.pump.tallies.counts[Outcome.RELEASED] == held - 1
     assert all(event.reason == "waited" for event in bench.witness.of("job.released"))
 
 
 def test_jobs_of_a_queue_that_pauses_go_back_unless_they_run(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 3)
     bench.tick()
-    first = bench.pump.groups[0].take()
+    first = bench.pump.claims.groups[0].take()
     assert first is not None
     bench.executor.begin(first, monotonic())
     bench.app.store.pause("default", True)
@@ -238,7 +238,7 @@ def test_jobs_of_a_queue_that_pauses_go_back_unless_they_run(app: App, bench: Be
 def test_a_worker_that_was_given_up_drops_everything_and_comes_back_under_a_new_name(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 3)
     bench.tick()
-    running = bench.pump.groups[0].take()
+    running = bench.pump.claims.groups[0].take()
     assert running is not None
     bench.executor.begin(running, monotonic())
     bench.app.store.leave("w1", death="no beat")
@@ -252,11 +252,11 @@ def test_a_worker_that_was_given_up_drops_everything_and_comes_back_under_a_new_
     assert bench.ready() == []
     assert running.stopping == "lost"
     bench.executor.complete(running, None, monotonic())
-    bench.pump.groups[0].give()
+    bench.pump.claims.groups[0].give()
     bench.beat("w2")
     bench.pump._look_at = 0
     bench.tick()
-    assert bench.pump.held_jobs() == 0
+    assert bench.pump.claims.held_jobs() == 0
     assert states(jobs) == ["available"] * 3  # suspects: nobody but a solo worker claims them
     assert len(bench.witness.of("lease.lost")) == 3
 
@@ -273,7 +273,7 @@ def test_nothing_is_claimed_once_the_lease_may_have_run_out(app: App, bench: Ben
 def test_a_job_claimed_before_a_long_stop_of_the_process_is_released_not_started(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 1)
     bench.tick()
-    run = bench.pump.groups[0].take()
+    run = bench.pump.claims.groups[0].take()
     assert run is not None
 
     bench.executor.lease_until = monotonic() - 1
@@ -318,10 +318,10 @@ def test_tallies_that_reached_nobody_are_counted_again(app: App, bench: Bench) -
     bench.finish(3)
     bench.tick()
 
-    taken = bench.pump.take_tallies()
-    bench.pump.give_back_tallies(taken)
+    taken = bench.pump.tallies.take()
+    bench.pump.tallies.give_back(taken)
 
-    assert [(tally.queue, tally.name, tally.count) for tally in bench.pump.take_tallies()] == [
+    assert [(tally.queue, tally.name, tally.count) for tally in bench.pump.tallies.take()] == [
         ("default", "completed", 3)
     ]
-    assert bench.pump.take_tallies() == []
+    assert bench.pump.tallies.take() == []

@@ -227,5 +227,5 @@ def test_killed_workers_leave_suspects_that_run_alone(
 
     second.wait_for("job.stalled", lambda event: event["id"] == job.id)
     assert job.result(timeout=10) == "waited"
-    assert [one.outcome for one in job.refresh().attempts][0] == "lost"
+    assert job.refresh().attempts[0].outcome == "lost"
     assert len({line.split()[-1] for line in marks(file)} - {str(first.process.pid), str(second.process.pid)}) == 1

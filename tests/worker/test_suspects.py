@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -126,11 +126,11 @@ def zombie(pid: int) -> bool:
 
 
 @pytest.fixture
-def memory_shop(shop: ModuleType) -> Iterator[ModuleType]:
+def memory_shop(shop: ModuleType) -> ModuleType:
     shop.app.close()
     shop.app.url = "sqlite:///:memory:"
     shop.app.migrate()
-    yield shop
+    return shop
 
 
 def test_where_no_process_can_see_the_store_suspects_run_alone_in_this_one(memory_shop: ModuleType) -> None:
@@ -164,3 +164,26 @@ def test_suspects_are_claimed_by_nobody_but_the_solo_child(shop: ModuleType, fil
 
     assert os.getpid() not in {int(line.split()[-1]) for line in marks(file)}
     assert witness.of("process.died") == []
+
+
+def test_suspects_of_a_paused_queue_are_not_waited_for_and_no_process_is_started_in_vain(
+    shop: ModuleType, witness: Witness
+) -> None:
+    from dayjob.store.records import Want, WorkerInfo
+
+    store = shop.app.store
+    job = shop.add.enqueue(1, 2)
+    store.beat(WorkerInfo("w0", "w0", "here", 1), [])
+    store.turn("w0", 1, (), [Want(None, 10)])
+    store.leave("w0", death="signal 9 (SIGKILL)")
+    store.pause("default", True)
+
+    assert shop.app.worker().run_until_idle() == {}
+
+    store.pause("default", False)
+    shop.app.worker().run_until_idle()
+    assert job.result(timeout=1) == 3
+
+
+def test_the_same_in_memory(memory_shop: ModuleType) -> None:
+    test_suspects_of_a_paused_queue_are_not_waited_for_and_no_process_is_started_in_vain(memory_shop, None)  # type: ignore[arg-type]

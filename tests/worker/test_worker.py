@@ -51,7 +51,7 @@ def test_progress_and_logs_are_stored_and_told_while_the_job_runs(shop: ModuleTy
         for number in range(50):
             ctx.progress(number, 50, "counting")
         ctx.log.info("half of %d", 100)
-        while not witness.of("job.logged"):
+        while not witness.of("job.logged"):  # noqa: ASYNC110  # an event belongs to one loop
             await asyncio.sleep(0.01)
         ctx.log.warning("nearly done")
         ctx.log.info("100%")

@@ -11,9 +11,26 @@ from dayjob.states import State
 from dayjob.store.records import Bound, Gone
 
 if TYPE_CHECKING:
+    from dayjob.config import Settings
+    from dayjob.services.leader import Duty
     from dayjob.store.contract import Store, Upkeep
 
 BATCH = 1000
+
+
+def duties(
+    store: Store, bus: Bus, settings: Settings, on_dead: Callable[[str, str, str], None] | None = None
+) -> list[Duty]:
+    """All duties, the most urgent first."""
+    states = (State.COMPLETED, State.CANCELLED, State.DEAD)
+    counts = {state: settings.retention.count(state) for state in states}
+    bounds = [Bound(state, count) for state, count in counts.items() if count is not None]
+    return [
+        Rescuer(store, bus, every=settings.sweep, on_dead=on_dead),
+        Stager(store),
+        Pruner(store, bus, bounds),
+        Sampler(store),
+    ]
 
 
 class Stager:

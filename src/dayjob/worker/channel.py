@@ -89,6 +89,12 @@ class Leaving(Message):
     again: bool
 
 
+class Ran(Message):
+    """A solo child ends, and has run so many jobs."""
+
+    jobs: int
+
+
 class Failed(Message):
     """The child cannot start: its app, or the lifespan, raised."""
 
@@ -120,7 +126,7 @@ class Ended(Message):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
-    Setup | Stop | Work | Tell | Answer | Ready | Hello | Leaving | Failed | Say | Save | Read | Ended
+    Setup | Stop | Work | Tell | Answer | Ready | Hello | Leaving | Ran | Failed | Say | Save | Read | Ended
 ).decode
 
 

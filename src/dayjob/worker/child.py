@@ -15,7 +15,7 @@ import traceback
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Setup, Stop
+from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Ran, Setup, Stop
 from dayjob.worker.launch import EXIT_AGAIN
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def main(channel_fd: int, lifeline: int) -> int:
         channel.send(Failed("".join(traceback.format_exception_only(error)).strip()))
         traceback.print_exc()
         return EXIT_UNSTARTED
+    channel.send(Ran(worker.counts.total()))
     return EXIT_AGAIN if worker.again else 0
 
 

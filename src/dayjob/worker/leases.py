@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus
-from dayjob.store.records import Beat, Tally, WorkerInfo
+from dayjob.store.records import Beat, WorkerInfo
 from dayjob.worker.run import monotonic
 from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Cluster
+    from dayjob.worker.tallies import Tallies
 
 
 class Holder(Protocol):
@@ -24,11 +25,9 @@ class Holder(Protocol):
     def held(self) -> list[int]:
         """The numbers of the claims that are not settled."""
 
-    def take_tallies(self) -> list[Tally]:
-        """What was counted since the last call."""
-
-    def give_back_tallies(self, tallies: list[Tally]) -> None:
-        """*tallies* reached nobody: count them again."""
+    @property
+    def tallies(self) -> Tallies:
+        """What was counted."""
 
     def heard(self, beat: Beat, worker: str) -> None:
         """Act on what a beat of *worker* brought."""
@@ -71,11 +70,11 @@ class Leases(Service):
     def tick(self) -> float:
         info = self._info()
         began = monotonic()
-        tallies = self._holder.take_tallies()
+        tallies = self._holder.tallies.take()
         try:
             beat = self._store.beat(info, self._holder.held(), tallies)
         except BaseException:
-            self._holder.give_back_tallies(tallies)
+            self._holder.tallies.give_back(tallies)
             raise
         self.lost = beat.lost
         if beat.lost:

@@ -12,33 +12,32 @@ When told to stop it runs the same circle without claims: see `winding.py`.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Event, Lock
+from threading import Event
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from dayjob.clock import SECOND
-from dayjob.errors import StoreUnavailable, UnknownTask
+from dayjob.errors import StoreUnavailable
 from dayjob.events import Bus, JobCompleted, JobStarted, WorkerLost
 from dayjob.states import Outcome, State
-from dayjob.store.records import Beat, Claimed, Settlement, Tally, Turn, Want
+from dayjob.store.records import Beat, Settlement, Turn, Want
 from dayjob.worker import outcomes
 from dayjob.worker.announce import announce
+from dayjob.worker.claims import Claims
 from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
 from dayjob.worker.service import Service
+from dayjob.worker.tallies import Tallies
 from dayjob.worker.winding import Winding
 
 if TYPE_CHECKING:
-    from dayjob.registry import Plan, Registry
+    from dayjob.registry import Registry
     from dayjob.store.contract import Listener, Store
     from dayjob.worker.executor import Executor
     from dayjob.worker.recorder import Recorder
 
-AHEAD = 0.02
-"""Seconds of work that is claimed ahead, on top of the time a turn takes."""
-LARGEST = 1000
 COMPANY = 100
 LINGER = 3_000
 """An end waits up to 3 ms for others, but not once 100 have come together."""
@@ -57,11 +56,6 @@ class Call(Struct):
     tries: int = 0
 
 
-def _of(slots: Slots, runs: list[Run]) -> int:
-    """How many of *runs* belong to *slots*."""
-    return sum(1 for run in runs if run.slots is slots)
-
-
 class Pump(Service):
     """Exchanges batches with the store.
 
@@ -71,14 +65,14 @@ class Pump(Service):
         poll: seconds between two looks where no signal comes.
         solo: claims suspects only, one at a time, and ends when there are none.
         burst: ends when there is nothing left to claim.
-        on_suspects: starts a process for suspects; None: they run here, alone.
+        on_suspects: starts a process for suspects, and says whether it does; None: they run here, alone.
         elsewhere: says whether jobs run in a process for suspects: a burst waits for it.
         on_alone: told when this worker begins and ends to run suspects itself.
         on_dead: called with each run that died and was accepted.
         on_control: called when someone's cancel or pause is to be learned. on_full: after *max_jobs*.
         on_feed: called when jobs went to the executor. on_finished: called once it has ended.
     Attributes:
-        counts: settled runs by outcome. finished: set when it has ended.
+        tallies: what was settled. finished: set when it has ended.
     """
 
     longest_backoff = 2.0
@@ -98,7 +92,7 @@ class Pump(Service):
         solo: bool = False,
         burst: bool = False,
         max_jobs: int | None = None,
-        on_suspects: Callable[[], None] | None = None,
+        on_suspects: Callable[[], bool] | None = None,
         elsewhere: Callable[[], bool] = lambda: False,
         on_alone: Callable[[bool], None] | None = None,
         on_dead: Callable[[Run], None] | None = None,
@@ -109,8 +103,8 @@ class Pump(Service):
         on_fatal: Callable[[BaseException], None] | None = None,
     ) -> None:
         super().__init__("pump", bus, on_fatal=on_fatal)
-        self.store, self.registry, self.executor, self.recorder = store, registry, executor, recorder
-        self.groups = groups
+        self.store, self.executor, self.recorder = store, executor, recorder
+        self.claims = Claims(registry, executor, groups)
         self.worker, self._renew = worker, renew
         self._poll = int(poll * SECOND)
         self.solo, self.burst = solo, burst
@@ -120,7 +114,7 @@ class Pump(Service):
         self._on_control, self._on_full = on_control, on_full
         self._on_feed, self._on_finished = on_feed, on_finished
         self.batches: dict[int, Batch] = {}
-        self.counts: Counter[Outcome] = Counter()
+        self.tallies = Tallies()
         self.finished = Event()
         self.winding: Winding | None = None
         self.alone = False
@@ -130,14 +124,9 @@ class Pump(Service):
         self._claims = 0
         self._look_at = 0
         self._control = -1
-        self._turn_takes = 0.0
         self._news: deque[Beat] = deque()
         self._paused: frozenset[str] = frozenset()
-        self._tallies: dict[tuple[str, str], list[float]] = {}
-        self._counting = Lock()
         self._listener: Listener | None = None
-        self._by_queue: dict[str, Slots] = {name: slots for slots in groups for name in slots.queues or ()}
-        self._rest = next((slots for slots in groups if slots.queues is None), groups[-1])
         executor.outbox.wake = self.kick
 
     # -- sleeping ------------------------------------------------------------------------------------------------
@@ -154,7 +143,7 @@ class Pump(Service):
             outbox.enough = 0
             return
         for topic, data in self._listener.wait(delay):
-            if topic == "work" and (not data or self._serves(data.decode("utf-8", "replace"))):
+            if topic == "work" and (not data or self.claims.serves(data.decode("utf-8", "replace"))):
                 self._look_at = 0
             elif topic == "control" and self._on_control is not None:
                 self._on_control(-1)
@@ -171,11 +160,6 @@ class Pump(Service):
         """There may be something to claim. From any thread."""
         self._look_at = 0
         self.kick()
-
-    def _serves(self, queue: str) -> bool:
-        if queue in self._by_queue:
-            return True
-        return self._rest.queues is None and queue not in self._rest.exclude
 
     # -- the circle ------------------------------------------------------------------------------------------------
 
@@ -215,7 +199,7 @@ class Pump(Service):
         self._pending = None
         ended = monotonic()
         self.executor.offset = turn.now - ended
-        self._turn_takes += (min((ended - began) / SECOND, 0.2) - self._turn_takes) / 4
+        self.claims.turn_takes += (min((ended - began) / SECOND, 0.2) - self.claims.turn_takes) / 4
         self._settled(call, turn)
         self._claimed(call, turn, ended)
         if turn.control != self._control:
@@ -304,16 +288,16 @@ class Pump(Service):
                 if tells:
                     announce(self.bus, run, settlement, None)
         for queue, (number, busy) in completed.items():
-            self._count(queue, Outcome.COMPLETED, number, busy)
-        self._rates(call, monotonic())
+            self.tallies.add(queue, Outcome.COMPLETED, number, busy)
+        self.claims.observe(call.runs, monotonic())
         if ended and waited_for:
             self.store.notify("done", ",".join(ended).encode())
-        if self._max_jobs is not None and self.counts.total() >= self._max_jobs and self._on_full is not None:
+        if self._max_jobs is not None and self.tallies.counts.total() >= self._max_jobs and self._on_full is not None:
             self._on_full()
 
     def _ended_otherwise(self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]) -> None:
         busy = settlement.finished_at - settlement.started_at if settlement.started_at else 0
-        self._count(run.job.queue, settlement.outcome, 1, busy)
+        self.tallies.add(run.job.queue, settlement.outcome, 1, busy)
         announce(self.bus, run, settlement, moved)
         dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
         if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
@@ -323,46 +307,11 @@ class Pump(Service):
 
     def _refused(self, run: Run, call: Call) -> None:
         """The settlement came too late; or, after a lost reply, it was applied the first time."""
-        self._tally(run.job.queue, "refused", 1, 0)
+        self.tallies.add(run.job.queue, "refused")
         if call.tries == 1:
             self.executor.refused(run, "settle")
             if self._on_control is not None:
                 self._on_control(-1)  # the next beat tells whether all is lost
-
-    def _rates(self, call: Call, now: int) -> None:
-        """How fast each group works, to know what to claim ahead."""
-        for slots in self.groups:
-            number = _of(slots, call.runs) if len(self.groups) > 1 else len(call.runs)
-            if number:
-                per_second = number * SECOND / max(now - slots.since, 100)
-                slots.rate += (per_second - slots.rate) / 2
-                slots.since = now
-
-    # -- counting ----------------------------------------------------------------------------------------------------
-
-    def _count(self, queue: str, outcome: Outcome, number: int, busy: int) -> None:
-        self.counts[outcome] += number
-        self._tally(queue, outcome.value, number, busy)
-
-    def _tally(self, queue: str, name: str, number: int, busy: int) -> None:
-        with self._counting:
-            tally = self._tallies.setdefault((queue, name), [0, 0.0])
-            tally[0] += number
-            tally[1] += busy / SECOND
-
-    def take_tallies(self) -> list[Tally]:
-        """See `leases.Holder`."""
-        with self._counting:
-            taken, self._tallies = self._tallies, {}
-        return [Tally(queue, name, int(number), busy) for (queue, name), (number, busy) in taken.items()]
-
-    def give_back_tallies(self, tallies: list[Tally]) -> None:
-        """See `leases.Holder`."""
-        with self._counting:
-            for tally in tallies:
-                kept = self._tallies.setdefault((tally.queue, tally.name), [0, 0.0])
-                kept[0] += tally.count
-                kept[1] += tally.busy
 
     # -- claiming --------------------------------------------------------------------------------------------------
 
@@ -386,96 +335,48 @@ class Pump(Service):
             return False
         if len(self.done) >= COMPANY or now - self._done_since >= LINGER or self.winding is not None:
             return True
-        coming = sum(slots.rate for slots in self.groups if slots.busy)
-        return coming * LINGER < SECOND
+        return self.claims.coming() * LINGER < SECOND
 
     def _wants(self, now: int) -> tuple[list[Want], list[Slots]]:
         if now >= self.executor.lease_until:
             return [], []
         if self.solo or self.alone:
-            if self.held_jobs() - len(self.done):
-                return [], []
-            return [self._suspect_want()], [self._rest]
-        wants, asked = [], []
-        for slots in self.groups:
-            held = slots.held - (_of(slots, self.done) if len(self.groups) > 1 else len(self.done))
-            ahead = min(int(slots.rate * (AHEAD + self._turn_takes)), LARGEST)
-            room = min(slots.limit + ahead - held + len(slots.hung), LARGEST)
-            if room > 0:
-                wants.append(Want(slots.queues, room, slots.exclude))
-                asked.append(slots)
-        return wants, asked
-
-    def _suspect_want(self) -> Want:
-        if self._rest.queues is None:
-            return Want(None, 1, suspects=True)
-        return Want(tuple(self._by_queue), 1, suspects=True)
+            return ([], []) if self.claims.held_jobs() - len(self.done) else self.claims.suspect_want()
+        return self.claims.wants(self.done)
 
     def _claimed(self, call: Call, turn: Turn, now: int) -> None:
         """Make runs of what came, and decide when to look again."""
-        fed: dict[int, list[Run]] = {}
+        got: dict[Slots, int] = {}
         if turn.claimed:
             assert call.no is not None
             batch = self.batches[call.no] = Batch(call.no, self.worker, now)
-            self._make_runs(turn.claimed, batch, fed)
-        for slots in self.groups:
-            runs = fed.get(id(slots))
-            if runs:
-                if not slots.busy:
-                    slots.since = now
-                self.executor.feed(slots, runs)
-        if fed and self._on_feed is not None:
-            self._on_feed()
-        self._look_again(call, turn, fed, now)
-
-    def _make_runs(self, claimed: list[Claimed], batch: Batch, fed: dict[int, list[Run]]) -> None:
-        """A run for each job; those of the same task and queue in a row share what was looked up for the first."""
-        executor, entered = self.executor, batch.runs
-        task = queue = None
-        plan: Plan | None = None
-        for job in claimed:
-            if job.task != task or job.queue != queue or job.options is not None:
-                slots = self._by_queue.get(job.queue, self._rest)
-                mine = fed.setdefault(id(slots), [])
-                plan, why = self._plan_of(job)
-                task, queue = (job.task, job.queue) if plan is not None and job.options is None else (None, None)
-            slots.held += 1
-            run = entered[job.entry] = Run(job, plan, batch, slots, executor)  # type: ignore[arg-type]  # parked below
-            if plan is not None:
-                mine.append(run)
-            else:
-                stamp = monotonic() + executor.offset
-                executor.end(run, outcomes.settle_parked(job, stamp, why, executor.rng))
-
-    def _plan_of(self, job: Claimed) -> tuple[Plan | None, str]:
-        try:
-            return self.registry.plan(job.task, job.queue, job.options), ""
-        except (UnknownTask, ValueError) as error:
-            return None, str(error)
-
-    def _look_again(self, call: Call, turn: Turn, fed: dict[int, list[Run]], now: int) -> None:
-        if any(len(fed.get(id(slots), ())) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
-            self._look_at = (
-                now if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked) else now + self._poll
-            )
-        else:
-            self._look_at = now + self._poll
-            if turn.next_due is not None:
-                due = turn.next_due - self.executor.offset
-                self._look_at = min(self._look_at, max(due, now + 500))
-        if turn.suspects and not self.solo:
-            self._suspects_wait()
-        elif self.alone and not turn.claimed and not self.held_jobs():
+            got = self.claims.take(turn.claimed, batch, now)
+            if self._on_feed is not None:
+                self._on_feed()
+        self._look_again(call, turn, got, now)
+        suspects = turn.suspects and not self.solo and self._suspects_wait(call, turn)
+        if self.alone and not suspects and not self.claims.held_jobs():
             self._go_alone(False)
-        idle = bool(call.wants) and not turn.claimed and not self.held_jobs() and not self.executor.outbox.items
-        if idle and (self.solo or (self.burst and not turn.suspects and not self.alone and not self._elsewhere())):
+        idle = bool(call.wants) and not turn.claimed and not self.claims.held_jobs() and not self.executor.outbox.items
+        if idle and (self.solo or (self.burst and not suspects and not self.alone and not self._elsewhere())):
             self._finish()
 
-    def _suspects_wait(self) -> None:
+    def _look_again(self, call: Call, turn: Turn, got: dict[Slots, int], now: int) -> None:
+        self._look_at = now + self._poll
+        if any(got.get(slots, 0) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
+            if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked):
+                self._look_at = now  # there is more, and room for it
+        elif turn.next_due is not None:
+            self._look_at = min(self._look_at, max(turn.next_due - self.executor.offset, now + 500))
+
+    def _suspects_wait(self, call: Call, turn: Turn) -> bool:
+        """Suspects wait in the store; True when somebody will run them, False when nobody can (they are paused)."""
         if self._on_suspects is not None:
-            self._on_suspects()
-        elif not self.alone:
+            return self._on_suspects()
+        if not self.alone:
             self._go_alone(True)
+            return True
+        return bool(turn.claimed) or not call.wants
 
     def _go_alone(self, alone: bool) -> None:
         self.alone = alone
@@ -483,19 +384,11 @@ class Pump(Service):
         if self._on_alone is not None:
             self._on_alone(alone)
 
-    def held_jobs(self) -> int:
-        """Jobs claimed and not settled, without those that hang for good."""
-        return sum(slots.held - len(slots.hung) for slots in self.groups)
-
-    def hung_jobs(self) -> int:
-        """Jobs that hang for good in a process that cannot be replaced."""
-        return sum(len(slots.hung) for slots in self.groups)
-
     # -- letting go --------------------------------------------------------------------------------------------------
 
     def release_ready(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
         """Put back what has not started (and of that only *which*, if given)."""
-        for slots in self.groups:
+        for slots in self.claims.groups:
             for _ in range(len(slots.ready)):
                 try:
                     run = slots.ready.popleft()
@@ -509,7 +402,7 @@ class Pump(Service):
 
     def _release_stale(self, now: int) -> None:
         """What was claimed ahead and did not get its turn goes back, so that another worker may have it."""
-        for slots in self.groups:
+        for slots in self.claims.groups:
             try:
                 stale = slots.ready[0].batch.at < now - STALE
             except IndexError:
@@ -557,7 +450,7 @@ class Pump(Service):
     def _begin_again(self) -> None:
         """This worker was given up: others have its jobs. Stop them, and come back under a new name."""
         running = 0
-        for slots in self.groups:
+        for slots in self.claims.groups:
             while slots.ready:
                 try:
                     run = slots.ready.popleft()

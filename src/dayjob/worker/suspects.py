@@ -6,11 +6,12 @@ alone, and its parent sees it die. That crash counts, and harms nobody (P5).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dayjob.events import Bus, ProcessDied
-from dayjob.worker.channel import Failed, Hello, Stop
+from dayjob.worker.channel import Failed, Hello, Ran, Stop
 from dayjob.worker.launch import Child, Death, Launcher
 from dayjob.worker.service import Service
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dayjob.store.records import Gone
 
 IDLE = 3600.0
+LONGEST = 60.0
+"""Seconds until the next child starts, when one after the other found nothing it might claim."""
 
 
 class Suspects(Service):
@@ -46,19 +49,27 @@ class Suspects(Service):
         self._wanted = False
         self._child: Child | None = None
         self._incarnations: list[str] = []
+        self._barren = 0
+        self._not_before = 0.0
 
     @property
     def busy(self) -> bool:
         """True while a child runs, or should."""
         return self._child is not None or self._wanted
 
-    def wait_for(self) -> None:
-        """Suspects wait in the store: see to it that a child runs. From any thread."""
+    def wait_for(self) -> bool:
+        """Suspects wait in the store: see to it that a child runs; False when the last one found none it might claim.
+
+        Then their queues are paused, or others run them: the next one starts after a while. From any thread.
+        """
         if not self.busy:
+            if time.monotonic() < self._not_before:
+                return False
             self._wanted = True
             if not self.running:
                 self.start()
             self.kick()
+        return True
 
     def stop(self) -> None:
         self._wanted = False
@@ -81,10 +92,12 @@ class Suspects(Service):
             self._incarnations = []
             self._child = self._launch("solo", self._options)
             self._wanted = False
-        error = self._listen(self._child)
+        error, ran = self._listen(self._child)
         death = self._child.reap()
         assert death is not None
         self._bury(death)
+        self._barren = 0 if ran or death.code != 0 else self._barren + 1
+        self._not_before = time.monotonic() + (min(LONGEST, 2.0**self._barren) if self._barren else 0.0)
         self._child = None
         self._on_end()
         if error or death.code != 0:
@@ -93,14 +106,16 @@ class Suspects(Service):
             return 0.2
         return IDLE if not self._wanted else 0.0
 
-    def _listen(self, child: Child) -> str:
-        error = ""
+    def _listen(self, child: Child) -> tuple[str, int]:
+        error, ran = "", 0
         while (message := child.channel.receive()) is not None:
             if isinstance(message, Hello):
                 self._incarnations.append(message.worker)
+            elif isinstance(message, Ran):
+                ran = message.jobs
             elif isinstance(message, Failed):
                 error = message.error
-        return error
+        return error, ran
 
     def _bury(self, death: Death) -> None:
         """The child is gone: what it held goes back at once. Only a death out of order is a crash."""

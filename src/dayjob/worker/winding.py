@@ -85,7 +85,7 @@ class Winding:
         """True when nothing is left to do."""
         if pump.done or pump.executor.outbox.items:
             return False
-        return self.phase is Phase.RELEASE or not pump.held_jobs()
+        return self.phase is Phase.RELEASE or not pump.claims.held_jobs()
 
     def too_late(self, now: int) -> bool:
         """True when a store that does not answer is given up."""

@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from queue import SimpleQueue
@@ -32,20 +32,21 @@ from uuid import uuid4
 from dayjob.clock import SECOND
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.events import Bus, WorkerStarted, WorkerStopped, WorkerStopping
-from dayjob.services.duties import Pruner, Rescuer, Sampler, Stager, tell_gone
+from dayjob.services.duties import duties, tell_gone
 from dayjob.services.leader import Leader
-from dayjob.states import Outcome, State
-from dayjob.store.records import Bound, Gone, WorkerInfo
+from dayjob.states import Outcome
+from dayjob.store.records import Gone, WorkerInfo
 from dayjob.telemetry.relay import Relay
 from dayjob.worker.deaths import Deaths
 from dayjob.worker.executor import Executor
+from dayjob.worker.groups import Queues, group_queues, queue_names, sendable
 from dayjob.worker.hooks import Hooks
 from dayjob.worker.launch import EXIT_AGAIN, Child, Ref
 from dayjob.worker.leases import Leases
 from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
-from dayjob.worker.run import Slots, monotonic
+from dayjob.worker.run import monotonic
 from dayjob.worker.service import Service
 from dayjob.worker.suspects import Suspects
 from dayjob.worker.watchdog import Watchdog
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from dayjob.config import Settings
     from dayjob.registry import Registry
     from dayjob.store.contract import Store
-
-Queues = Mapping[str, int | None] | Sequence[str] | None
 
 RECYCLE_GRACE = 300.0
 """Seconds that running jobs may go on in a process that is replaced: nothing is in a hurry then."""
@@ -179,7 +178,7 @@ class Worker:
 
     @property
     def counts(self) -> Counter[Outcome]:
-        return self._pump.counts if self._begun else Counter()
+        return self._pump.tallies.counts if self._begun else Counter()
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class Worker:
             executor,
             bus,
             blocked_after=settings.blocked_after,
-            busy=lambda: bool(self._pump.held_jobs()),
+            busy=lambda: bool(self._pump.claims.held_jobs()),
             on_hung=lambda why: self._commands.put(("hung", why)),
             max_memory=self._max_memory,
             on_memory=lambda used: self._commands.put(("recycle", f"holds {used:.0f} MB")),
@@ -256,7 +255,9 @@ class Worker:
             on_fatal=lambda error: self._commands.put(("fatal", error)),
         )
         self._relay = Relay(self.store, bus)
-        self._leader = Leader(self._duties(), bus, lease=settings.lease, worker=self.id)
+        self._leader = Leader(
+            duties(self.store, bus, settings, self._deaths.crashed), bus, lease=settings.lease, worker=self.id
+        )
         self._leases = Leases(
             self.store,
             self._pump,
@@ -276,20 +277,8 @@ class Worker:
     def _make_suspects(self) -> Suspects | None:
         if self.solo or self.ref is None or not self.store.processes:
             return None
-        options: dict[str, Any] = {"queues": _sendable(self._queues), "grace": self._grace}
-        return Suspects(self._launch, self.store, self.bus, options, self._gone, lambda: self._pump.look_now())
-
-    def _duties(self) -> list[Any]:
-        store, bus, settings = self.store, self.bus, self.settings
-        states = (State.COMPLETED, State.CANCELLED, State.DEAD)
-        counts = {state: settings.retention.count(state) for state in states}
-        bounds = [Bound(state, count) for state, count in counts.items() if count is not None]
-        return [
-            Rescuer(store, bus, every=settings.sweep, on_dead=self._deaths.crashed),
-            Stager(store),
-            Pruner(store, bus, bounds),
-            Sampler(store),
-        ]
+        options: dict[str, Any] = {"queues": sendable(self._queues), "grace": self._grace}
+        return Suspects(self._launch, self.store, self.bus, options, self._gone, self._look_now)
 
     def _enlist(self, burst: bool) -> bool:
         """Send the first beat; False when told to stop before the store answered."""
@@ -311,8 +300,8 @@ class Worker:
             WorkerStarted(
                 worker=self.id,
                 pid=os.getpid(),
-                queues=self._queue_names(),
-                concurrency=sum(slots.limit for slots in self._pump.groups),
+                queues=queue_names(self._queues),
+                concurrency=sum(slots.limit for slots in self._pump.claims.groups),
                 store=self.store.url,
                 solo=self.solo,
             )
@@ -391,7 +380,7 @@ class Worker:
         """Stop what was started, in the opposite order, and leave."""
         winding = self._pump.winding
         hung = winding.hung if winding is not None else 0
-        stuck = bool(hung or self._pump.held_jobs() or self._pump.hung_jobs())
+        stuck = bool(hung or self._pump.claims.held_jobs() or self._pump.claims.hung_jobs())
         for service in (self._pump, *self._aides):
             service.stop()
         for service in (self._pump, *self._aides):
@@ -430,20 +419,13 @@ class Worker:
             name=f"{socket.gethostname()}-{os.getpid()}",
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._queue_names(),
-            concurrency=sum(slots.limit for slots in self._pump.groups),
+            queues=queue_names(self._queues),
+            concurrency=sum(slots.limit for slots in self._pump.claims.groups),
             solo=self.solo or self._alone,
             expiry=self.settings.lease,
             version=_version(),
             running=len(self.executor.running()),
         )
-
-    def _queue_names(self) -> str:
-        if self._queues is None:
-            return "*"
-        if isinstance(self._queues, Mapping):
-            return ",".join(name if limit is None else f"{name}:{limit}" for name, limit in self._queues.items())
-        return ",".join(self._queues)
 
     def _confirmed(self, until: int) -> None:
         self.executor.lease_until = until
@@ -469,6 +451,9 @@ class Worker:
         self.store.notify("work")
         self._pump.kick()
 
+    def _look_now(self) -> None:
+        self._pump.look_now()
+
     def _launch(self, role: str, options: dict[str, Any]) -> Child:
         assert self.ref is not None
         return Child(role, self.ref, {**options, "url": getattr(self.app, "url", None)})
@@ -489,21 +474,6 @@ class Worker:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def group_queues(queues: Queues, concurrency: int) -> list[Slots]:
-    """One group of slots for each queue with a number of its own, and one for all the others."""
-    if queues is None:
-        return [Slots(None, concurrency)]
-    if not isinstance(queues, Mapping):
-        return [Slots(tuple(queues), concurrency)]
-    own = [Slots((name,), limit) for name, limit in queues.items() if limit is not None]
-    shared = tuple(name for name, limit in queues.items() if limit is None)
-    return [*own, Slots(shared, concurrency)] if shared else own
-
-
-def _sendable(queues: Queues) -> Any:
-    return dict(queues) if isinstance(queues, Mapping) else None if queues is None else list(queues)
 
 
 def _end_process() -> None:

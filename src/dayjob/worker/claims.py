@@ -1,0 +1,130 @@
+"""What a worker asks the store for, and the runs it makes of what it gets.
+
+It asks for what has a free place, and ahead of that for what will start within about 20 ms at the rate observed: enough
+that no place waits for a turn, and nothing of long jobs, which another worker could start now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dayjob.clock import SECOND
+from dayjob.errors import UnknownTask
+from dayjob.store.records import Claimed, Want
+from dayjob.worker import outcomes
+from dayjob.worker.run import Batch, Run, Slots, monotonic
+
+if TYPE_CHECKING:
+    from dayjob.registry import Plan, Registry
+    from dayjob.worker.executor import Executor
+
+AHEAD = 0.02
+"""Seconds of work that is claimed ahead, on top of the time a turn takes."""
+LARGEST = 1000
+
+
+class Claims:
+    """The groups of slots, and how full they are. Used by the pump's thread alone.
+
+    Args:
+        groups: the slots, each with its queues.
+    Attributes:
+        turn_takes: seconds, as last observed.
+    """
+
+    def __init__(self, registry: Registry, executor: Executor, groups: Sequence[Slots]) -> None:
+        self._registry, self._executor = registry, executor
+        self.groups = groups
+        self.turn_takes = 0.0
+        self._by_queue: dict[str, Slots] = {name: slots for slots in groups for name in slots.queues or ()}
+        self._rest = next((slots for slots in groups if slots.queues is None), groups[-1])
+
+    def serves(self, queue: str) -> bool:
+        """True when jobs of *queue* are for this worker."""
+        if queue in self._by_queue:
+            return True
+        return self._rest.queues is None and queue not in self._rest.exclude
+
+    def held_jobs(self) -> int:
+        """Jobs claimed and not settled, without those that hang for good."""
+        return sum(slots.held - len(slots.hung) for slots in self.groups)
+
+    def hung_jobs(self) -> int:
+        """Jobs that hang for good in a process that cannot be replaced."""
+        return sum(len(slots.hung) for slots in self.groups)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def wants(self, done: list[Run]) -> tuple[list[Want], list[Slots]]:
+        """What to ask for in a turn that settles *done*, and for which slots."""
+        wants, asked = [], []
+        for slots in self.groups:
+            held = slots.held - len(slots.hung) - self._of(slots, done)
+            ahead = min(int(slots.rate * (AHEAD + self.turn_takes)), LARGEST)
+            room = min(slots.limit + ahead - held, LARGEST)
+            if room > 0:
+                wants.append(Want(slots.queues, room, slots.exclude))
+                asked.append(slots)
+        return wants, asked
+
+    def suspect_want(self) -> tuple[list[Want], list[Slots]]:
+        """One suspect, for a worker that runs it alone."""
+        queues = None if self._rest.queues is None else tuple(self._by_queue)
+        return [Want(queues, 1, suspects=True)], [self._rest]
+
+    def coming(self) -> float:
+        """Ends per second to be expected of what runs now."""
+        return sum(slots.rate for slots in self.groups if slots.busy)
+
+    def observe(self, ended: list[Run], now: int) -> None:
+        """Learn from what *ended* how fast each group works."""
+        for slots in self.groups:
+            number = self._of(slots, ended)
+            if number:
+                per_second = number * SECOND / max(now - slots.since, 100)
+                slots.rate += (per_second - slots.rate) / 2
+                slots.since = now
+
+    def _of(self, slots: Slots, runs: list[Run]) -> int:
+        if len(self.groups) == 1:
+            return len(runs)
+        return sum(1 for run in runs if run.slots is slots)
+
+    # -- getting -------------------------------------------------------------------------------------------------
+
+    def take(self, claimed: list[Claimed], batch: Batch, now: int) -> dict[Slots, int]:
+        """Make runs of *claimed* and feed the executor; returns how many each group got."""
+        runs = self._runs_of(claimed, batch)
+        for slots, ready in runs.items():
+            if not slots.busy:
+                slots.since = now
+            if ready:
+                self._executor.feed(slots, ready)
+        return {slots: len(ready) for slots, ready in runs.items()}
+
+    def _runs_of(self, claimed: list[Claimed], batch: Batch) -> dict[Slots, list[Run]]:
+        """A run for each job; those of the same task and queue in a row share what was looked up for the first."""
+        executor, entered = self._executor, batch.runs
+        made: dict[Slots, list[Run]] = {}
+        task = queue = None
+        for job in claimed:
+            if job.task != task or job.queue != queue or job.options is not None:
+                slots = self._by_queue.get(job.queue, self._rest)
+                ready = made.setdefault(slots, [])
+                plan, why = self._plan_of(job)
+                task, queue = (job.task, job.queue) if plan is not None and job.options is None else (None, None)
+            slots.held += 1
+            run = entered[job.entry] = Run(job, plan, batch, slots, executor)  # type: ignore[arg-type]  # parked below
+            if plan is not None:
+                ready.append(run)
+            else:
+                stamp = monotonic() + executor.offset
+                executor.end(run, outcomes.settle_parked(job, stamp, why, executor.rng))
+        return made
+
+    def _plan_of(self, job: Claimed) -> tuple[Plan | None, str]:
+        try:
+            return self._registry.plan(job.task, job.queue, job.options), ""
+        except (UnknownTask, ValueError) as error:
+            return None, str(error)
