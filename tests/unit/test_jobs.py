@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -205,24 +205,39 @@ def test_cancelling_a_waiting_job_ends_the_waiting_for_it(app: App, double: Task
 
 def test_cancelling_a_running_job_stops_it(app: App) -> None:
     @app.task(name="long")
-    async def long(ctx: JobContext[Any]) -> None:
-        ctx.progress(1, 2, "halfway")
+    async def long(ctx: JobContext) -> None:
         await asyncio.sleep(60)
 
+    started = Event()
+    app.on("job.started")(lambda event: started.set())
     with working(app):
         job = long.enqueue()
-        while job.refresh().progress is None:
-            time.sleep(0.01)
-        assert (job.state, job.progress.done, job.progress.total, job.progress.note) == (
-            State.RUNNING,
-            1,
-            2,
-            "halfway",
-        )
+        assert started.wait(10)
+        assert job.refresh().state == State.RUNNING
         assert job.cancel()
         job.join(timeout=10)
 
     assert job.state == State.CANCELLED
+
+
+def test_the_progress_of_a_running_job_shows(app: App) -> None:
+    written, seen = Event(), Event()
+
+    @app.task(name="long")
+    def long(ctx: JobContext) -> None:
+        ctx.progress(1, 2, "halfway")
+        seen.wait(10)
+
+    app.on("job.progress")(lambda event: written.set())
+    with working(app):
+        job = long.enqueue()
+        assert written.wait(10)
+        progress = job.refresh().progress
+        seen.set()
+        job.join(timeout=10)
+
+    assert progress is not None
+    assert (progress.done, progress.total, progress.note) == (1, 2, "halfway")
 
 
 def test_a_finished_job_is_put_back_with_its_history(app: App, double: Task[[int], int]) -> None:

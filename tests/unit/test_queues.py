@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -85,11 +84,13 @@ def test_names_that_make_no_sense(app: App, name: str) -> None:
 
 def test_workers_that_are_alive_are_listed(app: App, note: Task[[], None]) -> None:
     worker = app.worker(["mail"], concurrency=3, grace=1)
+    started = Event()
+    app.on("worker.started")(lambda event: started.set())
     thread = Thread(target=worker.run)
     thread.start()
     try:
-        while not (found := app.workers()):
-            time.sleep(0.01)
+        assert started.wait(10)
+        found = app.workers()
     finally:
         worker.stop()
         thread.join(10)

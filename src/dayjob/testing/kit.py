@@ -29,7 +29,7 @@ from dayjob.store import open_store
 from dayjob.task import BoundTask, NewJob, Task
 from dayjob.testing.clock import VirtualClock
 from dayjob.testing.context import TestContext, make_context
-from dayjob.testing.stores import FaultyStore, OneJobStore, Phantom, as_store, waits
+from dayjob.testing.stores import FaultyStore, OneJobStore, as_store, kill_while_running, waits
 
 if TYPE_CHECKING:
     from dayjob.app import App
@@ -164,7 +164,7 @@ class Testing:
         return await offload(self.drain, queue, raises=raises)
 
     def run(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
-        """Run one job now and nothing else, also when it is scheduled for later; returns it, refreshed.
+        """Run one job now and nothing else, also when it is scheduled or its queue paused; returns it, refreshed.
 
         Args:
             job: the job or its id; or a call (`task.job(...)`), which is enqueued first.
@@ -172,10 +172,7 @@ class Testing:
         """
         __tracebackhide__ = True
         job = self._waiting(job)
-        phantom = Phantom(self.store, job)
-        target = phantom.reach()
-        phantom.release([target])
-        self._work(as_store(OneJobStore(self.store, phantom)), job.queue, raises)
+        self._work(as_store(OneJobStore(self.store, job.id)), job.queue, raises)
         return job.refresh()
 
     async def arun(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
@@ -217,10 +214,7 @@ class Testing:
         third of those makes it dead, which its task's `on_dead` hook is told.
         """
         job = self._waiting(job)
-        phantom = Phantom(self.store, job)
-        phantom.reach()
-        phantom.release_others()
-        phantom.die("signal 9 (SIGKILL)")
+        kill_while_running(self.store, job, "signal 9 (SIGKILL)")
         job.refresh()
         if job.state is State.DEAD:
             self._tell(job)
