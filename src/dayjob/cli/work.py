@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dayjob.worker.launch import Child
 
 
-def parse_queues(given: Sequence[str], concurrency: int | None) -> dict[str, int] | list[str] | None:
+def parse_queues(given: Sequence[str], concurrency: int) -> dict[str, int] | list[str] | None:
     """`-q mail:5 -q reports` as the facade wants it: None for all queues, names, or slots by name.
 
     Queues without a number share `-c`; where some have one, the others get `-c` (or the app's number) each.
@@ -39,7 +39,7 @@ def parse_queues(given: Sequence[str], concurrency: int | None) -> dict[str, int
         names[name] = int(slots) if slots else None
     if all(slots is None for slots in names.values()):
         return list(names)
-    return {name: slots if slots is not None else concurrency or 10 for name, slots in names.items()}
+    return {name: slots if slots is not None else concurrency for name, slots in names.items()}
 
 
 _QUEUES = option("-q", "--queue", "queues", multiple=True, metavar="NAME[:N]", help="Only this queue, N jobs at once.")
@@ -103,10 +103,11 @@ def dev(app: str | None, url: str | None, queues: tuple[str, ...], concurrency: 
 def _run(app_name: str | None, url: str | None, **given: Any) -> int:
     """One worker in this process, or several below a supervisor."""
     processes, burst, reload = given.pop("processes"), given.pop("burst"), given.pop("reload")
-    options = {**given, "queues": parse_queues(given["queues"], given["concurrency"])}
     if burst and (processes > 1 or reload):
         raise click.UsageError("--burst works in one process: leave out -p and --reload")
+    parse_queues(given["queues"], 1)  # wrong usage is told before the app is imported
     app = load_app(app_name, url)
+    options = {**given, "queues": parse_queues(given["queues"], given["concurrency"] or app.settings.concurrency)}
     if processes == 1 and not reload:
         return _alone(app, options, burst=burst)
     if not app.store.processes:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from dayjob import App, Job
+    from dayjob.cli.demo.display import Screen
     from dayjob.cli.demo.reading import Reading
     from dayjob.cli.demo.scene import Scene
     from dayjob.cli.demo.show import Show
@@ -156,6 +157,12 @@ def _print(
     row("rescued", *_rescued(rescue, verdict))
     row("compared", _compared(verdict, took))
     say()
+    _judge(screen, verdict)
+
+
+def _judge(screen: Screen, verdict: Verdict) -> None:
+    """The last word."""
+    paint, say = screen.paint, screen.say
     for fault in verdict.faults[:20]:
         say(f"  {paint('✖', 'red')} {fault}")
     if len(verdict.faults) > 20:
