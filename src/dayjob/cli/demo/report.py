@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from dayjob.cli.demo.verify import BINARY, EXCUSES, UNREADABLE, Outcome, Verdict, compare, plain, read_effects, stamp
+from dayjob.cli.output import jobs
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -183,7 +184,7 @@ def _rescued(rescue: Rescue, verdict: Verdict) -> list[str]:
     if not rescue.jobs or rescue.taken is None or rescue.done is None:
         return ["nothing: the killed worker held no job at that moment"]
     lines = [
-        f"{rescue.jobs:,} jobs of the killed worker: taken from it {rescue.taken:.1f} s after the kill, "
+        f"{jobs(rescue.jobs)} of the killed worker: taken from it {rescue.taken:.1f} s after the kill, "
         f"the last done after {rescue.done:.1f} s"
     ]
     if verdict.doubled:

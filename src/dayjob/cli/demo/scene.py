@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dayjob.cli.demo.display import Screen, bar, sparkline
+from dayjob.cli.output import jobs
 
 if TYPE_CHECKING:
     from dayjob.cli.demo.crew import Member
@@ -101,7 +102,7 @@ class Scene:
         head = f"worker {member.number}  {paint(f'pid {member.pid}', 'dim')}"
         if member.fate == "killed":
             left = (
-                f"holds {self.held:,} jobs until its lease ends"
+                f"holds {jobs(self.held)} until its lease ends"
                 if self.held
                 else "its jobs are rescued; each runs alone now, lest one of them was the culprit"
             )

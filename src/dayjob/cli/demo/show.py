@@ -19,6 +19,7 @@ from dayjob.cli.demo.display import Screen
 from dayjob.cli.demo.reading import LAST_LINE, files_below, standard_library
 from dayjob.cli.demo.scene import Scene
 from dayjob.cli.demo.verify import stamp
+from dayjob.cli.output import jobs
 
 if TYPE_CHECKING:
     from dayjob import App, Job
@@ -235,7 +236,7 @@ class Show:
         role = " (the leader)" if people[worker].leader else ""
         self.screen.say(
             f"  {scene.elapsed:.2f} s  {self.screen.paint('kill -9', 'red', 'bold')} worker {member.number}{role}: it "
-            f"held {len(self.victims):,} jobs, which nobody else may touch until its lease is over"
+            f"held {jobs(len(self.victims))}, which nobody else may touch until its lease is over"
         )
 
     def _held_by(self, worker: str) -> list[str]:
