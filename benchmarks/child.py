@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -76,4 +78,5 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     {"drain": drain, "serve": serve}[sys.argv[1]]()

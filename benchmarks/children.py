@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,8 @@ class Child:
         """The next document that it writes; a child that ended or is silent for *timeout* s is a `RuntimeError`."""
         while b"\n" not in self._pending:
             if not self._selector.select(timeout):
+                self._process.send_signal(signal.SIGUSR1)  # a child of ours says where each of its threads stands
+                time.sleep(0.5)
                 raise RuntimeError(f"{self._name}: silent for {timeout:g} s\n{self._complaints()}")
             chunk = os.read(self._stdout.fileno(), 65536)
             if not chunk:
@@ -83,7 +86,7 @@ class Child:
     def _complaints(self) -> str:
         """The last it wrote to its standard error."""
         self._errors.seek(0)
-        return self._errors.read()[-4000:].decode(errors="replace")
+        return self._errors.read()[-8000:].decode(errors="replace")
 
 
 def say(**words: Any) -> None:
