@@ -12,7 +12,7 @@ import pytest
 from dayjob.errors import ConfigError, SchemaMismatch
 from dayjob.store import open_store
 from dayjob.store.migrate import migrations
-from dayjob.store.records import NewRow
+from dayjob.store.records import Filter, NewRow
 from dayjob.store.sqlfile import statements
 from dayjob.store.sqlite.database import SCHEMA
 
@@ -35,6 +35,16 @@ def test_a_store_that_was_never_migrated_says_so(tmp_path: Path) -> None:
         open_store(url(tmp_path)).enqueue([NewRow("1", "t", "q", b"{}")])
 
     assert (caught.value.found, caught.value.wanted) == (0, SCHEMA)
+
+
+def test_looking_at_a_store_that_is_not_there_makes_no_file(tmp_path: Path) -> None:
+    store = open_store(url(tmp_path))
+
+    assert store.migrate(dry_run=True) != []
+    assert (store.check().schema, len(store.check().warnings)) == (0, 1)
+    with pytest.raises(SchemaMismatch):
+        store.find(Filter())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_newer_schema_is_refused_by_every_operation_and_left_alone(tmp_path: Path) -> None:

@@ -179,8 +179,10 @@ class Database:
         return self._reader
 
     def _connect(self, *, first: bool) -> sqlite3.Connection:
-        if self.path is not None:
+        if self.path is not None and first:
             _create_private(self.path)
+        elif self.path is not None and not self.path.exists():
+            raise SchemaMismatch(0, SCHEMA)  # looking makes no file
         # cached_statements: every statement of queries.sql stays prepared.
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -284,6 +286,8 @@ class Database:
     def migrate(self, *, dry_run: bool) -> list[str]:
         """Apply what is missing in one transaction; of two processes the second finds nothing left."""
         if dry_run:
+            if self.path is not None and not self.path.exists():
+                return [step.name for step in _MIGRATIONS]
             with self.read(schema=False) as connection:
                 return [step.name for step in self._missing(connection)]
         with self.write(schema=False) as connection:

@@ -45,6 +45,9 @@ class SQLiteStore(ClusterPart, InspectorPart):
         return self.db.migrate(dry_run=dry_run)
 
     def check(self) -> Health:
+        if self.db.path is not None and not self.db.path.exists():
+            missing = f"there is no file {self.db.path}: run `dayjob migrate`"
+            return Health(f"SQLite {sqlite3.sqlite_version}", 0, SCHEMA, {"file": str(self.db.path)}, [missing])
         with self.db.read(schema=False) as connection:
             found = self.db.version(connection)
             facts = {
