@@ -107,6 +107,18 @@ class TestActing:
         assert [len(first), len(second), len(third)] == [2, 2, 1]
         assert sorted([*first, *second, *third]) == ids
 
+    @pytest.mark.parametrize("action", [Retry(), Delete()])
+    def test_a_limit_counts_waiting_and_finished_jobs_together(self, scene: Scene, action: Action) -> None:
+        ids, ann = scene.jobs(3), scene.worker()
+        for job in ann.claim():
+            ann.settle(job)
+        ids += scene.jobs(3, delay=60.0)
+
+        touched = [scene.act(action, *ids, limit=4), scene.act(action, *ids, limit=4)]
+
+        assert [len(each) for each in touched] == [4, 2]
+        assert sorted([*touched[0], *touched[1]]) == ids
+
     # -- cancel
 
     @pytest.mark.parametrize("wait", [{}, {"delay": 60.0}])
@@ -119,6 +131,15 @@ class TestActing:
         assert (row.attempt, row.started_at) == (0, None)
         scene.advance(61)
         assert scene.worker().ids() == []
+
+    def test_a_job_cancelled_between_its_attempts_keeps_what_it_has_behind_it(self, scene: Scene) -> None:
+        id = scene.aged(attempts=2, crashes=1)
+        before = scene.get(id)
+        scene.act(Cancel(), id)
+
+        row = scene.get(id)
+        assert (row.state, row.attempt, row.crashes) == (State.CANCELLED, 2, 1)
+        assert row.attempts == before.attempts
 
     def test_a_running_job_is_asked_to_stop_and_its_worker_learns_it_by_its_beat(self, scene: Scene) -> None:
         id, ann = scene.job(), scene.worker("ann")
@@ -238,6 +259,15 @@ class TestActing:
 
         job = ann.take(id)
         assert (job.attempt, job.round) == (1, 0)
+
+    def test_a_scheduled_job_run_now_gets_a_new_entry_and_a_place_behind_those_that_waited(self, scene: Scene) -> None:
+        id = scene.job(delay=3600.0)
+        waiting, before = scene.job(), scene.get(id).entry
+        scene.act(Retry(), id)
+        later = scene.job()
+
+        assert scene.get(id).entry > before
+        assert scene.worker().ids() == [waiting, id, later]
 
     def test_a_retry_of_an_expired_job_is_not_expired_again(self, scene: Scene) -> None:
         id = scene.job(expires=60.0)

@@ -38,6 +38,16 @@ class TestLeadership:
         assert ann.term is not None
         assert bob.term is None
 
+    def test_a_solo_worker_never_leads(self, crew: Scene) -> None:
+        # It lives for one suspect and may die of it.
+        solo = crew.worker("solo", solo=True)
+        assert solo.term is None
+
+        assert crew.worker("ann").term is not None
+        for _ in range(10):
+            crew.advance(BEAT)
+            assert solo.beat().term is None
+
     def test_a_leader_keeps_its_term_while_it_beats(self, crew: Scene) -> None:
         ann, bob = crew.worker("ann"), crew.worker("bob")
         first = ann.term

@@ -349,9 +349,13 @@ class TestHistory:
             scene.leader.beat(tallies=[Tally("default", "completed", 1)])
             scene.advance(20)
 
-        samples = [(sample.at, sample.queue, sample.name) for sample in scene.store.history(0)]
-        assert len(samples) == len(set(samples)) == 4
-        assert {at % MINUTE for at, _, _ in samples} == {0}
+        start = scene.stamp(-120)
+        assert [(s.at, s.queue, s.name, s.value) for s in scene.store.history(0)] == [
+            (start, "default", "completed", 3),
+            (start, "default", "depth:available", 2),
+            (start + MINUTE, "default", "completed", 3),
+            (start + MINUTE, "default", "depth:available", 2),
+        ]
 
     def test_history_is_in_order_and_begins_where_it_is_asked_to(self, scene: Scene) -> None:
         scene.now -= scene.now % MINUTE

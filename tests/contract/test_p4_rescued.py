@@ -281,6 +281,20 @@ class TestP4ClaimNumbers:
         assert again == first
         assert [job.id for job in again] == ids[:3]
 
+    def test_all_wants_of_a_claim_are_one_batch(self, scene: Scene) -> None:
+        ids = [*scene.jobs(2, queue="a"), *scene.jobs(2, queue="b"), *scene.jobs(2, queue="c")]
+        ann = scene.worker("ann")
+        wants = [ann.want(5, queue) for queue in "abc"]
+        first = ann.turn(wants=wants).claimed
+        assert [job.id for job in first] == ids
+
+        assert ann.turn(wants=wants, number=1).claimed == first
+        assert scene.store.workers(now=scene.now)[0].held == 6
+        gone = ann.leave(death="signal 9 (SIGKILL)")
+        assert gone is not None
+        assert sorted(job.id for job in gone.jobs) == ids
+        assert [scene.state(id) for id in ids] == [State.AVAILABLE] * 6
+
     def test_a_repeated_claim_number_claims_nothing_new(self, scene: Scene) -> None:
         ids, ann = scene.jobs(5), scene.worker()
         ann.claim(2)

@@ -54,11 +54,12 @@ class TestRetention:
         assert left(scene, *ids) == ids
 
     def test_kept_for_no_time_means_its_id_only(self, scene: Scene) -> None:
-        [id] = finished(scene, 1, keep=0.0)
-        prune(scene)
+        for end in ENDS:
+            [id] = finished(scene, 1, end, keep=0.0)
 
-        assert left(scene, id) == []
-        assert scene.store.count(Filter()) == 0
+            assert left(scene, id) == []
+            assert scene.store.count(Filter()) == 0
+            assert scene.store.enqueue([scene.row(id=id)], repeat=True, now=scene.now)[0].outcome == "existing"
 
     @pytest.mark.parametrize("end", ENDS)
     def test_of_more_than_the_bound_the_newest_stay(self, scene: Scene, end: Outcome) -> None:
