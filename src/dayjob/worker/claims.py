@@ -6,7 +6,7 @@ that no place waits for a turn, and nothing of long jobs, which another worker c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 AHEAD = 0.02
 """Seconds of work that is claimed ahead, on top of the time a turn takes."""
 LARGEST = 1000
+STALE = 1 * SECOND
+"""What was claimed ahead and has not started after this time is released."""
 
 
 class Claims:
@@ -54,6 +56,32 @@ class Claims:
         """Jobs that hang for good in a process that cannot be replaced."""
         return sum(len(slots.hung) for slots in self.groups)
 
+    # -- letting go ------------------------------------------------------------------------------------------------
+
+    def release(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
+        """Put back what has not started (and of that only *which*, if given)."""
+        for slots in self.groups:
+            for _ in range(len(slots.ready)):
+                try:
+                    run = slots.ready.popleft()
+                except IndexError:  # somebody took the last ones
+                    break
+                if which is None or which(run):
+                    self._executor.end(run, outcomes.settle_released(run.job, now + self._executor.offset, why))
+                else:
+                    slots.ready.append(run)
+
+    def release_stale(self, now: int) -> None:
+        """What was claimed ahead and did not get its turn goes back, so that another worker may have it."""
+        for slots in self.groups:
+            try:
+                stale = slots.ready[0].batch.at < now - STALE
+            except IndexError:
+                continue
+            if stale:
+                slots.rate = 0.0
+                self.release(now, "waited", lambda run: run.batch.at < now - STALE)
+
     # -- asking --------------------------------------------------------------------------------------------------
 
     def wants(self, done: list[Run]) -> tuple[list[Want], list[Slots]]:
@@ -67,6 +95,10 @@ class Claims:
                 wants.append(Want(slots.queues, room, slots.exclude))
                 asked.append(slots)
         return wants, asked
+
+    def nothing(self) -> tuple[list[Want], list[Slots]]:
+        """No job, for a worker whose places are taken: the answer still tells whether suspects wait."""
+        return [Want(slots.queues, 0, slots.exclude) for slots in self.groups], list(self.groups)
 
     def suspect_want(self) -> tuple[list[Want], list[Slots]]:
         """One suspect, for a worker that runs it alone."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dayjob.context import RUNNING
 from dayjob.errors import JobTimeout
+from dayjob.events import ServiceFailed
 from dayjob.worker.hooks import attempt_async
 from dayjob.worker.interrupt import Interrupted, raise_in
 from dayjob.worker.run import TIMEOUT, Run, Slots, monotonic
@@ -79,11 +80,14 @@ class LoopPool:
                 loop.run_until_complete(living)
             except Interrupted:  # meant for a job that had just ended
                 continue
-            except BaseException as error:  # noqa: BLE001  # the lifespan's own end failed; told, then over
+            except BaseException as error:  # noqa: BLE001  # raised by who started us, or told at the end
                 if not entered.done():
                     entered.set_exception(error)
                 else:
-                    loop.call_exception_handler({"message": "the lifespan failed at its end", "exception": error})
+                    text = "".join(traceback.format_exception(error))
+                    self._executor.bus.emit(
+                        ServiceFailed(service="lifespan", error=f"{type(error).__name__}: {error}", traceback=text)
+                    )
         _wind_up(loop)
 
     async def _live(self, entered: Future[None]) -> None:
@@ -310,5 +314,7 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
     if left:
         loop.run_until_complete(asyncio.wait(left, timeout=1.0))
     loop.run_until_complete(loop.shutdown_asyncgens())
+    with suppress(TimeoutError):  # a thread of `asyncio.to_thread` may hang as any other
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 1.0))
     asyncio.set_event_loop(None)
     loop.close()

@@ -33,7 +33,9 @@ def settle_error(
     if isinstance(error, LeaseLost) or run.stopping == LOST:
         return None
 
-    def end(outcome: Outcome, **fields: object) -> Settlement:
+    def end(outcome: Outcome, reason: str | None = None, **fields: object) -> Settlement:
+        if reason is not None:
+            fields["reason"] = _clean(reason)
         return Settlement(job.id, job.entry, outcome, started_at, finished_at, **fields)  # type: ignore[arg-type]
 
     if run.stopping == CANCEL or (isinstance(error, JobCancelled) and run.stopping is None):
@@ -54,6 +56,11 @@ def settle_error(
     if delay is None:
         return end(Outcome.DEAD, error=encoded, reason="failed", keep=plan.keep[State.DEAD])
     return end(Outcome.FAILED, error=encoded, delay=delay)
+
+
+def _clean(reason: str) -> str:
+    """*reason* as any engine can store it."""
+    return reason[:500].replace("\0", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _timeout(limit: float, error: BaseException) -> JobTimeout:
@@ -83,7 +90,7 @@ def _delay(run: Run, error: BaseException, now: int, rng: random.Random) -> floa
 def settle_parked(job: Claimed, now: int, why: str, rng: random.Random) -> Settlement:
     """*job* cannot run here: its task is unknown, or its payload does not fit. It waits, longer each time."""
     delay = min(PARK_LONGEST, PARK_FIRST * 2 ** min(job.parked, 20)) * (1 + rng.random() / 5)
-    return Settlement(job.id, job.entry, Outcome.PARKED, 0, now, delay=delay, reason=why[:500])
+    return Settlement(job.id, job.entry, Outcome.PARKED, 0, now, delay=delay, reason=_clean(why))
 
 
 def settle_released(job: Claimed, now: int, why: str, started_at: int = 0) -> Settlement:
@@ -94,6 +101,17 @@ def settle_released(job: Claimed, now: int, why: str, started_at: int = 0) -> Se
 def settle_cancelled(job: Claimed, plan: Plan, now: int, why: str) -> Settlement:
     """*job* is cancelled before it started."""
     return Settlement(job.id, job.entry, Outcome.CANCELLED, 0, now, reason=why, keep=plan.keep[State.CANCELLED])
+
+
+UNSETTLED = "unsettled"
+
+
+def settle_unsettled(run: Run, settlement: Settlement, error: BaseException, limit: int) -> Settlement:
+    """The store cannot take *settlement*: the job is dead, and says why."""
+    job, keep = run.job, run.plan.keep[State.DEAD]
+    started, finished = settlement.started_at, settlement.finished_at
+    encoded = encode_failure(error, limit)
+    return Settlement(job.id, job.entry, Outcome.DEAD, started, finished, error=encoded, reason=UNSETTLED, keep=keep)
 
 
 def settle_unserialisable(run: Run, error: BaseException, started_at: int, finished_at: int, limit: int) -> Settlement:

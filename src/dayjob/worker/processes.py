@@ -90,7 +90,7 @@ class ProcessPool:
         executor = self.executor
         assert executor is not None
         try:
-            child = self._lend()
+            child = self._lend(run)
         except Exception as error:  # noqa: BLE001  # no child: the attempt has failed, and says why
             executor.fail(run, error, monotonic())
             return
@@ -174,12 +174,12 @@ class ProcessPool:
 
     # -- children ----------------------------------------------------------------------------------------------------
 
-    def _lend(self) -> Child:
+    def _lend(self, run: Run) -> Child:
         """An idle child, or a new one, or the next to become idle."""
         with self._changed:
             while True:
-                if self._closed:
-                    raise Unstartable("the worker is stopping")
+                if self._closed or run.stopping is not None:
+                    raise Unstartable("told to stop before a child was free")
                 while self._idle:
                     child = self._idle.pop()
                     if child.reap(wait=False) is None:
@@ -189,7 +189,7 @@ class ProcessPool:
                     child = self._launch("pool", {})
                     self._all.add(child)
                     break
-                self._changed.wait(1.0)
+                self._changed.wait(LOOK)
         try:
             self._await_ready(child)
         except BaseException:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from dayjob.clock import SECOND
-from dayjob.errors import StoreUnavailable
+from dayjob.errors import SchemaMismatch, StoreUnavailable
 from dayjob.events import Bus, JobCompleted, JobStarted, WorkerLost
 from dayjob.states import Outcome, State
 from dayjob.store.records import Beat, Settlement, Turn, Want
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 COMPANY = 100
 LINGER = 3_000
 """An end waits up to 3 ms for others, but not once 100 have come together."""
-STALE = 1 * SECOND
-"""What was claimed ahead and has not started after this time is released."""
 
 
 class Call(Struct):
@@ -121,6 +119,7 @@ class Pump(Service):
         self.done: list[Run] = []
         self._done_since = 0
         self._pending: Call | None = None
+        self._single: deque[Call] = deque()
         self._claims = 0
         self._look_at = 0
         self._control = -1
@@ -172,8 +171,9 @@ class Pump(Service):
         if self.winding is not None:
             self.winding.advance(self, now)
         else:
-            self._release_stale(now)
-        call = self._pending or self._compose(now)
+            self.claims.release_stale(now)
+            self.collect(now)
+        call = self._pending or (self._single.popleft() if self._single else self._compose(now))
         if call is not None:
             self._exchange(call)
             now = monotonic()
@@ -184,7 +184,7 @@ class Pump(Service):
     def _exchange(self, call: Call) -> None:
         if self._pending is None:
             for run in call.runs:
-                if run.unwritten:
+                if run.spoke:
                     self.recorder.flush(run, finished=True)
             self._pending = call
             self.done = []
@@ -195,6 +195,11 @@ class Pump(Service):
         except StoreUnavailable:
             if self.winding is not None and self.winding.too_late(monotonic()):
                 self._pending = None  # the leases run out by themselves
+            raise
+        except SchemaMismatch:
+            raise
+        except Exception as error:
+            self._isolate(call, error)
             raise
         self._pending = None
         ended = monotonic()
@@ -207,8 +212,26 @@ class Pump(Service):
             if self._on_control is not None:
                 self._on_control(turn.control)
 
+    def _isolate(self, call: Call, error: Exception) -> None:
+        """The store refuses a call as a whole: one of its settlements must be what it cannot take.
+
+        Each is sent alone. One that is refused alone ends its job as dead, with the store's words instead of its own.
+        """
+        self._pending = None
+        alone = len(call.runs) == 1
+        for run, settlement in zip(call.runs, call.settlements, strict=True):
+            if alone and settlement.reason == outcomes.UNSETTLED:
+                self._drop(run)
+            elif alone:
+                limit = self.executor.settings.max_error
+                self._single.append(
+                    Call(None, [run], [outcomes.settle_unsettled(run, settlement, error, limit)], [], [])
+                )
+            else:
+                self._single.append(Call(None, [run], [settlement], [], []))
+
     def _delay(self, now: int) -> float:
-        if self.finished.is_set():
+        if self.finished.is_set() or self._single:
             return 0.0
         until = self._look_at if self.winding is None else self.winding.next_at
         if self.done:
@@ -342,7 +365,8 @@ class Pump(Service):
             return [], []
         if self.solo or self.alone:
             return ([], []) if self.claims.held_jobs() - len(self.done) else self.claims.suspect_want()
-        return self.claims.wants(self.done)
+        wants, asked = self.claims.wants(self.done)
+        return (wants, asked) if wants or self.done else self.claims.nothing()
 
     def _claimed(self, call: Call, turn: Turn, now: int) -> None:
         """Make runs of what came, and decide when to look again."""
@@ -386,30 +410,15 @@ class Pump(Service):
 
     # -- letting go --------------------------------------------------------------------------------------------------
 
+    @property
+    def unsent(self) -> bool:
+        """True when ends of jobs have not reached the store."""
+        return bool(self.done or self._pending or self._single or self.executor.outbox.items)
+
     def release_ready(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
         """Put back what has not started (and of that only *which*, if given)."""
-        for slots in self.claims.groups:
-            for _ in range(len(slots.ready)):
-                try:
-                    run = slots.ready.popleft()
-                except IndexError:  # somebody took the last ones
-                    break
-                if which is None or which(run):
-                    self.executor.end(run, outcomes.settle_released(run.job, now + self.executor.offset, why))
-                else:
-                    slots.ready.append(run)
+        self.claims.release(now, why, which)
         self.collect(now)
-
-    def _release_stale(self, now: int) -> None:
-        """What was claimed ahead and did not get its turn goes back, so that another worker may have it."""
-        for slots in self.claims.groups:
-            try:
-                stale = slots.ready[0].batch.at < now - STALE
-            except IndexError:
-                continue
-            if stale:
-                slots.rate = 0.0
-                self.release_ready(now, "waited", lambda run: run.batch.at < now - STALE)
 
     # -- what the beat brings ----------------------------------------------------------------------------------------
 
@@ -468,6 +477,10 @@ class Pump(Service):
             self._drop(run)
         for run in self._pending.runs if self._pending is not None else ():
             self._drop(run)
+        for call in self._single:
+            for run in call.runs:
+                self._drop(run)
+        self._single.clear()
         self.done, self._pending = [], None
         self.bus.emit(WorkerLost(worker=self.worker, running=running))
         self.batches = {}

@@ -72,6 +72,7 @@ class Run:
         abandoned: it did not stop; its process must go before it may run again. replaced: its place was given away.
         settlement: how it ended; None with `over` True: nothing may be written for it any more.
         error: the exception behind the settlement.
+        spoke: the job has said something that may not be written yet. dirty: the recorder knows.
     """
 
     started = 0
@@ -90,6 +91,7 @@ class Run:
     _progress: Progress | None = None
     _saved = False
     dirty = False
+    spoke = False
 
     def __init__(self, job: Claimed, plan: Plan, batch: Batch, slots: Slots, home: Home) -> None:
         self.job = job
@@ -121,6 +123,7 @@ class Run:
     def progress(self, done: float, total: float | None, note: str) -> None:
         self.check_lease()
         self._progress = Progress(done, total, note)
+        self.spoke = True
         self.home.note(self)
 
     def log(self, level: str, message: str) -> None:
@@ -128,6 +131,7 @@ class Run:
         if self._logs is None:
             self._logs = deque()
         self._logs.append(Log(self.home.stamp(), level, message))
+        self.spoke = True
         self.home.note(self)
 
     def save_checkpoint(self, value: bytes) -> None:
@@ -149,10 +153,6 @@ class Run:
     @property
     def lease(self) -> Lease:
         return Lease(self.batch.worker, self.job.id, self.job.entry)
-
-    @property
-    def unwritten(self) -> bool:
-        return self._progress is not None or bool(self._logs)
 
     def take_writes(self, *, finished: bool = False) -> list[Write]:
         """Logs in order, then the newest progress; of a *finished* run only the logs: its end says the rest."""

@@ -157,7 +157,7 @@ class Supervisor:
             elif isinstance(message, Leaving) and message.again and seat in self._seats and not self._stopping:
                 self._bus.emit(ProcessRecycled(pid=child.pid, why=message.why))
                 self._replace(seat)
-            elif isinstance(message, Failed) and not self._ever_ready:
+            elif isinstance(message, Failed) and not self._ever_ready and self._changed is None:
                 self.unstartable = message.error
 
     def _replace(self, seat: Seat) -> None:

@@ -52,7 +52,6 @@ class Winding:
         self.deadline = deadline
         self.phase = Phase.DRAIN
         self.hung = 0
-        self.released = 0
         self.next_at = 0
         self._mortal = mortal
         self._patience = PATIENCE
@@ -83,7 +82,7 @@ class Winding:
 
     def over(self, pump: Pump) -> bool:
         """True when nothing is left to do."""
-        if pump.done or pump.executor.outbox.items:
+        if pump.unsent:
             return False
         return self.phase is Phase.RELEASE or not pump.claims.held_jobs()
 
@@ -107,7 +106,6 @@ class Winding:
             executor.processes.kill(run)
         else:
             self.hung += 1
-        self.released += settlement is not None and settlement.outcome is Outcome.RELEASED
         executor.end(run, settlement)
         pump.collect(now)
 

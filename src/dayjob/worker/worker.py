@@ -16,15 +16,13 @@ import asyncio
 import gc
 import os
 import random
-import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -41,8 +39,9 @@ from dayjob.worker.deaths import Deaths
 from dayjob.worker.executor import Executor
 from dayjob.worker.groups import Queues, group_queues, queue_names, sendable
 from dayjob.worker.hooks import Hooks
-from dayjob.worker.launch import EXIT_AGAIN, Child, Ref
+from dayjob.worker.launch import Child, Ref
 from dayjob.worker.leases import Leases
+from dayjob.worker.process import end_process, stop_signals
 from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
@@ -111,6 +110,7 @@ class Worker:
         self._max_jobs, self._max_memory = max_jobs, max_memory
         self._rng = rng or random.Random()
         self._on_incarnation, self._on_leaving = on_incarnation, on_leaving
+        self._host, self._version = socket.gethostname(), _version()
         self._commands: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._mortal = False
         self._alone = False
@@ -118,7 +118,7 @@ class Worker:
         self.id = ""
         self.ending = ""
         self.again = False
-        self.replace: Callable[[], None] = _end_process
+        self.replace: Callable[[], None] = end_process
         self._fatal: BaseException | None = None
 
     # -- the ways to run it ------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Worker:
         """
         if current_thread() is main_thread():
             self._mortal = True
-            with self._signals():
+            with stop_signals(lambda why, now: self.stop(now=now, why=why)):
                 hung = self._work(burst=False)
             if hung:
                 self.replace()
@@ -191,7 +191,7 @@ class Worker:
             sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
             if not self._enlist(burst):
                 return 0
-            self._start_services()
+            self._start_services(burst)
             self._obey()
         finally:
             hung = self._end()
@@ -284,8 +284,11 @@ class Worker:
         """Send the first beat; False when told to stop before the store answered."""
         while True:
             delay = self._leases.attempt()
-            if delay is None or self._leases.beaten:
+            if self._leases.beaten:
                 break
+            if delay is None:
+                self._told_to_stop(0.0)
+                return False
             if burst:
                 raise StoreUnavailable(f"{self.store.url} does not answer")
             time_out = time.monotonic() + delay
@@ -309,8 +312,6 @@ class Worker:
         return True
 
     def _told_to_stop(self, wait: float) -> bool:
-        from queue import Empty
-
         try:
             command, what = self._commands.get(timeout=wait)
         except Empty:
@@ -320,9 +321,19 @@ class Worker:
         self.ending = str(what)
         return command in ("stop", "now", "fatal")
 
-    def _start_services(self) -> None:
-        gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not look at it again
+    def _told_to_hurry(self) -> None:
+        """A second signal counts also while all but the process for suspects has ended."""
+        try:
+            command, _ = self._commands.get_nowait()
+        except Empty:
+            return
+        if command == "now":
+            self._hurry()
+
+    def _start_services(self, burst: bool) -> None:
+        if not burst:
+            gc.collect()
+            gc.freeze()  # what is here now stays: the collector need not look at it again
         for service in (self._leases, *self._aides, self._pump):
             service.start()
 
@@ -388,16 +399,20 @@ class Worker:
         self._deaths.drain(10.0)
         if self._suspects is not None:
             self._suspects.stop()
-            self._suspects.join(self._grace + 5.0)
+            deadline = time.monotonic() + self._grace + 5.0
+            while not self._suspects.join(0.1) and time.monotonic() < deadline:
+                self._told_to_hurry()
         self._leases.stop()
         self._leases.join(5.0)
         self._leave(stuck)
         self.executor.stop(0.2 if stuck else 5.0)
         gc.unfreeze()
         if self._leases.beaten:
-            released = winding.released if winding is not None else 0
             counts = {str(outcome): number for outcome, number in self.counts.items()}
+            released = self.counts[Outcome.RELEASED]
             self.bus.emit(WorkerStopped(worker=self.id, counts=counts, released=released))
+        while not self._commands.empty():  # nothing of this life is for the next
+            self._commands.get()
         return hung
 
     def _leave(self, stuck: bool) -> None:
@@ -416,14 +431,14 @@ class Worker:
     def _info(self) -> WorkerInfo:
         return WorkerInfo(
             id=self._pump.worker,
-            name=f"{socket.gethostname()}-{os.getpid()}",
-            host=socket.gethostname(),
+            name=f"{self._host}-{os.getpid()}",
+            host=self._host,
             pid=os.getpid(),
             queues=queue_names(self._queues),
             concurrency=sum(slots.limit for slots in self._pump.claims.groups),
             solo=self.solo or self._alone,
             expiry=self.settings.lease,
-            version=_version(),
+            version=self._version,
             running=len(self.executor.running()),
         )
 
@@ -457,30 +472,6 @@ class Worker:
     def _launch(self, role: str, options: dict[str, Any]) -> Child:
         assert self.ref is not None
         return Child(role, self.ref, {**options, "url": getattr(self.app, "url", None)})
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop; the second one at once. `SimpleQueue.put` may be called in a handler."""
-        times = 0
-
-        def handle(number: int, frame: object) -> None:
-            nonlocal times
-            times += 1
-            self._commands.put(("stop" if times == 1 else "now", signal.Signals(number).name))
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _end_process() -> None:
-    """End without waiting for threads: one of them runs a job that was given back."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_AGAIN)
 
 
 def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
