@@ -104,7 +104,7 @@ class Scene:
             left = (
                 f"holds {jobs(self.held)} until its lease ends"
                 if self.held
-                else "its jobs are rescued; each runs alone now, lest one of them was the culprit"
+                else "its jobs are rescued; each runs alone now"
             )
             if self.held and self.since_kill is not None:
                 left += f", at most {max(0.0, self.lease - self.since_kill):.1f} s from now"
