@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from dayjob import App, CancelJob, JobContext, Retry, RetryAfter, Settings, Snooze, Unrecoverable, current_job
 
@@ -25,6 +26,14 @@ def lifespan() -> Iterator[dict[str, int]]:
 SETTINGS = Settings(lease=2.5, beat=0.2, sweep=0.2, grace=5.0, poll=0.2, blocked_after=0.3)
 app = App("sqlite:///:memory:", lifespan=lifespan, settings=SETTINGS)
 
+
+@app.around
+def note_the_job(ctx: JobContext[Any]) -> Iterator[None]:
+    around.set(ctx.id)
+    yield
+
+
+around: ContextVar[str] = ContextVar("around", default="")
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
@@ -207,3 +216,37 @@ def hold_gil(file: str, seconds: int) -> None:
     """Waits in C without giving up the GIL: no other thread of its process runs."""
     mark(file, "begin")
     ctypes.PyDLL(None).sleep(seconds)
+
+
+@app.task(executor="process")
+def where_am_i(ctx: JobContext[dict[str, int]]) -> dict[str, int | str]:
+    job = current_job()
+    return {
+        "here": os.getpid(),
+        "lifespan": ctx.state["pid"],
+        "around": around.get(),
+        "current": "" if job is None else job.id,
+    }
+
+
+@app.task(executor="process")
+def talk_in_child(ctx: JobContext[Any]) -> dict[str, Any]:
+    ctx.progress(7, 9)
+    ctx.log.info("seven of %d", 9)
+    ctx.save_checkpoint({"at": 7})
+    ctx.log.error("nearly")
+    return {"checkpoint": ctx.checkpoint}
+
+
+@app.task(executor="process", retry=False)
+def fail_in_child(how: str) -> int:
+    if how == "cancel":
+        raise CancelJob("not wanted")
+    if how == "error":
+        raise Refused("no")
+    return object()  # type: ignore[return-value]
+
+
+@poison.on_dead
+def bury(job: Any, error: BaseException) -> None:
+    mark(job.args["file"], f"dead:{job.id}:{type(error).__name__}")

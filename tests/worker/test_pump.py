@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dayjob import App
-from dayjob.errors import StoreUnavailable
+from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.states import Outcome
-from dayjob.store.records import Beat, Turn, WorkerInfo
+from dayjob.store.records import Beat, Turn, Want, WorkerInfo
 from dayjob.worker.executor import Executor
 from dayjob.worker.hooks import Hooks
 from dayjob.worker.pump import Pump
@@ -29,6 +29,7 @@ class Lossy:
         self._store = store
         self.lose = 0
         self.down = False
+        self.poison = ""
         self.calls: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -38,6 +39,8 @@ class Lossy:
         self.calls.append((claim_no, len(settlements), [want.limit for want in wants]))
         if self.down:
             raise StoreUnavailable("down")
+        if any(one.id == self.poison and one.result == b"null" for one in settlements):
+            raise StoreError("this cannot be stored")
         turn: Turn = self._store.turn(worker, claim_no, settlements, wants)
         if self.lose:
             self.lose -= 1
@@ -143,7 +146,7 @@ def test_ends_and_claims_share_a_turn(app: App, bench: Bench) -> None:
 def test_short_jobs_are_claimed_ahead_by_time_and_long_ones_not_at_all(app: App, bench: Bench) -> None:
     slots = bench.pump.claims.groups[0]
     enqueue(app, 500)
-    slots.rate = 10_000.0
+    slots.rate, slots.recent = 10_000.0, 500
     bench.tick()
     ahead = len(bench.ready()) - slots.limit
 
@@ -205,7 +208,7 @@ def test_a_settlement_that_comes_too_late_is_refused_counted_and_told(app: App, 
 def test_what_was_claimed_ahead_and_not_started_within_a_second_goes_back(app: App, bench: Bench) -> None:
     jobs = enqueue(app, 50)
     slots = bench.pump.claims.groups[0]
-    slots.rate = 1_000.0
+    slots.rate, slots.recent = 1_000.0, 100
     bench.tick()
     held = len(bench.ready())
     bench.finish(1)
@@ -325,3 +328,48 @@ def test_tallies_that_reached_nobody_are_counted_again(app: App, bench: Bench) -
         ("default", "completed", 3)
     ]
     assert bench.pump.tallies.take() == []
+
+
+def test_a_settlement_that_the_store_cannot_take_ends_its_own_job_and_no_other(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 3)
+    bench.tick()
+    bench.finish(3)
+    bench.store.poison = jobs[1].id
+
+    delays = [bench.pump.attempt() for _ in range(6)]
+
+    assert states(jobs) == ["completed", "dead", "completed"]
+    assert (jobs[1].reason, jobs[1].attempts[-1].message) == ("unsettled", "this cannot be stored")
+    assert bench.pump.claims.held_jobs() == 0
+    assert None not in delays
+
+
+def test_a_worker_whose_places_are_taken_still_learns_that_suspects_wait(app: App, bench: Bench) -> None:
+    told: list[bool] = []
+    bench.pump._on_suspects = lambda: not told.append(True)
+    enqueue(app, 4)
+    bench.tick()
+    bench.beat("w9")
+    bench.app.store.turn("w9", 1, (), [Want(None, 1)])
+    bench.app.store.leave("w9", death="signal 9 (SIGKILL)")
+    bench.pump._look_at = 0
+
+    bench.tick()
+
+    assert bench.store.calls[-1][2] == [0]
+    assert told == [True]
+
+
+def test_one_quick_job_does_not_make_a_rate(app: App, bench: Bench) -> None:
+    """Else a long job behind it would be claimed early, and wait here while others could start it."""
+    enqueue(app, 100)
+    bench.tick()
+    bench.finish(1)
+    bench.pump.claims.groups[0].since = monotonic() - 10  # it took no time at all
+
+    bench.pump._done_since = 0
+    bench.tick()
+    bench.pump._look_at = 0
+    bench.tick()
+
+    assert len(bench.ready()) <= 3 + 4

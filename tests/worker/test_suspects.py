@@ -40,6 +40,7 @@ def test_a_job_that_kills_its_process_is_dead_after_three_crashes_alone_and_says
     for job in healthy:
         assert job.result(timeout=15) == "waited"
         assert job.refresh().crashes == 0
+    assert [line.split()[0] for line in marks(file) if line.startswith("dead")] == [f"dead:{poison.id}:JobFailed"]
 
 
 def test_the_death_of_a_solo_process_frees_its_job_at_once(

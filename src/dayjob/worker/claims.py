@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 AHEAD = 0.02
 """Seconds of work that is claimed ahead, on top of the time a turn takes."""
 LARGEST = 1000
+GROWTH = 4
+"""One quick job does not make a rate: ahead is claimed at most so many times what has just ended."""
 STALE = 1 * SECOND
 """What was claimed ahead and has not started after this time is released."""
 
@@ -89,7 +91,7 @@ class Claims:
         wants, asked = [], []
         for slots in self.groups:
             held = slots.held - len(slots.hung) - self._of(slots, done)
-            ahead = min(int(slots.rate * (AHEAD + self.turn_takes)), LARGEST)
+            ahead = min(int(slots.rate * (AHEAD + self.turn_takes)), GROWTH * slots.recent, LARGEST)
             room = min(slots.limit + ahead - held, LARGEST)
             if room > 0:
                 wants.append(Want(slots.queues, room, slots.exclude))
@@ -116,7 +118,7 @@ class Claims:
             if number:
                 per_second = number * SECOND / max(now - slots.since, 100)
                 slots.rate += (per_second - slots.rate) / 2
-                slots.since = now
+                slots.recent, slots.since = number, now
 
     def _of(self, slots: Slots, runs: list[Run]) -> int:
         if len(self.groups) == 1:

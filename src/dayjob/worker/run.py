@@ -190,10 +190,10 @@ class Slots:
     Attributes:
         queues: names, None for all but *exclude*. held: jobs claimed and not settled; the pump's own count.
         hung: those of them that will not end and have lost their place; the others go on without them.
-        rate: jobs per second, as last observed. since: when the count for it began (monotonic microseconds).
+        rate: jobs per second, as last observed; recent: how many that was learned from. since: when the count for it began (monotonic microseconds).
     """
 
-    __slots__ = ("exclude", "free", "held", "hung", "limit", "queues", "rate", "ready", "since")
+    __slots__ = ("exclude", "free", "held", "hung", "limit", "queues", "rate", "ready", "recent", "since")
 
     def __init__(self, queues: tuple[str, ...] | None, limit: int, exclude: tuple[str, ...] = ()) -> None:
         self.queues, self.exclude, self.limit = queues, exclude, limit
@@ -202,6 +202,7 @@ class Slots:
         self.held = 0
         self.hung: set[Run] = set()
         self.rate = 0.0
+        self.recent = 0
         self.since = 0
 
     def take(self) -> Run | None:

@@ -145,13 +145,21 @@ class Worker:
 
     async def arun(self) -> None:
         """`run` beside the caller's event loop, which stays free; cancelling it stops the worker in order."""
+        await self._beside(burst=False)
+
+    async def arun_until_idle(self) -> Counter[Outcome]:
+        """Awaitable `run_until_idle`."""
+        await self._beside(burst=True)
+        return self.counts
+
+    async def _beside(self, *, burst: bool) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
         def work() -> None:
             error: BaseException | None = None
             try:
-                self._work(burst=False)
+                self._work(burst=burst)
             except BaseException as raised:  # noqa: BLE001  # carried over to the caller
                 error = raised
             loop.call_soon_threadsafe(_finish, done, error)

@@ -1,0 +1,99 @@
+"""CPU-bound tasks: one at a time in a child, which has its own lifespan and speaks through its parent."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dayjob.states import Outcome
+from tests.worker.conftest import Witness
+from tests.worker.shop import marks
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_pool_child_has_its_own_lifespan_and_arounds(shop: ModuleType) -> None:
+    jobs = [shop.where_am_i.enqueue() for _ in range(3)]
+
+    shop.app.worker().run_until_idle()
+
+    for job in jobs:
+        found = job.result(timeout=1)
+        assert found["here"] == found["lifespan"] != os.getpid()
+        assert found["around"] == job.id
+        assert found["current"] == job.id
+
+
+def test_one_child_serves_many_jobs_and_never_more_children_run_than_cores(
+    shop: ModuleType, file: Path, witness: Witness
+) -> None:
+    shop.app.enqueue_many([shop.burn.job(str(file), 0.01) for _ in range(12)])
+
+    counts = shop.app.worker(concurrency=8).run_until_idle()
+
+    assert counts == {Outcome.COMPLETED: 12}
+    assert 1 <= len({line.split()[1] for line in marks(file)}) <= (os.cpu_count() or 1)
+
+
+def test_what_a_child_says_is_stored_under_its_parents_lease(shop: ModuleType, witness: Witness) -> None:
+    job = shop.talk_in_child.enqueue()
+
+    shop.app.worker().run_until_idle()
+
+    assert job.result(timeout=1) == {"checkpoint": {"at": 7}}
+    assert [(line.level, line.message) for line in job.logs()] == [("info", "seven of 9"), ("error", "nearly")]
+    assert [(event.level, event.message) for event in witness.of("job.logged")][0] == ("info", "seven of 9")
+
+
+def test_errors_and_directives_come_back_from_a_child(shop: ModuleType) -> None:
+    failed, cancelled, odd = (shop.fail_in_child.enqueue(how) for how in ("error", "cancel", "odd"))
+
+    shop.app.worker().run_until_idle()
+
+    assert (failed.refresh().state, failed.attempts[-1].error_type) == ("dead", "tests.worker.shop.Refused")
+    assert "in fail_in_child" in failed.attempts[-1].traceback
+    assert (cancelled.refresh().state, cancelled.reason) == ("cancelled", "not wanted")
+    assert (odd.refresh().state, odd.reason) == ("dead", "result")
+
+
+def test_a_child_that_cannot_start_fails_the_attempt_with_its_words(
+    shop: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = shop.app.worker()
+    job = shop.square.using(retry=False).enqueue(3)
+    launch = worker._launch
+
+    def closed(role: str, options: dict[str, object]) -> object:
+        monkeypatch.setenv("SHOP_CLOSED", "1")
+        return launch(role, options)
+
+    monkeypatch.setattr(worker, "_launch", closed)
+    worker.run_until_idle()
+
+    assert job.refresh().state == "dead"
+    assert "the shop is closed" in job.attempts[0].message
+
+
+def test_a_job_that_waits_for_a_child_can_be_cancelled(shop: ModuleType, file: Path) -> None:
+    from tests.worker.conftest import working
+
+    busy = [shop.burn.enqueue(str(file), 30) for _ in range(os.cpu_count() or 1)]
+    with working(shop.app.worker(concurrency=50)):
+        end = time.monotonic() + 15
+        while len(marks(file)) < len(busy):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        waiting = shop.burn.enqueue(str(file), 30)
+        while waiting.refresh().state != "running":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        waiting.cancel()
+        waiting.join(timeout=5)
+
+        assert waiting.state == "cancelled"
+        assert [job.refresh().state for job in busy] == ["running"] * len(busy)
+    assert all(line.split()[0] == "begin" for line in marks(file))
