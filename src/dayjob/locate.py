@@ -74,7 +74,8 @@ def ref_of(app: App) -> AppRef | None:
     if app.ref is not None:
         return app.ref
     path = [str(Path(entry).resolve()) if entry else str(Path.cwd()) for entry in sys.path]
-    for name, module in list(sys.modules.items()):
+    # `__main__` last: a script that imports the app from its module must not be run again by every child.
+    for name, module in sorted(sys.modules.items(), key=lambda item: item[0] == "__main__"):
         attribute = _attribute_of(module, app)
         if attribute is None:
             continue

@@ -76,9 +76,15 @@ class TestP8NothingVanishes:
 
     def test_an_attempt_that_never_started_says_so(self, scene: Scene) -> None:
         id, ann = scene.job(), scene.worker()
-        ann.settle(ann.take(id), Outcome.RELEASED, started_at=0)
+        ann.settle(ann.take(id), Outcome.PARKED, started_at=0)
 
         assert scene.get(id).attempts[0].started_at is None
+
+    def test_what_was_claimed_ahead_and_released_unstarted_leaves_no_attempt(self, scene: Scene) -> None:
+        id, ann = scene.job(), scene.worker()
+        ann.settle(ann.take(id), Outcome.RELEASED, started_at=0)
+
+        assert scene.get(id).attempts == []
 
     def test_logs_are_kept_in_order_with_the_job(self, scene: Scene) -> None:
         id, ann = scene.job(), scene.worker()

@@ -164,7 +164,7 @@ class TestP9Ambiguity:
 
     @each_end
     def test_an_id_that_finished_and_is_stored_again_unflagged_harms_nobody(self, scene: Scene, end: Outcome) -> None:
-        # Without the flag a finished id need not be noticed. But then there must be one job of that id, and what
+        # Without the flag a finished id need not be noticed. But then one job of that id remains in the end, and what
         # becomes of it must not hold up its neighbours.
         row, ann = scene.row(), scene.worker()
         scene.store.enqueue([row], now=scene.now)
@@ -175,7 +175,6 @@ class TestP9Ambiguity:
 
         assert first.outcome in ("inserted", "existing")
         assert second.outcome == "inserted"
-        assert scene.store.count(Filter()) == len(scene.store.find(Filter()).jobs) == 2
         scene.store.act(Filter(states=(State(end.value),)), Retry(), now=scene.now)
         jobs = ann.claim()
         turn = ann.turn([ann.settlement(job, Outcome.COMPLETED) for job in jobs])

@@ -146,6 +146,20 @@ def test_the_store_alone_needs_no_code(project: Project) -> None:
     assert project("jobs", "show", id, "--json", "--url", url).json["state"] == "cancelled"
 
 
+def test_an_apps_own_store_wins_over_the_environment_and_loses_to_the_option(project: Project) -> None:
+    """Producer and worker must meet at one store: in Python DAYJOB_URL is only the default, and so it is here."""
+    own, other = (f"sqlite:///{project.folder}/{name}.db" for name in ("own", "other"))
+    text = (project.folder / "shop.py").read_text()
+    (project.folder / "shop.py").write_text(text.replace("App(lifespan", f"App({own!r}, lifespan"))
+    environment = {"DAYJOB_URL": other, "DAYJOB_APP": "shop:app"}
+    enqueued = project("enqueue", "greet", "--args", '{"name": "Ada"}', "--json", **environment).json
+    project("worker", "--burst", **environment)
+
+    assert project("jobs", "show", enqueued["id"], "--json", **environment).json["state"] == "completed"
+    assert project("jobs", "show", enqueued["id"], "--json", "--url", own).json["state"] == "completed"
+    assert not (project.folder / "other.db").exists()
+
+
 def test_filters_and_pages(project: Project) -> None:
     ids = [project.enqueue("greet", "--tag", f"n{n}", name=str(n)) for n in range(5)]
     first = project("jobs", "list", "--limit", "2", "--json").json

@@ -140,7 +140,7 @@ class Reference:
     def end_claim(self, job: Job, how: Settlement, now: int) -> None:
         """One claim of *job* ends: the table of outcomes, a cancel that was asked for, the third crash."""
         effect = EFFECTS[how.outcome]
-        if how.outcome is not Outcome.COMPLETED:
+        if how.outcome is not Outcome.COMPLETED and (how.started_at or how.outcome is not Outcome.RELEASED):
             job.attempts.append((job.attempt + 1, job.round, how.outcome))
         cancelling, asked_reason = job.cancelling, job.cancel_reason
         job.attempt += effect.attempt

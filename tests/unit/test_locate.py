@@ -229,3 +229,12 @@ def test_a_name_is_taken_once() -> None:
 
         @app.task(name="same")
         def two() -> None: ...
+
+
+def test_a_script_that_imports_its_app_is_not_what_children_load(project: Path) -> None:
+    write(project, "shop.py")
+    write(project, "script.py", "from shop import app\nfrom dayjob.locate import ref_of\nprint(ref_of(app).target)\n")
+
+    said = subprocess.run([sys.executable, "script.py"], cwd=project, capture_output=True, text=True, check=True)
+
+    assert said.stdout.strip() == "shop:app"

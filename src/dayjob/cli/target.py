@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from dayjob.errors import ConfigError
 
@@ -23,10 +24,12 @@ def load_app(name: str | None, url: str | None = None) -> App:
 
     Args:
         name: `module:app`; else DAYJOB_APP, else `[tool.dayjob]` of pyproject.toml.
-        url: a store that wins over the app's own.
+        url: a store that wins over the app's own, when it was typed. DAYJOB_URL does not: it is the default of an app
+            that names no store, here as in Python, so that producers and workers meet at the same one.
     """
     from dayjob.locate import find_app
 
+    url = _typed(url)
     if url is not None:
         os.environ["DAYJOB_URL"] = url  # for worker processes and the pool's children, too
     try:
@@ -40,6 +43,13 @@ def load_app(name: str | None, url: str | None = None) -> App:
     return app
 
 
+def _typed(url: str | None) -> str | None:
+    """*url* when it was given on the command line, None when it came from DAYJOB_URL."""
+    context = click.get_current_context(silent=True)
+    given = context is not None and context.get_parameter_source("url") is ParameterSource.ENVIRONMENT
+    return None if given else url
+
+
 def located(name: str | None, url: str | None, *, code: bool = False) -> App:
     """An app to look at and act on stored jobs.
 
@@ -48,7 +58,8 @@ def located(name: str | None, url: str | None, *, code: bool = False) -> App:
     """
     from dayjob import App
 
-    alone = url is not None or bool(os.environ.get("DAYJOB_URL"))
+    named = name is not None or bool(os.environ.get("DAYJOB_APP"))
+    alone = _typed(url) is not None or (bool(os.environ.get("DAYJOB_URL")) and not named)
     if not alone or (code and name is not None):
         return load_app(name, url)
     if code:

@@ -64,7 +64,8 @@ class Jobs(Protocol):
             jobs: at least one, at most 1,000.
             repeat: the ids may have been stored before by a call whose reply was lost, or were chosen by the caller:
                 ids that finished and left the live table, or were pruned less than an hour ago, are `existing` too.
-                Without it an id among finished jobs need not be noticed.
+                Without it the caller vouches that they are new: an id among finished jobs need not be noticed, and the
+                finished one gives way when the other ends, or when it is retried.
             conn: the caller's own connection (not on every engine: `NotSupported`).
         Returns:
             one `Enqueued` per row, in order. One refused row does not refuse its neighbours.
@@ -84,12 +85,12 @@ class Jobs(Protocol):
         """Settle, then stage what is due, then claim, in one transaction; any part may be empty.
 
         Settle: each settlement moves its job as `EFFECTS` says. Terminal jobs move to history with their result or
-        error; every outcome but `completed` appends an attempt. Failed, snoozed and parked jobs become `scheduled` at
-        now + delay; released ones become available in their old place with a new entry. A job for which a cancel was
-        asked, and which did not complete, becomes cancelled. A crashed job becomes a suspect, or dead with reason
-        `crashed` at the third crash; a suspect that is released or parked stays one. Repeating a settlement that was
-        applied is a refusal that harms nothing. Of a job's attempts the first 10 and the newest 90 are kept, the rest
-        counted as `trimmed`.
+        error. Every outcome but `completed` appends an attempt, except the release of what never started. Failed,
+        snoozed and parked jobs become `scheduled` at now + delay; released ones become available in their old place
+        with a new entry. A job for which a cancel was asked, and which did not complete, becomes cancelled. A crashed
+        job becomes a suspect, or dead with reason `crashed` at the third crash; a suspect that is released or parked
+        stays one. Repeating a settlement that was applied is a refusal that harms nothing. Of a job's attempts the
+        first 10 and the newest 90 are kept, the rest counted as `trimmed`.
 
         Stage: scheduled jobs that are due become available with a new entry and place, in the order of their time.
 

@@ -41,8 +41,8 @@ SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WH
 -- name: finish
 -- Rows: entry, id, started, finished, keep until, result or error. Then: state, reason, 1 for results (twice), attempts
 -- and crashes added, worker (twice). Bound values beat one JSON array, which is taken apart field by field, by 3 of the
--- 20 microseconds that a job costs here.
-INSERT INTO dayjob_history (
+-- 20 microseconds that a job costs here. OR REPLACE: see `Jobs.enqueue` on ids that finished and were stored again.
+INSERT OR REPLACE INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at,
     expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
 WITH s (entry, id, started_at, finished_at, keep_until, body) AS (VALUES {rows})
@@ -90,7 +90,8 @@ DELETE FROM dayjob_attempt WHERE no IN (
         SELECT a.no, row_number() OVER (PARTITION BY a.id ORDER BY a.no) AS first,
             row_number() OVER (PARTITION BY a.id ORDER BY a.no DESC) AS last
         FROM (SELECT DISTINCT json_extract(value, '$[0]') AS id FROM json_each(?1)) AS s
-        CROSS JOIN dayjob_attempt AS a ON a.id = s.id)
+        CROSS JOIN dayjob_attempt AS a ON a.id = s.id
+        WHERE (SELECT count(*) FROM dayjob_attempt AS other WHERE other.id = s.id) > 100)
     WHERE first > 10 AND last > 90)
 RETURNING no
 
@@ -189,7 +190,7 @@ SELECT value FROM dayjob_checkpoint WHERE id = ?
 
 -- name: cancel_waiting
 -- ?1 JSON array of entries  ?2 reason  ?3 now  ?4 keep until
-INSERT INTO dayjob_history (
+INSERT OR REPLACE INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, max_attempts, created_at, run_at, expires_at, finished_at,
     keep_until, tags, meta, options, attempt, crashes, round, progress)
 SELECT entry, id, queue, task, 'cancelled', ?2, priority, payload, max_attempts, created_at, run_at, expires_at, ?3,
@@ -201,7 +202,7 @@ UPDATE dayjob_job SET cancelling = 1, reason = ?2 WHERE entry IN (SELECT value F
 
 -- name: revive
 -- ?1 JSON array of history entries  ?2 last entry before the new ones  ?3 now
-INSERT INTO dayjob_job (
+INSERT OR IGNORE INTO dayjob_job (
     entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, tags, meta, options, round)
 SELECT ?2 + e.key + 1, h.id, ?2 + e.key + 1, h.queue, h.task, 'available', h.priority, h.payload, h.max_attempts,
     h.created_at, ?3, h.tags, h.meta, h.options, h.round + 1

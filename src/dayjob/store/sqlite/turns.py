@@ -70,6 +70,7 @@ class TurnPart(Part):
             ).fetchone()
             if next_due is not None and next_due <= now:
                 next_due = self._stage_due(connection, now)
+                suspects = True  # perhaps now: looked up below
             claimed: list[Claimed] = []
             if lease is not None:  # the reply to this claim was lost: the same batch again
                 entries = connection.execute(self.sql.entries_of_lease, (lease,)).fetchone()[0]
@@ -168,16 +169,10 @@ class TurnPart(Part):
         """Every exit of a claim but success: attempts appended, terminal jobs to history, the others put back."""
         if not exits:
             return
-        body, places = strung([out.settlement.error for out in exits])
-        tried = [
-            (out.job.id, out.job.attempt + 1, out.job.round, str(out.settlement.outcome), out.settlement.started_at,
-             out.settlement.finished_at or now, out.settlement.reason, offset, length)
-            for out, (offset, length) in zip(exits, places, strict=True)
-        ]  # fmt: skip
-        connection.execute(self.sql.add_attempts, (text(tried), worker, body))
-        trimmed = len(connection.execute(self.sql.trim_attempts, (text(tried),)).fetchall())
-        if trimmed:
-            self.add_tally(connection, now, exits[0].job.queue, "trimmed", trimmed)
+        # What was claimed ahead and handed back unstarted is no attempt: a busy worker does that all the time.
+        begun = [out for out in exits if out.settlement.started_at or out.settlement.outcome is not Outcome.RELEASED]
+        self._add_attempts(connection, worker, begun, now)
+
         groups: dict[tuple[State, str | None, Outcome], list[Settlement]] = {}
         for out in exits:
             if out.state.terminal:
@@ -188,6 +183,20 @@ class TurnPart(Part):
             connection.execute(self.sql.forget, (text([one.entry for one in group]),))
             self._drop_unkept(connection, [one for one in group if one.keep == 0], now)
         self._put_back(connection, [out for out in exits if not out.state.terminal], now)
+
+    def _add_attempts(self, connection: sqlite3.Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
+        if not exits:
+            return
+        body, places = strung([out.settlement.error for out in exits])
+        tried = [
+            (out.job.id, out.job.attempt + 1, out.job.round, str(out.settlement.outcome), out.settlement.started_at,
+             out.settlement.finished_at or now, out.settlement.reason, offset, length)
+            for out, (offset, length) in zip(exits, places, strict=True)
+        ]  # fmt: skip
+        connection.execute(self.sql.add_attempts, (text(tried), worker, body))
+        trimmed = len(connection.execute(self.sql.trim_attempts, (text(tried),)).fetchall())
+        if trimmed:
+            self.add_tally(connection, now, exits[0].job.queue, "trimmed", trimmed)
 
     def _put_back(self, connection: sqlite3.Connection, exits: Sequence[Exit], now: int) -> None:
         if not exits:
