@@ -85,6 +85,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[PayloadError], str]] = {
     "a Decimal that is no number": (lambda: Decimal("NaN"), PayloadNotSerializable, "None"),
     "a lone surrogate": (lambda: "a\ud800", PayloadNotSerializable, "pass bytes"),
     "a NUL character": (lambda: "a\0b", PayloadNotSerializable, "remove it"),
+    "a NUL character in a key": (lambda: {"a\0b": 1}, PayloadNotSerializable, "remove it"),
     "an int of 10,000 digits": (lambda: 10**10_000, PayloadNotSerializable, "str"),
     "a depth of 100,000": (lambda: deep(100_000), PayloadNotSerializable, "flat"),
     "a depth of 101": (lambda: deep(101), PayloadNotSerializable, "flat"),

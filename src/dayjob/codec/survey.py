@@ -168,7 +168,7 @@ class _Surveyor:
                     self.walk(part, depth)
             elif kind is dict:
                 for place, part in value.items():
-                    if type(place) is not str or not place.isascii():
+                    if type(place) is not str or not place.isascii() or "\0" in place:
                         self.key(place)
                     self.walk(part, depth)
             else:
