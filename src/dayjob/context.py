@@ -242,11 +242,20 @@ class JobContext(Generic[StateT]):
     def spawn(self, job: Any) -> NoReturn:
         raise NotSupported("ctx.spawn")
 
+    async def aspawn(self, job: Any) -> NoReturn:
+        raise NotSupported("ctx.aspawn")
+
     def sleep(self, seconds: Any) -> NoReturn:
         raise NotSupported("ctx.sleep", "not part of this release; raise Snooze(seconds) to come back later")
 
+    async def asleep(self, seconds: Any) -> NoReturn:
+        raise NotSupported("ctx.asleep", "not part of this release; raise Snooze(seconds) to come back later")
+
     def wait_signal(self, name: str, timeout: Any = None) -> NoReturn:
         raise NotSupported("ctx.wait_signal")
+
+    async def await_signal(self, name: str, timeout: Any = None) -> NoReturn:
+        raise NotSupported("ctx.await_signal")
 
     def on_rollback(self, fn: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotSupported("ctx.on_rollback")
@@ -256,3 +265,6 @@ class JobContext(Generic[StateT]):
 
     def complete_in(self, conn: Any, result: Any = None) -> NoReturn:
         raise NotSupported("ctx.complete_in")
+
+    async def acomplete_in(self, conn: Any, result: Any = None) -> NoReturn:
+        raise NotSupported("ctx.acomplete_in")

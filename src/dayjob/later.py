@@ -40,9 +40,17 @@ class Later:
         """Tell a waiting job something."""
         raise NotSupported("app.signal", "durable jobs are not part of this release")
 
+    async def asignal(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Awaitable `signal`."""
+        raise NotSupported("app.asignal", "durable jobs are not part of this release")
+
     def once(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Guard an effect so that it happens once."""
         raise NotSupported("app.once", "not part of this release; hand ctx.idempotency_key to the other side")
+
+    async def aonce(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Awaitable `once`."""
+        raise NotSupported("app.aonce", "not part of this release; hand ctx.idempotency_key to the other side")
 
     def limit(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Hold a limit around one call."""

@@ -131,6 +131,8 @@ LATER: Final = frozenset({"unique", "rate_limit", "concurrency", "lane", "breake
 TASKS_OWN: Final = frozenset({"version", "aliases", "executor"})
 """Options of the task itself, which `Task` reads."""
 
+_NOT_STORED: Final = LATER | TASKS_OWN
+
 QUEUE_KEYS: Final = frozenset(QueueDefaults.__annotations__)
 GROUP_KEYS: Final = frozenset(GroupOptions.__annotations__)
 TASK_KEYS: Final = frozenset(TaskOptions.__annotations__)
@@ -146,14 +148,13 @@ def normal(given: Mapping[str, Any], allowed: frozenset[str], where: str) -> Opt
     """
     found: dict[str, Any] = {}
     for name, value in given.items():
+        if name in LATER and value is not None and value is not False:
+            raise NotSupported(f"{name}=")  # wherever it is said: to name other options would mislead
         if name not in allowed:
             near = nearest(name, allowed)
             hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(sorted(allowed - LATER))}"
             raise ConfigError(f"{where} has no option {name!r}; {hint}")
-        if name in LATER:
-            if value is not None and value is not False:
-                raise NotSupported(f"{name}=")
-        elif name not in TASKS_OWN and (value is not None or name in ("timeout", "expires")):
+        if name not in _NOT_STORED and (value is not None or name in ("timeout", "expires")):
             found[name] = _CHECKS[name](value)
     if "delay" in found and "run_at" in found:
         raise ConfigError(f"{where}: delay= and run_at= both say when; give one of them")

@@ -19,6 +19,7 @@ import dayjob
 from dayjob import (
     App,
     ConfigError,
+    JobContext,
     NewJob,
     NotSupported,
     PayloadInvalid,
@@ -396,6 +397,19 @@ def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[
 def test_a_verb_of_a_later_release_is_refused_by_name(app: App, name: str) -> None:
     with pytest.raises(NotSupported, match=f"app.{name}"):
         getattr(app, name)("anything")
+
+
+@pytest.mark.parametrize("name", ["asignal", "aonce"])
+async def test_so_are_their_awaitable_twins(app: App, name: str) -> None:
+    with pytest.raises(NotSupported, match=f"app.{name}"):
+        await getattr(app, name)("anything")
+
+
+@pytest.mark.parametrize("name", ["astep", "aspawn", "asleep", "await_signal", "acomplete_in"])
+async def test_and_those_of_the_context(name: str) -> None:
+    context = JobContext.detached("shop.send")
+    with pytest.raises(NotSupported, match=f"ctx.{name}"):
+        await getattr(context, name)(*["anything"] * (2 if name == "astep" else 1))
 
 
 @pytest.mark.parametrize(

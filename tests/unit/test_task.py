@@ -172,9 +172,8 @@ def test_options_of_later_releases_are_refused_by_name_never_ignored(option: str
         Tasks().task(**options)
     with pytest.raises(NotSupported, match=f"{option}="):
         Tasks(**options)
-    if option not in ("durable", "batch"):
-        with pytest.raises(NotSupported, match=f"{option}="):
-            send.using(**options)
+    with pytest.raises(NotSupported, match=f"{option}="):
+        send.using(**options)
     absent: dict[str, Any] = {option: None}
     Tasks().task(**absent)
 
@@ -182,6 +181,8 @@ def test_options_of_later_releases_are_refused_by_name_never_ignored(option: str
 def test_a_connection_of_the_callers_is_refused_until_there_is_an_engine_for_it() -> None:
     with pytest.raises(NotSupported, match="conn="):
         send.using(conn=object())
+    with pytest.raises(NotSupported, match="conn="):
+        Tasks(conn=object())  # type: ignore[call-arg]  # nor anywhere else
 
 
 @pytest.mark.parametrize(
