@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 FAILED, MISUSED = 1, 2
 
+_NO_ARGS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""Since click 8.2 a group without a command is wrong usage whose message is the help; before it just showed that."""
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("dayjob.cli.demo", "See it work: thousands of files, one worker killed on the way."),
     "dev": ("dayjob.cli.work", "For development: migrate, then a worker that reloads."),
@@ -112,6 +115,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.UsageError as wrong:
+        if isinstance(wrong, _NO_ARGS):  # `dayjob jobs`: the help, as it is meant to be read
+            click.echo(wrong.format_message(), err=True)
+            return MISUSED
         path = wrong.ctx.command_path if wrong.ctx is not None else "dayjob"
         return _complain(f"{wrong.format_message()} (see {path} --help)", MISUSED)
     except click.ClickException as failed:
