@@ -73,14 +73,14 @@ class App(Declaring, Later):
     ) -> None:
         if settings is not None and not isinstance(settings, Settings):
             raise ConfigError(f"settings must be a Settings, not {shown(settings)}")
-        self._url = resolve_url(url, os.environ, Path.cwd())
+        self._place(url)
         self._namespace = _checked_namespace(namespace)
         self._lifespan = None if lifespan is None else _manager("lifespan", lifespan)
         self.settings = settings or Settings.from_env(os.environ)
         self.bus = Bus()
         self.ref: AppRef | None = None
         self._arounds: list[Callable[[Any], Any]] = []
-        self._link = Link(lambda: open_store(self._url, lease=self.settings.lease, namespace=self._namespace))
+        self._link = Link(self._open_store)
         self._included: list[str] = []
         self._including = RLock()
         self.jobs = JobsManager(self._link, lambda: self.registry, self.settings)
@@ -338,7 +338,7 @@ class App(Declaring, Later):
     def url(self, url: str) -> None:
         if self._link.opened:
             raise ConfigError(f"the store {self._url} is open: close the app before it gets another URL")
-        self._url = resolve_url(url, os.environ, Path.cwd())
+        self._place(url)
 
     @property
     def store(self) -> Store:
@@ -358,6 +358,17 @@ class App(Declaring, Later):
         from dayjob.worker.hooks import Hooks
 
         return Hooks(self._lifespan, tuple(self._arounds), self.jobs.get)
+
+    def _open_store(self) -> Store:
+        if self._placed:
+            import logging
+
+            logging.getLogger("dayjob.store").info("jobs are in %s: a relative path, taken from the project", self._url)
+        return open_store(self._url, lease=self.settings.lease, namespace=self._namespace)
+
+    def _place(self, url: str | None) -> None:
+        self._url = resolve_url(url, os.environ, Path.cwd())
+        self._placed = self._url not in (url, os.environ.get("DAYJOB_URL", "").strip())
 
     def import_included(self) -> None:
         """Import the modules that `include` names and that were not needed before."""

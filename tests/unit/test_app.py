@@ -50,6 +50,23 @@ def test_the_url_comes_from_the_environment_and_relative_paths_stand_beside_the_
     assert App("sqlite:///:memory:").url == "sqlite:///:memory:"
 
 
+@pytest.mark.parametrize("given", [None, "sqlite:///jobs.db"])
+def test_where_a_relative_path_leads_is_logged(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAYJOB_URL", raising=False)
+    caplog.set_level("INFO", logger="dayjob")
+
+    with App(given) as app:
+        assert [record.getMessage() for record in caplog.records if app.url in record.getMessage()]
+
+    caplog.clear()
+    with App(app.url):
+        assert not caplog.records
+
+
 def test_another_url_can_be_set_until_the_store_is_open(tmp_path: Path) -> None:
     app = App(f"sqlite:///{tmp_path / 'one.db'}")
     app.url = f"sqlite:///{tmp_path / 'two.db'}"
