@@ -295,10 +295,17 @@ def _chosen(verb: str, ids: Ids, conditions: Conditions, all: bool) -> Filter:
         several = [ids] if isinstance(ids, (str, Job)) else ids
         if isinstance(several, Mapping) or not isinstance(several, Iterable):
             raise ConfigError(f"{verb}: ids must be an id, a job or several of them, not {shown(ids)}")
-        return Filter(ids=tuple(dict.fromkeys(check_id(one.id if isinstance(one, Job) else one) for one in several)))
+        return Filter(ids=tuple(dict.fromkeys(_job_id(verb, one) for one in several)))
     if which.empty and all is not True:
         raise ConfigError(f"{verb}: no ids and no conditions; to {verb} every job there is, say all=True")
     return which
+
+
+def _job_id(verb: str, given: object) -> str:
+    try:
+        return check_id(given.id if isinstance(given, Job) else given)
+    except ConfigError:
+        raise ConfigError(f"{verb}: {shown(given)} is no job's id: pass job.id, or the UUID that is shown") from None
 
 
 def _filter(conditions: Conditions) -> Filter:

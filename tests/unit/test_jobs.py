@@ -472,3 +472,11 @@ def test_a_wrong_payload_dies_at_once_and_is_awaited_as_failed(app: App) -> None
         job.result()
 
     assert (failed.value.id, failed.value.task) == (job.id, "stop")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
+def test_what_is_no_id_is_refused_without_talk_of_options(app: App, verb: str) -> None:
+    with pytest.raises(ConfigError, match=f"{verb}: 'x' is no job's id") as caught:
+        getattr(app.jobs, verb)("x")
+
+    assert "id=" not in str(caught.value)
