@@ -35,7 +35,14 @@ def main() -> None:
             grace=options["grace"],
         )
         sys.exit(supervisor.run())
-    app.worker(**options, **said.get("options", {})).run()
+    worker = app.worker(**options, **said.get("options", {}))
+    if said.get("burst"):
+        try:
+            worker.run_until_idle()
+        except KeyboardInterrupt:
+            sys.exit(130)
+    else:
+        worker.run()
 
 
 if __name__ == "__main__":

@@ -229,3 +229,38 @@ def test_killed_workers_leave_suspects_that_run_alone(
     assert job.result(timeout=10) == "waited"
     assert job.refresh().attempts[0].outcome == "lost"
     assert len({line.split()[-1] for line in marks(file)} - {str(first.process.pid), str(second.process.pid)}) == 1
+
+
+def test_what_is_on_its_way_to_a_blocked_loop_goes_back_and_is_not_started_afterwards(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    blocker = shop.block.enqueue(str(file), 1.5)
+    station = stations(concurrency=4, grace=10)
+    begun(file)
+    others = [shop.wait.enqueue(str(file), 0) for _ in range(3)]
+    deadline = time.monotonic() + 5
+    while [job.refresh().state for job in others] != ["running"] * 3:  # claimed, and waiting for the loop
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    station.signal(signal.SIGTERM)
+
+    assert station.end() == 0
+    assert blocker.refresh().state == "completed"
+    assert [job.refresh().state for job in others] == ["available"] * 3
+    assert len([line for line in marks(file) if line.startswith("begin")]) == 1
+
+
+def test_a_burst_that_is_interrupted_from_the_keyboard_gives_everything_back(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    jobs = [shop.wait.enqueue(str(file), 60) for _ in range(5)]
+    station = stations(concurrency=2, burst=True)
+    begun(file, 2)
+
+    station.signal(signal.SIGINT)
+
+    assert station.end() == 130
+    for job in jobs:
+        assert (job.refresh().state, job.attempt, job.crashes) == ("available", 0, 0)
+    assert shop.app.workers() == []

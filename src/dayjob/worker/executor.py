@@ -25,7 +25,7 @@ from dayjob.store.records import Settlement, Write
 from dayjob.worker import outcomes
 from dayjob.worker.limits import courteous
 from dayjob.worker.loop import LoopPool
-from dayjob.worker.run import LOST, Run, Slots, monotonic
+from dayjob.worker.run import LOST, SHUTDOWN, Run, Slots, monotonic
 from dayjob.worker.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Executor:
         self.lease_until = 0
         self.tells_started = False
         self.mortal = False
+        self.closing = False
         self.note: Callable[[Run], None] = _drop
         self.processes = processes
         self.loop = LoopPool(self)
@@ -139,6 +140,16 @@ class Executor:
         if kinds:
             self.threads.wake(slots, free)
 
+    def close(self) -> None:
+        """Start nothing more: what is on its way to a thread or to the loop goes back."""
+        self.closing = True
+        self.lease_until = -1
+
+    def confirmed(self, until: int) -> None:
+        """The store has confirmed our lease *until* then (monotonic microseconds)."""
+        if not self.closing:
+            self.lease_until = until
+
     def hand(self, run: Run) -> None:
         """Give *run*, together with the place it holds, to those who run its kind."""
         if run.plan.kind == "async":
@@ -158,7 +169,7 @@ class Executor:
             self.fail(run, JobTimeout(0.0), now)  # told before it began: why it was told decides
         elif now > self.lease_until:
             # Nobody has confirmed our lease in time (a stopped process that was continued): others may hold the job.
-            self.end(run, outcomes.settle_released(job, now + self.offset, "lease"))
+            self.end(run, outcomes.settle_released(job, now + self.offset, SHUTDOWN if self.closing else "lease"))
         else:
             run.started = now
             if self.tells_started:

@@ -85,18 +85,10 @@ class Child:
         self.channel.send(Setup(role, ref.target, list(ref.path), ref.main_file, options or {}))
 
     def kill(self) -> None:
-        """SIGKILL; harmless when it is over."""
+        """SIGKILL to it and to the programs that it started; harmless when it is over."""
         if self.death is None:
-            self._signal(signal.SIGKILL)
-
-    def terminate(self) -> None:
-        """SIGTERM; harmless when it is over."""
-        if self.death is None:
-            self._signal(signal.SIGTERM)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self, *, wait: bool = True) -> Death | None:
         """How it ended; waits for that, or with *wait* False answers None while it lives."""

@@ -71,6 +71,11 @@ class Service(ABC):
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """True once `stop` was called."""
+        return self._stopping
+
     def start(self) -> None:
         """Begin to tick, at once. Starting what runs is an error of ours."""
         if self.running:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dayjob.events import Bus, ProcessDied
 from dayjob.worker.channel import Failed, Hello, Ran, Stop
-from dayjob.worker.launch import Child, Death, Launcher
+from dayjob.worker.launch import EXIT_AGAIN, Child, Death, Launcher
 from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
@@ -87,24 +87,30 @@ class Suspects(Service):
     def tick(self) -> float:
         """Start a child if one is wanted, and stay with it to its end."""
         if self._child is None:
-            if not self._wanted or self._stopping:
+            if not self._wanted or self.stopping:
                 return IDLE
-            self._incarnations = []
-            self._child = self._launch("solo", self._options)
-            self._wanted = False
+            self._start_child()
+        assert self._child is not None
         error, ran = self._listen(self._child)
         death = self._child.reap()
         assert death is not None
         self._bury(death)
-        self._barren = 0 if ran or death.code != 0 else self._barren + 1
+        self._barren = 0 if ran or death.code else self._barren + 1
         self._not_before = time.monotonic() + (min(LONGEST, 2.0**self._barren) if self._barren else 0.0)
         self._child = None
         self._on_end()
-        if error or death.code != 0:
+        if error or death.code not in (0, EXIT_AGAIN):
             if error:
                 raise RuntimeError(f"the process for suspects could not start: {error}")
             return 0.2
         return IDLE if not self._wanted else 0.0
+
+    def _start_child(self) -> None:
+        self._incarnations = []
+        self._child = self._launch("solo", self._options)
+        self._wanted = False
+        if self.stopping:  # said while it was being started
+            self._child.channel.send(Stop())
 
     def _listen(self, child: Child) -> tuple[str, int]:
         error, ran = "", 0
@@ -120,7 +126,7 @@ class Suspects(Service):
     def _bury(self, death: Death) -> None:
         """The child is gone: what it held goes back at once. Only a death out of order is a crash."""
         assert self._child is not None
-        orderly = death.code == 0
+        orderly = death.code in (0, EXIT_AGAIN)
         peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
         for worker in self._incarnations:
             gone = self._store.leave(worker, death=None if orderly else f"{death.how}{peak}")

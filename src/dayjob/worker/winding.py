@@ -65,7 +65,8 @@ class Winding:
         """Take the steps that are due."""
         pump.release_ready(now, SHUTDOWN)
         running = _running(pump)
-        if self.phase is Phase.DRAIN and running and (now >= self.deadline or all(run.abandoned for run in running)):
+        hung = bool(running) and all(run.abandoned for run in running)
+        if self.phase is Phase.DRAIN and pump.claims.held_jobs() and (now >= self.deadline or hung):
             self.phase = Phase.CANCEL
             self.deadline = now + self._patience
             for run in running:

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 RECYCLE_GRACE = 300.0
 """Seconds that running jobs may go on in a process that is replaced: nothing is in a hurry then."""
+LAST_WORDS = 10.0
+"""Seconds for the end of a burst that was interrupted from the keyboard."""
 SWITCH_INTERVAL = 0.0005
 """Seconds of the GIL per thread. The default of 5 ms would make each of the pump's calls wait so long beside CPU work."""
 
@@ -201,6 +203,11 @@ class Worker:
                 return 0
             self._start_services(burst)
             self._obey()
+        except KeyboardInterrupt:  # in a burst, whose signals are the caller's: no grace, but everything goes back
+            self._wind("KeyboardInterrupt", 0.0)
+            self._hurry()
+            self._pump.finished.wait(LAST_WORDS)
+            raise
         finally:
             hung = self._end()
             sys.setswitchinterval(interval)
@@ -272,7 +279,7 @@ class Worker:
             bus,
             every=settings.beat,
             info=self._info,
-            sent=self._confirmed,
+            sent=executor.confirmed,
             leads=self._leader.heard,
             on_fatal=lambda error: self._commands.put(("fatal", error)),
         )
@@ -286,7 +293,7 @@ class Worker:
         if self.solo or self.ref is None or not self.store.processes:
             return None
         options: dict[str, Any] = {"queues": sendable(self._queues), "grace": self._grace}
-        return Suspects(self._launch, self.store, self.bus, options, self._gone, self._look_now)
+        return Suspects(self._launch, self.store, self.bus, options, self._gone, lambda: self._pump.look_now())  # noqa: PLW0108  # made later
 
     def _enlist(self, burst: bool) -> bool:
         """Send the first beat; False when told to stop before the store answered."""
@@ -320,23 +327,17 @@ class Worker:
         return True
 
     def _told_to_stop(self, wait: float) -> bool:
-        try:
-            command, what = self._commands.get(timeout=wait)
-        except Empty:
-            return False
+        command, what = self._next_command(wait)
         if command == "fatal":
             self._fatal = what
         self.ending = str(what)
         return command in ("stop", "now", "fatal")
 
-    def _told_to_hurry(self) -> None:
-        """A second signal counts also while all but the process for suspects has ended."""
+    def _next_command(self, wait: float) -> tuple[str, Any]:
         try:
-            command, _ = self._commands.get_nowait()
+            return self._commands.get(timeout=wait)
         except Empty:
-            return
-        if command == "now":
-            self._hurry()
+            return "", ""
 
     def _start_services(self, burst: bool) -> None:
         if not burst:
@@ -379,6 +380,7 @@ class Worker:
             return
         self.ending = why
         running = len(self.executor.running())
+        self.executor.close()
         self._pump.winding = Winding(deadline, mortal=self._mortal)
         self.bus.emit(WorkerStopping(worker=self.id, why=why, running=running, grace=grace))
         if self._on_leaving is not None:
@@ -408,8 +410,9 @@ class Worker:
         if self._suspects is not None:
             self._suspects.stop()
             deadline = time.monotonic() + self._grace + 5.0
-            while not self._suspects.join(0.1) and time.monotonic() < deadline:
-                self._told_to_hurry()
+            while not self._suspects.join(0.0) and time.monotonic() < deadline:
+                if self._next_command(0.05)[0] == "now":  # a second signal counts to the very end
+                    self._hurry()
         self._leases.stop()
         self._leases.join(5.0)
         self._leave(stuck)
@@ -450,9 +453,6 @@ class Worker:
             running=len(self.executor.running()),
         )
 
-    def _confirmed(self, until: int) -> None:
-        self.executor.lease_until = until
-
     def _renew(self) -> str:
         self.id = self._leader.worker = str(uuid4())
         if self._on_incarnation is not None:
@@ -473,9 +473,6 @@ class Worker:
         tell_gone(self.bus, gone, death, self._deaths.crashed)
         self.store.notify("work")
         self._pump.kick()
-
-    def _look_now(self) -> None:
-        self._pump.look_now()
 
     def _launch(self, role: str, options: dict[str, Any]) -> Child:
         assert self.ref is not None
