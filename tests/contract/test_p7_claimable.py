@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dayjob.states import Outcome, State
-from dayjob.store.records import Edit, Retry
+from dayjob.store.records import Edit, Retry, Want
 from tests.contract.scene import Scene
 
 
@@ -172,6 +174,55 @@ class TestP7Claimable:
         scene.advance(1)
 
         assert ann.take(id).parked == 0
+
+
+class TestP7OneJobByName:
+    """P7: a want that names one job takes it where any claim could, past pauses, queues and suspicion."""
+
+    def one(self, id: str, **rest: Any) -> Want:
+        return Want(rest.pop("queues", None), rest.pop("limit", 1), id=id, **rest)
+
+    def test_one_job_is_taken_ahead_of_all_others(self, scene: Scene) -> None:
+        first, named, last = scene.job(priority=9), scene.job(queue="other"), scene.job()
+        ann = scene.worker()
+
+        assert [job.id for job in ann.turn(wants=[self.one(named)]).claimed] == [named]
+        assert ann.ids() == [first, last]
+
+    @pytest.mark.parametrize("rest", [{"queues": ("elsewhere",)}, {"exclude": ("default",)}, {"suspects": True}])
+    def test_the_other_wishes_of_the_want_are_void(self, scene: Scene, rest: dict[str, Any]) -> None:
+        id, ann = scene.job(), scene.worker()
+
+        assert [job.id for job in ann.turn(wants=[self.one(id, **rest)]).claimed] == [id]
+
+    def test_a_job_of_a_paused_queue_can_be_run_by_hand(self, scene: Scene) -> None:
+        id, ann = scene.job(), scene.worker()
+        scene.store.pause("default", True, now=scene.now)
+
+        assert [job.id for job in ann.turn(wants=[self.one(id)]).claimed] == [id]
+
+    def test_a_suspect_can_be_run_by_hand(self, scene: Scene) -> None:
+        id = scene.aged(crashes=1)
+
+        assert [job.suspect for job in scene.worker().turn(wants=[self.one(id)]).claimed] == [True]
+
+    def test_what_is_not_available_is_not_taken(self, scene: Scene) -> None:
+        ann = scene.worker()
+        running, done = scene.job(), scene.job()
+        ann.take(running)
+        ann.settle(ann.take(done))
+        for id in (running, done, scene.job(delay=60.0), "no-such-job"):
+            assert ann.turn(wants=[self.one(id)]).claimed == []
+
+    def test_a_job_taken_by_name_is_held_fenced_and_repeated_like_any_other(self, scene: Scene) -> None:
+        id, ann, bob = scene.job(), scene.worker("ann"), scene.worker("bob")
+        [job] = ann.turn(wants=[self.one(id)]).claimed
+
+        assert ann.turn(wants=[self.one(id)], number=1).claimed == [job]
+        assert bob.turn(wants=[self.one(id)]).claimed == []
+        ann.leave(death="signal 9 (SIGKILL)")
+        assert ann.settled(job) is False
+        assert scene.get(id).suspect is True
 
 
 class TestP7Place:

@@ -337,6 +337,9 @@ class Reference:
             self.leader = None
         return taken
 
+    def held_by(self, worker: str) -> set[str]:
+        return {id for id, job in self.jobs.items() if job.state is State.RUNNING and job.worker == worker}
+
     def cancelled_of(self, worker: str) -> set[str]:
         return {id for id, job in self.jobs.items() if job.worker == worker and job.cancelling}
 
