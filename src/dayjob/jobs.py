@@ -272,10 +272,10 @@ class JobsManager:
         found = self.task(task)
         return decode_untyped(result) if found is None else found.signature.decode_result(result)
 
-    def attempts_of(self, task: str) -> int | None:
-        """The task's own number of attempts."""
+    def attempts_of(self, task: str, queue: str) -> int | None:
+        """The number of attempts that jobs of the task have in *queue*, where they say none themselves."""
         found = self.task(task)
-        return None if found is None else self._registry().plan(found.name, "default", None).retry.max_attempts
+        return None if found is None else self._registry().plan(found.name, queue, None).retry.max_attempts
 
     def wait(self, id: str, timeout: float | timedelta | None) -> JobRow:
         """Block until the job has finished."""

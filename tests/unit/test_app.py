@@ -287,6 +287,8 @@ def test_defaults_of_a_queue_hold_where_nothing_nearer_speaks(app: App) -> None:
         (7, ("letter",), "scheduled"),
         (9, (), "scheduled"),
     ]
+    assert [job.max_attempts for job in jobs] == [2, 2, 2]
+    assert one.using(queue="other").enqueue().max_attempts == 5
     for bad in ({"priority": 101}, {"color": "red"}, "x"):
         with pytest.raises(ConfigError):
             app.queue("mail", defaults=bad)  # type: ignore[arg-type]
