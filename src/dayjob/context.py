@@ -196,9 +196,11 @@ class JobContext(Generic[StateT]):
             LeaseLost: the job was given to another worker meanwhile.
         """
         for what, value in (("done", done), ("total", total)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            if value is None and what == "total":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"progress({what}=) must be a number, not {type(value).__name__} {shown(value)}")
-            if value is not None and not -1e300 < value < 1e300:
+            if not -1e300 < value < 1e300:
                 raise ConfigError(f"progress({what}={value!r}) must be a finite number")
         if self._host is not None:
             text = str(note)[:1000].encode("utf-8", "backslashreplace").decode("utf-8")
