@@ -195,7 +195,8 @@ class JobContext(Generic[StateT]):
         Raises:
             LeaseLost: the job was given to another worker meanwhile.
         """
-        for what, value in (("done", done), ("total", total)):
+        said: dict[str, Any] = {"done": done, "total": total}
+        for what, value in said.items():
             if value is None and what == "total":
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
