@@ -61,6 +61,28 @@ def enqueue(url: str, prefix: str, count: str, now: str) -> list[str]:
     return outcomes
 
 
+def fork(url: str, now: str) -> list[str | None]:
+    """Fork with a store in use; child and parent each store jobs and claim one; what is there at the end, by id."""
+    store = open_store(url)
+    store.beat(WorkerInfo(id="parent", name="parent", host="child", pid=os.getpid()), [], now=int(now))
+    store.enqueue([NewRow("before", "shop.charge", "default", b"{}")], now=int(now))
+    pid = os.fork()
+    who = "parent" if pid else "child"
+    if not pid:
+        store.beat(WorkerInfo(id="child", name="child", host="child", pid=os.getpid()), [], now=int(now))
+    for n in range(20):
+        store.enqueue([NewRow(f"{who}{n}", "shop.charge", "default", b"{}")], now=int(now))
+    store.turn(who, 1, wants=[Want(None, 1)], now=int(now))
+    if not pid:
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    ids = ["before", *(f"{who}{n}" for who in ("child", "parent") for n in range(20))]
+    states = [row.state.value if (row := store.get(id)) else None for id in ids]
+    store.close()
+    return states
+
+
 def notify(url: str, topic: str, data: str) -> None:
     """Signal once."""
     store = open_store(url)
@@ -69,7 +91,7 @@ def notify(url: str, topic: str, data: str) -> None:
 
 
 VERBS: dict[str, Callable[..., object]] = {
-    verb.__name__: verb for verb in (claim_all, migrate, enqueue_and_die, enqueue, notify)
+    verb.__name__: verb for verb in (claim_all, migrate, enqueue_and_die, enqueue, fork, notify)
 }
 
 

@@ -9,9 +9,8 @@ from typing import cast
 
 import pytest
 
-from dayjob.states import Outcome, State
+from dayjob.states import State
 from dayjob.store.contract import Store
-from dayjob.store.records import Cancel, Filter, Retry
 from tests.contract import child
 from tests.contract.racing import at_once
 from tests.contract.scene import Puppet, Scene
@@ -121,54 +120,3 @@ class TestP2OneAtATime:
         ann.take(id)
 
         assert (scene.state(id), scene.get(id).worker) == (State.RUNNING, ann.info.name)
-
-    def test_settling_and_being_given_up_at_the_same_moment_have_one_winner(self, scene: Scene, other: Store) -> None:
-        for turn in range(20):
-            id, ann = scene.job(), scene.worker(f"ann{turn}")
-            job = ann.take(id)
-
-            accepted, _ = at_once(
-                partial(ann.settled, job), partial(other.leave, ann.id, death="signal 9", now=scene.now)
-            )
-
-            assert scene.state(id) is (State.COMPLETED if accepted else State.AVAILABLE)
-            if not accepted:
-                scene.act(Cancel(), id)
-
-    def test_cancel_and_claim_at_the_same_moment_agree(self, scene: Scene, other: Store) -> None:
-        ann = scene.worker()
-        for _ in range(20):
-            id = scene.job()
-
-            claimed, touched = at_once(
-                partial(ann.ids, 1), partial(other.act, Filter(ids=(id,)), Cancel(), now=scene.now)
-            )
-
-            row = scene.get(id)
-            assert touched == [id]
-            assert (row.state, row.cancelling) == ((State.RUNNING, True) if claimed else (State.CANCELLED, False))
-
-    def test_a_retry_by_two_hands_at_once_runs_the_job_once(self, scene: Scene, other: Store) -> None:
-        ann = scene.worker()
-        for _ in range(20):
-            id = scene.job()
-            ann.die(ann.take(id))
-
-            dead = Filter(ids=(id,), states=(State.DEAD,))
-            at_once(*[partial(store.act, dead, Retry(), now=scene.now) for store in (scene.store, other)])
-
-            assert scene.get(id).round == 1
-            ann.settle(ann.take(id))
-            assert ann.ids() == []
-
-    def test_a_batch_settled_twice_at_once_counts_once(self, scene: Scene, other: Store) -> None:
-        ann = scene.worker()
-        twin = scene.worker("ann", store=other, beat=False)
-        ids = scene.jobs(50)
-        jobs = ann.claim(50)
-        settlements = [ann.settlement(job, Outcome.FAILED, delay=60.0) for job in jobs]
-
-        first, second = at_once(partial(ann.turn, settlements), partial(twin.turn, settlements))
-
-        assert len(first.refused) + len(second.refused) == 50
-        assert [scene.get(id).attempt for id in ids] == [1] * 50
