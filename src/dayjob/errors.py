@@ -7,7 +7,7 @@ Each carries its data as attributes, says what to do next, and survives copying 
     ├ ConfigError(ValueError)      ├ PayloadError(ValueError): PayloadInvalid, PayloadTooLarge, PayloadNotSerializable
     ├ UnknownTask(LookupError)     ├ JobNotFound(LookupError)
     ├ JobFailed, JobCancelled, JobTimeout (the job's own limit)     WaitTimeout(TimeoutError): you waited too long
-    ├ QueueFull                    └ StoreError ─ StoreUnavailable (repeat it), SchemaMismatch, NotSupported
+    ├ QueueFull                    └ StoreError ─ StoreUnavailable (repeat it), BadRow, SchemaMismatch, NotSupported
     LeaseLost(BaseException): raised inside a job whose late write was refused
 """
 
@@ -198,6 +198,10 @@ class StoreError(DayjobError):
 
 class StoreUnavailable(StoreError):
     """The store could not be reached or is locked; the outcome may be unknown. Repeating is safe."""
+
+
+class BadRow(StoreError):
+    """One row of a batch cannot be stored, whatever the store's condition: repeating the batch as it is does not help."""
 
 
 class SchemaMismatch(StoreError):

@@ -2,8 +2,9 @@
 
 Every operation is synchronous, thread-safe and batch-shaped. Each is one short transaction: it happens whole or not
 at all, and repeating it after a lost reply is harmless where the text says so. `now=None` means the store's clock;
-tests pass a stamp. Engines raise `StoreUnavailable` (nothing else is known: repeat), `SchemaMismatch`, `NotSupported`
-or `StoreError`; a driver's exception never crosses the line.
+tests pass a stamp. Engines raise `StoreUnavailable` (nothing else is known: repeat), `BadRow` (a row that can never be
+stored), `SchemaMismatch`, `NotSupported` or `StoreError` (the store's condition: read-only, damaged); a driver's
+exception never crosses the line.
 
 **Fencing.** `entry` is a number of the store that only rises. A job gets a new one each time it becomes available
 (and each time it changes hands); a claim takes it along. A late write names worker, id and entry, and the write's own
@@ -132,7 +133,8 @@ class Upkeep(Protocol):
     """The leader's work. Each call carries the leader's term; a stale term changes nothing and returns None."""
 
     def stage(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
-        """Make up to *limit* due jobs available, in the order of their time; cancel waiting ones that expired.
+        """Make up to *limit* due jobs available, in the order of their time; cancel waiting ones that expired
+        before they ever started (counted as `cancelled`).
 
         Returns: (jobs touched, stamp of the next due time or None).
         """
@@ -161,7 +163,13 @@ class Cluster(Protocol):
     """Workers among themselves."""
 
     def beat(
-        self, worker: WorkerInfo, held: Sequence[int], tallies: Sequence[Tally] = (), *, now: int | None = None
+        self,
+        worker: WorkerInfo,
+        held: Sequence[int],
+        tallies: Sequence[Tally] = (),
+        *,
+        claims: int | None = None,
+        now: int | None = None,
     ) -> Beat:
         """Renew *worker*'s lease on all that it holds until `worker.expiry` of live time from now.
 
@@ -169,6 +177,8 @@ class Cluster(Protocol):
         this worker leads with the next term, unless it is solo. Order does not matter; repeating is harmless, but counts tallies twice.
 
         Args:
+            claims: the highest claim number it had sent when it made *held*; a later one (the process may have been
+                frozen in between) is not judged. None: all are.
             held: claim numbers of the batches it knows of; others claimed more than 10 s ago are released, in their
                 old place (a claim whose reply was lost strands nothing). Empty batches are forgotten.
         Returns:

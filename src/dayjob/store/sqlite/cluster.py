@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,13 @@ class ClusterPart(JobsPart):
     """The Cluster and Upkeep protocols."""
 
     def beat(
-        self, worker: WorkerInfo, held: Sequence[int], tallies: Sequence[Tally] = (), *, now: int | None = None
+        self,
+        worker: WorkerInfo,
+        held: Sequence[int],
+        tallies: Sequence[Tally] = (),
+        *,
+        claims: int | None = None,
+        now: int | None = None,
     ) -> Beat:
         with self.db.write() as connection:
             now = self.db.now() if now is None else now
@@ -42,8 +49,8 @@ class ClusterPart(JobsPart):
             )
             if not worker.solo and leader != worker.id and not self._stands(connection, leader, live):
                 leader, term = worker.id, term + 1
-            connection.execute(self.sql.set_cluster, (live, max(now, beat_at), term, leader))
-            self._release_unlisted(connection, worker.id, held, now)
+            connection.execute(self.sql.set_cluster, (live, now, term, leader))
+            self._release_unlisted(connection, worker.id, held, claims, now)
             for tally in tallies:
                 self.add_tally(connection, now, tally.queue, tally.name, tally.count)
                 if tally.busy:
@@ -62,12 +69,14 @@ class ClusterPart(JobsPart):
         row = connection.execute(self.sql.worker, (leader,)).fetchone()
         return row is not None and row[7] is None and row[6] > live
 
-    def _release_unlisted(self, connection: sqlite3.Connection, worker: str, held: Sequence[int], now: int) -> None:
+    def _release_unlisted(
+        self, connection: sqlite3.Connection, worker: str, held: Sequence[int], claims: int | None, now: int
+    ) -> None:
         listed = set(held)
         over = [
             no
             for no, claim_no, claimed_at in connection.execute(self.sql.leases_of_worker, (worker,))
-            if claim_no not in listed and claimed_at < now - UNLISTED
+            if claim_no not in listed and claimed_at < now - UNLISTED and (claims is None or claim_no <= claims)
         ]
         if over:
             self._take_leases(connection, worker, over, Outcome.RELEASED, None, now)
@@ -142,7 +151,10 @@ class ClusterPart(JobsPart):
                 return None
             expired = rows(connection, self.sql.expired_waiting, (now, limit))
             if expired:
-                self.cancel_waiting(connection, expired, "expired", now, now + int(KEEP_CANCELLED * SECOND))
+                keep_until = now + int(KEEP_CANCELLED * SECOND)
+                self.cancel_waiting(connection, [entry for entry, _ in expired], "expired", now, keep_until)
+                for queue, count in Counter(queue for _, queue in expired).items():
+                    self.add_tally(connection, now, queue, "cancelled", count)
             staged = self.stage_batch(connection, now, limit - len(expired))
             due = connection.execute(self.sql.next_due).fetchone()
         return staged + len(expired), None if due is None else due[0]

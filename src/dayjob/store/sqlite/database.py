@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dayjob.clock import wall
-from dayjob.errors import ConfigError, SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.store.migrate import Migration, migrations
 from dayjob.store.sqlfile import in_namespace
 from dayjob.store.sqlite.bootclock import BootClock
@@ -33,6 +33,7 @@ BUSY_LIMIT = 5.0
 
 _MIGRATIONS = migrations("dayjob.store.sqlite.migrations")
 SCHEMA = _MIGRATIONS[-1].version
+_BAD_ROW = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 _WAITING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -68,6 +69,8 @@ class Database:
         if self._virtual is not None:
             return self._virtual()
         if not self._boot.known:
+            if self.path is not None and not self.path.exists():
+                raise SchemaMismatch(0, SCHEMA)  # looking makes no file
             with self.write():
                 pass  # the first write transaction learns the offset
         return self._boot.now()
@@ -98,6 +101,8 @@ class Database:
                     raise
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from error
+            except (OverflowError, UnicodeError) as error:  # a number of more than 64 bits, a lone surrogate
+                raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
 
     def write_one(self, statement: str, parameters: Callable[[], Sequence[object]]) -> None:
         """A write transaction of a single statement: SQLite begins and commits by itself, at a third of the calls.
@@ -115,6 +120,8 @@ class Database:
                 raise
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from error
+            except (OverflowError, UnicodeError) as error:
+                raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
 
     @contextlib.contextmanager
     def read(self, *, schema: bool = True) -> Iterator[sqlite3.Connection]:
@@ -336,6 +343,8 @@ def _translated(error: sqlite3.Error, path: Path | None) -> StoreError:
             f"{where} is damaged ({error}): stop the workers, keep a copy, and restore a backup or run "
             "`sqlite3 FILE .recover`"
         )
+    if code in _BAD_ROW:
+        return BadRow(f"{where} cannot store this row ({error})")
     if "no such table" in str(error) or "no such column" in str(error):
         return SchemaMismatch(0, SCHEMA)
     return StoreUnavailable(f"{where}: {error}")

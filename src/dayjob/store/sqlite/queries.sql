@@ -66,11 +66,13 @@ WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
     AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?2)
 
 -- name: put_back
--- ?1 JSON [[entry, new entry, state, attempt, crashes, suspect, parked, run_at or null, reason or null], …]
+-- ?1 JSON [[entry, new entry, state, attempt, crashes, suspect, parked, run_at or null, reason or null, begun], …]
+-- What has begun cannot expire any more.
 UPDATE dayjob_job SET entry = json_extract(s.value, '$[1]'), state = json_extract(s.value, '$[2]'),
     attempt = json_extract(s.value, '$[3]'), crashes = json_extract(s.value, '$[4]'),
     suspect = json_extract(s.value, '$[5]'), parked = json_extract(s.value, '$[6]'),
     run_at = coalesce(json_extract(s.value, '$[7]'), run_at), reason = json_extract(s.value, '$[8]'),
+    expires_at = iif(json_extract(s.value, '$[9]'), NULL, expires_at),
     lease = NULL, cancelling = 0
 FROM json_each(?1) AS s WHERE dayjob_job.entry = json_extract(s.value, '$[0]')
 
@@ -125,6 +127,12 @@ SELECT json_group_array(entry) FROM dayjob_job WHERE id = ?1 AND state = 'availa
 -- name: suspect_queues
 SELECT DISTINCT queue FROM dayjob_job INDEXED BY dayjob_job_suspect
 WHERE state = 'available' AND suspect = 1 AND queue NOT IN (SELECT queue FROM dayjob_paused)
+
+-- name: most_urgent
+-- ?1 JSON array of entries  ?2 how many
+SELECT json_group_array(entry) FROM (
+    SELECT j.entry FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
+    ORDER BY j.priority DESC, j.place LIMIT ?2)
 
 -- name: paused
 SELECT queue FROM dayjob_paused
@@ -234,8 +242,8 @@ INSERT INTO dayjob_gone (id, until) SELECT value, ?2 FROM json_each(?1)
 SELECT 1 FROM dayjob_cluster WHERE term = ? AND leader IS NOT NULL
 
 -- name: expired_waiting
-SELECT json_group_array(entry) FROM (
-    SELECT entry FROM dayjob_job WHERE expires_at <= ?1 AND state IN ('available', 'scheduled', 'blocked')
+SELECT json_group_array(json_array(entry, queue)) FROM (
+    SELECT entry, queue FROM dayjob_job WHERE expires_at <= ?1 AND state IN ('available', 'scheduled', 'blocked')
     ORDER BY expires_at LIMIT ?2)
 
 -- name: expired_workers
@@ -299,7 +307,7 @@ SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob_w
 
 -- name: set_worker
 INSERT INTO dayjob_worker (id, name, solo, info, started_at, beat_at, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
-ON CONFLICT (id) DO UPDATE SET name = ?2, info = ?4, beat_at = ?5, expires = ?6
+ON CONFLICT (id) DO UPDATE SET name = ?2, solo = ?3, info = ?4, beat_at = ?5, expires = ?6
 
 -- name: lose_worker
 UPDATE dayjob_worker SET lost_at = ?2 WHERE id = ?1

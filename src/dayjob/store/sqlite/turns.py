@@ -16,6 +16,8 @@ from dayjob.store.records import Claimed, Settlement, Turn, Want
 from dayjob.store.sqlite.part import Part, chunked, rows, strung, text, with_rows
 
 KEEP_CANCELLED = 86_400.0
+TOGETHER = 200
+"""Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
 
 _claimed = msgspec.json.Decoder(list[Claimed]).decode
 _lengths = msgspec.json.Decoder(list[int]).decode
@@ -211,7 +213,8 @@ class TurnPart(Part):
             parked = job.parked + 1 if settlement.outcome is Outcome.PARKED else 0
             batch.append(
                 (job.entry, base + number, str(state), job.attempt + effect.attempt, job.crashes + effect.crashes,
-                 suspect, parked, run_at, reason if settlement.outcome is Outcome.PARKED else None)
+                 suspect, parked, run_at, reason if settlement.outcome is Outcome.PARKED else None,
+                 crashed or settlement.started_at > 0)
             )  # fmt: skip
         connection.execute(self.sql.put_back, (text(batch),))
 
@@ -260,7 +263,13 @@ class TurnPart(Part):
         queues = self._queues_of(connection, want, pauses) if want.limit > 0 else ()
         if not queues:
             return []
-        return rows(connection, _pick(len(queues), want.suspects, self.db.namespace), (*queues, want.limit))
+        picked: list[int] = []
+        for start in range(0, len(queues), TOGETHER):
+            some = queues[start : start + TOGETHER]
+            picked += rows(connection, _pick(len(some), want.suspects, self.db.namespace), (*some, want.limit))
+        if len(queues) > TOGETHER:
+            picked = rows(connection, self.sql.most_urgent, (text(picked), want.limit))
+        return picked
 
     def _queues_of(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> Sequence[str]:
         """The queues of *want* that may be claimed from now."""
