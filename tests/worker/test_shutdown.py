@@ -186,16 +186,18 @@ def test_a_hung_thread_drains_the_worker_and_its_job_fails_only_when_the_process
 def test_a_loop_blocked_in_c_costs_the_process_but_no_other_job(
     shop: ModuleType, file: Path, stations: Callable[..., Station]
 ) -> None:
+    beside = shop.wait.using(priority=1).enqueue(str(file), 60)
     job = shop.nap.using(timeout=0.3).enqueue(str(file), 120)
-    station = stations(impatient=True, grace=0.5)
-    begun(file)
+    station = stations(impatient=True, grace=60)
+    begun(file, 2)
     other = shop.wait.enqueue(str(file), 0)
 
     assert station.end() == 75
 
     assert station.wait_for("loop.blocked")["id"] == job.id
     assert (job.refresh().state, job.attempt) == ("scheduled", 1)
-    assert (other.refresh().state, other.attempt, other.crashes) == ("available", 0, 0)
+    for one in (other, beside):
+        assert (one.refresh().state, one.attempt, one.crashes) == ("available", 0, 0)
 
 
 def test_after_max_jobs_a_worker_drains_and_ends(shop: ModuleType, stations: Callable[..., Station]) -> None:

@@ -75,11 +75,10 @@ class Recorder(Service):
                     run.dirty = True
                     self._spoke.append(run)
                 raise
-        self._tell(run, writes)
-        if not held:
-            run.stopping = run.stopping or LOST
-            if not run.over:
-                self._executor.interrupt(run, LOST)
+        if held:
+            self._tell(run, writes)
+        elif run.settlement is None and not run.over:
+            self._executor.interrupt(run, LOST)
 
     def _tell(self, run: Run, writes: list[Write]) -> None:
         job = run.job

@@ -65,7 +65,7 @@ class Winding:
         """Take the steps that are due."""
         pump.release_ready(now, SHUTDOWN)
         running = _running(pump)
-        hung = bool(running) and all(run.abandoned for run in running)
+        hung = _hung(pump, running)
         if self.phase is Phase.DRAIN and pump.claims.held_jobs() and (now >= self.deadline or hung):
             self.phase = Phase.CANCEL
             self.deadline = now + self._patience
@@ -73,7 +73,7 @@ class Winding:
                 if not run.abandoned:
                     pump.executor.interrupt(run, SHUTDOWN)
             running = _running(pump)
-        if self.phase is Phase.CANCEL and (now >= self.deadline or all(run.abandoned for run in running)):
+        if self.phase is Phase.CANCEL and (now >= self.deadline or not running or _hung(pump, running)):
             self.phase = Phase.RELEASE
             self.deadline = now + LAST_WORDS
             if self._mortal:
@@ -109,6 +109,13 @@ class Winding:
             self.hung += 1
         executor.end(run, settlement)
         pump.collect(now)
+
+
+def _hung(pump: Pump, running: list[Run]) -> bool:
+    """True when none of *running* will end: what hangs, and with a job that hangs on the loop all others there."""
+    blocker = pump.executor.loop.current
+    blocked = blocker is not None and blocker.abandoned
+    return bool(running) and all(run.abandoned or (blocked and run.plan.kind == "async") for run in running)
 
 
 def _running(pump: Pump) -> list[Run]:

@@ -137,13 +137,12 @@ class Worker:
             What the lifespan raises when it is entered; `SchemaMismatch`, when the store is not ours.
         """
         if current_thread() is main_thread():
-            self._mortal = True
             with stop_signals(lambda why, now: self.stop(now=now, why=why)):
-                hung = self._work(burst=False)
+                hung = self._work(mortal=True)
             if hung:
                 self.replace()
         else:
-            self._work(burst=False)
+            self._work()
 
     async def arun(self) -> None:
         """`run` beside the caller's event loop, which stays free; cancelling it stops the worker in order."""
@@ -192,16 +191,21 @@ class Worker:
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
-    def _work(self, *, burst: bool) -> int:
-        """From start to end; returns how many jobs still run that were given back."""
+    def _work(self, *, burst: bool = False, mortal: bool = False) -> int:
+        """From start to end; returns how many jobs still run that were given back (of a *mortal* process only)."""
         interval = sys.getswitchinterval()
+        self._mortal = mortal
         self._build(burst)
         self.executor.start()
         try:
             sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
             if not self._enlist(burst):
                 return 0
-            self._start_services(burst)
+            if not burst:
+                gc.collect()
+                gc.freeze()  # what is here now stays: the collector need not look at it again
+            for service in (self._leases, *self._aides, self._pump):
+                service.start()
             self._obey()
         except KeyboardInterrupt:  # in a burst, whose signals are the caller's: no grace, but everything goes back
             self._wind("KeyboardInterrupt", 0.0)
@@ -211,6 +215,8 @@ class Worker:
         finally:
             hung = self._end()
             sys.setswitchinterval(interval)
+            if not burst:
+                gc.unfreeze()
         if self._fatal is not None:
             raise self._fatal
         return hung
@@ -339,13 +345,6 @@ class Worker:
         except Empty:
             return "", ""
 
-    def _start_services(self, burst: bool) -> None:
-        if not burst:
-            gc.collect()
-            gc.freeze()  # what is here now stays: the collector need not look at it again
-        for service in (self._leases, *self._aides, self._pump):
-            service.start()
-
     def _obey(self) -> None:
         """The main thread's part: carry out commands until the pump is done."""
         while True:
@@ -417,7 +416,6 @@ class Worker:
         self._leases.join(5.0)
         self._leave(stuck)
         self.executor.stop(0.2 if stuck else 5.0)
-        gc.unfreeze()
         if self._leases.beaten:
             counts = {str(outcome): number for outcome, number in self.counts.items()}
             released = self.counts[Outcome.RELEASED]
