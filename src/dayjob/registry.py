@@ -96,6 +96,13 @@ class Registry:
         """The defaults of *queue*."""
         return self._queues.get(queue, NOTHING)
 
+    def retentions(self) -> list[tuple[str | None, str | None, Retention]]:
+        """Whose finished jobs are kept how: (queue, task, retention); both None: where nobody says anything."""
+        queues = [(name, None, said.retention) for name, said in self._queues.items()]
+        tasks = [(None, task.name, task.options.retention) for task in self]
+        own = [(queue, task, kept) for queue, task, kept in [*queues, *tasks] if isinstance(kept, Retention)]
+        return [(None, None, self.settings.retention), *own]
+
     def plan(self, name: str, queue: str, options: bytes | None = None) -> Plan:
         """How to run a job of task *name* from *queue* with *options* (`NewRow.options`).
 

@@ -113,6 +113,12 @@ class TestRetention:
         assert prune(scene, Bound(State.COMPLETED, 1, queue="mail")) == 2
         assert left(scene, *mail, *web) == [mail[2], *web]
 
+    def test_a_bound_on_all_queues_spares_those_with_a_bound_of_their_own(self, scene: Scene) -> None:
+        mail, web = finished(scene, 3, queue="mail"), finished(scene, 3, queue="web")
+
+        assert prune(scene, Bound(State.COMPLETED, 1, exclude=("mail",)), Bound(State.COMPLETED, 2, queue="mail")) == 3
+        assert left(scene, *mail, *web) == [*mail[1:], web[2]]
+
     def test_a_bound_without_a_queue_counts_each_queue_apart(self, scene: Scene) -> None:
         mail, web = finished(scene, 3, queue="mail"), finished(scene, 2, queue="web")
 

@@ -12,6 +12,7 @@ from dayjob.store.records import Bound, Gone
 
 if TYPE_CHECKING:
     from dayjob.config import Settings
+    from dayjob.registry import Registry
     from dayjob.services.leader import Duty
     from dayjob.store.contract import Store, Upkeep
 
@@ -19,18 +20,34 @@ BATCH = 1000
 
 
 def duties(
-    store: Store, bus: Bus, settings: Settings, on_dead: Callable[[str, str, str], None] | None = None
+    store: Store,
+    bus: Bus,
+    settings: Settings,
+    registry: Registry,
+    on_dead: Callable[[str, str, str], None] | None = None,
 ) -> list[Duty]:
     """All duties, the most urgent first."""
-    states = (State.COMPLETED, State.CANCELLED, State.DEAD)
-    counts = {state: settings.retention.count(state) for state in states}
-    bounds = [Bound(state, count) for state, count in counts.items() if count is not None]
     return [
         Rescuer(store, bus, every=settings.sweep, on_dead=on_dead),
         Stager(store),
-        Pruner(store, bus, bounds),
+        Pruner(store, bus, bounds(registry)),
         Sampler(store),
     ]
+
+
+def bounds(registry: Registry) -> list[Bound]:
+    """How many finished jobs are kept: per queue as its defaults or the settings say, per task as it declares.
+
+    A task's count holds beside its queue's: whichever is reached first.
+    """
+    found = []
+    for state in (State.COMPLETED, State.CANCELLED, State.DEAD):
+        own = tuple(queue for queue, _, _ in registry.retentions() if queue is not None)
+        for queue, task, retention in registry.retentions():
+            count = retention.count(state)
+            if count is not None:
+                found.append(Bound(state, count, queue, task, () if queue or task else own))
+    return found
 
 
 class Stager:

@@ -278,13 +278,14 @@ class Gone(Struct, frozen=True):
 class Bound(Struct, frozen=True):
     """A count bound of retention: of finished jobs in *state* (of *queue*, of *task*) keep the newest *count*.
 
-    Without a queue or task it holds for each queue apart.
+    Without a queue or task it holds for each queue apart, but for those in *exclude*: they have a bound of their own.
     """
 
     state: State
     count: int
     queue: str | None = None
     task: str | None = None
+    exclude: tuple[str, ...] = ()
 
 
 # -- looking and acting ------------------------------------------------------------------------------------------

@@ -277,7 +277,10 @@ class Worker:
         )
         self._relay = Relay(self.store, bus)
         self._leader = Leader(
-            duties(self.store, bus, settings, self._deaths.crashed), bus, lease=settings.lease, worker=self.id
+            duties(self.store, bus, settings, self.registry, self._deaths.crashed),
+            bus,
+            lease=settings.lease,
+            worker=self.id,
         )
         self._leases = Leases(
             self.store,

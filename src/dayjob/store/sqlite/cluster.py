@@ -182,7 +182,7 @@ class ClusterPart(JobsPart):
                 if bound.task is None:
                     state = str(bound.state)
                     for (queue,) in connection.execute(self.sql.queues_in_history, (state,)).fetchall():
-                        if bound.queue in (None, queue):
+                        if bound.queue in (None, queue) and queue not in bound.exclude:
                             args = (state, queue, bound.count)
                             pruned += self._prune(connection, self.sql.beyond_count, args, limit - pruned, now)
             for bound in bounds:
