@@ -59,10 +59,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
-        """Settings from `DAYJOB_<NAME>` (seconds and counts; `none` for no time limit); *given* ones win."""
+        """Settings from `DAYJOB_<NAME>` (seconds and counts), `DAYJOB_JOB_TIMEOUT` (`none`: no limit); *given* ones win."""
         found: dict[str, Any] = {}
         for name in (*_INTS, *_SECONDS, "timeout"):
-            text = environ.get(f"DAYJOB_{name.upper()}", "").strip()
+            text = environ.get(_variable(name), "").strip()
             if text and name not in given:
                 found[name] = _parse(name, text)
         return cls(**found, **given)
@@ -88,6 +88,11 @@ _SECONDS: dict[str, tuple[float, float]] = {
 }
 
 
+def _variable(name: str) -> str:
+    # DAYJOB_TIMEOUT is the option --timeout of single commands (how long to wait): two meanings must not meet.
+    return "DAYJOB_JOB_TIMEOUT" if name == "timeout" else f"DAYJOB_{name.upper()}"
+
+
 def _check_seconds(name: str, value: object, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name} must be a number of seconds, not {type(value).__name__} {shown(value)}")
@@ -101,9 +106,9 @@ def _parse(name: str, text: str) -> int | float | None:
     try:
         number = float(text) if name not in _INTS else int(text)
     except ValueError:
-        raise ConfigError(f"DAYJOB_{name.upper()}={shown(text)} is not a number") from None
+        raise ConfigError(f"{_variable(name)}={shown(text)} is not a number") from None
     if not math.isfinite(number):
-        raise ConfigError(f"DAYJOB_{name.upper()}={shown(text)} is not a finite number")
+        raise ConfigError(f"{_variable(name)}={shown(text)} is not a finite number")
     return number
 
 

@@ -186,7 +186,7 @@ def test_a_setting_that_makes_no_sense_is_named(options: dict[str, Any], culprit
 def test_settings_come_from_the_environment_and_what_is_given_wins() -> None:
     environ = {
         "DAYJOB_MAX_PAYLOAD": "5000",
-        "DAYJOB_TIMEOUT": "none",
+        "DAYJOB_JOB_TIMEOUT": "none",
         "DAYJOB_LEASE": " 12.5 ",
         "DAYJOB_URL": "x",
         "HOME": "/",
