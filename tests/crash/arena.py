@@ -77,7 +77,15 @@ def poison() -> None:
 
 @app.on("*")
 def _remember(event: Any) -> None:
-    if event.name in ("lease.lost", "job.completed", "job.stalled", "job.dead", "worker.lost", "worker.gone", "process.died"):
+    if event.name in (
+        "lease.lost",
+        "job.completed",
+        "job.stalled",
+        "job.dead",
+        "worker.lost",
+        "worker.gone",
+        "process.died",
+    ):
         said = {name: getattr(event, name) for name in event.__struct_fields__ if name != "at"}
         if "worker" in said and "id" in said:
             said["of"] = said.pop("worker")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from dayjob import App
-from dayjob.store.records import Filter
 from dayjob.states import TERMINAL, State
+from dayjob.store.records import Filter
 from tests.crash import arena
 from tests.crash.checker import replay_stale, violations
 
@@ -95,7 +95,9 @@ def test_every_job_is_settled_once_whatever_happens_to_its_workers(
     url = f"sqlite:///{tmp_path / 'arena.db'}"
     monkeypatch.setattr(arena, "LEDGER", tmp_path)
     app = App(url, settings=arena.app.settings)
-    nap, work, poison = (app.task(getattr(arena, name).fn, name=f"tests.crash.arena.{name}") for name in ("nap", "work", "poison"))
+    nap, work, poison = (
+        app.task(getattr(arena, name).fn, name=f"tests.crash.arena.{name}") for name in ("nap", "work", "poison")
+    )
     app.migrate()
     crowd = Crowd(tmp_path, url)
     for _ in range(WORKERS):
@@ -107,7 +109,9 @@ def test_every_job_is_settled_once_whatever_happens_to_its_workers(
         next_fault = begun + 1.5
         while (now := time.monotonic()) < begun + STRETCH:
             wanted = min(1.0, (now - begun) / (STRETCH * 0.75)) * JOBS
-            batch = [rng.choice((nap, work)).job(rng.uniform(0.002, 0.08)) for _ in range(int(wanted) - len(acknowledged))]
+            batch = [
+                rng.choice((nap, work)).job(rng.uniform(0.002, 0.08)) for _ in range(int(wanted) - len(acknowledged))
+            ]
             if batch:
                 acknowledged.update(job.id for job in app.enqueue_many(batch))
             while len(poisoned) < POISON * min(1.0, (now - begun) / 6):

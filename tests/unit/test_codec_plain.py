@@ -16,7 +16,7 @@ def test_a_plain_value_that_would_not_read_back_equal_is_refused_with_its_place(
 
 
 def test_a_plain_value_over_its_limit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="limit is 100|over the limit of 100"):
+    with pytest.raises(ConfigError, match=r"limit is 100|over the limit of 100"):
         encode_plain("meta", ["x" * 200], 100)
 
 
