@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,11 @@ class Crowd:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.stopped: dict[subprocess.Popen[bytes], float] = {}
         self.kills = self.stops = 0
+        # Woken from a thread of its own: a worker stopped inside a write transaction holds the file, and the producer
+        # then waits for it.
+        self._ending = threading.Event()
+        self._waker = threading.Thread(target=self._wake)
+        self._waker.start()
 
     def add(self) -> None:
         process = subprocess.Popen(
@@ -66,13 +72,16 @@ class Crowd:
             self.stopped[victim] = now + 1.5 * arena.LEASE
             self.stops += 1
 
-    def wake(self, now: float) -> None:
-        for process, until in list(self.stopped.items()):
-            if now >= until:
-                process.send_signal(signal.SIGCONT)
-                del self.stopped[process]
+    def _wake(self) -> None:
+        while not self._ending.wait(0.02):
+            for process, until in list(self.stopped.items()):
+                if time.monotonic() >= until:
+                    process.send_signal(signal.SIGCONT)
+                    self.stopped.pop(process, None)
 
     def end(self) -> None:
+        self._ending.set()
+        self._waker.join()
         for process in self.processes:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
@@ -116,14 +125,12 @@ def test_every_job_is_settled_once_whatever_happens_to_its_workers(
                 acknowledged.update(job.id for job in app.enqueue_many(batch))
             while len(poisoned) < POISON * min(1.0, (now - begun) / 6):
                 poisoned.add(poison.enqueue().id)
-            crowd.wake(now)
             if now >= next_fault:
                 crowd.kill(rng) if rng.random() < 0.5 else crowd.stop(rng, now)
                 next_fault = now + rng.uniform(0.4, 1.1)
             time.sleep(0.02)  # the pace of the producers
         last_fault = max(time.monotonic(), *crowd.stopped.values(), 0)
         while time.monotonic() < last_fault + DRAIN and app.store.count(Filter(states=UNFINISHED)):
-            crowd.wake(time.monotonic())
             time.sleep(0.1)
         drained = time.monotonic() - last_fault
     finally:
