@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
-from dayjob.errors import SchemaMismatch, StoreUnavailable
+from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.events import Bus
 from dayjob.worker.service import Service
 from tests.worker.conftest import Witness
@@ -149,3 +149,16 @@ def test_a_schema_that_is_not_ours_ends_the_service(bus: Bus) -> None:
 
     assert service.attempt() is None
     assert [type(error) for error in fatal] == [SchemaMismatch]
+    assert service.stopping
+
+
+def test_a_store_that_is_ill_is_an_outage_and_a_bad_row_is_a_failure(bus: Bus) -> None:
+    told: list[str] = []
+    bus.subscribe("*", lambda event: told.append(event.name))
+    service = Ticker(bus)
+    service.raises = [StoreError("read-only"), StoreError("read-only"), BadRow("too big")]
+
+    delays = [service.attempt() for _ in range(4)]
+
+    assert all(delays[:3])
+    assert told == ["store.unavailable", "service.failed", "store.available"]

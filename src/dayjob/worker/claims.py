@@ -162,3 +162,5 @@ class Claims:
             return self._registry.plan(job.task, job.queue, job.options), ""
         except (UnknownTask, ValueError) as error:
             return None, str(error)
+        except Exception as error:  # noqa: BLE001  # a job that nobody can plan must not strand those claimed with it
+            return None, f"{type(error).__name__}: {error}"

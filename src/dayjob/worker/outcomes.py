@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dayjob.codec.failure import encode_failure
 from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
-from dayjob.errors import JobCancelled, JobTimeout, LeaseLost
+from dayjob.errors import BadRow, DayjobError, JobCancelled, JobTimeout, LeaseLost
 from dayjob.states import Outcome, State
 from dayjob.store.records import Settlement
 from dayjob.worker.run import CANCEL, LOST, SHUTDOWN, TIMEOUT
@@ -104,6 +104,13 @@ def settle_cancelled(job: Claimed, plan: Plan, now: int, why: str) -> Settlement
 
 
 UNSETTLED = "unsettled"
+
+
+def unstorable(error: Exception) -> bool:
+    """True when *error* is about a row, False when it is about the store: then repeating is all there is to do."""
+    if isinstance(error, DayjobError):
+        return isinstance(error, BadRow)
+    return isinstance(error, (ValueError, TypeError, OverflowError))  # of encoding the batch
 
 
 def settle_unsettled(run: Run, settlement: Settlement, error: BaseException, limit: int) -> Settlement:

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from dayjob.clock import SECOND
-from dayjob.errors import SchemaMismatch, StoreUnavailable
+from dayjob.errors import SchemaMismatch
 from dayjob.events import Bus, JobCompleted, JobStarted, WorkerLost
 from dayjob.states import Outcome, State
 from dayjob.store.records import Beat, Settlement, Turn, Want
 from dayjob.worker import outcomes
 from dayjob.worker.announce import announce
 from dayjob.worker.claims import Claims
+from dayjob.worker.ears import Ears
 from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
 from dayjob.worker.service import Service
 from dayjob.worker.tallies import Tallies
@@ -34,7 +35,7 @@ from dayjob.worker.winding import Winding
 
 if TYPE_CHECKING:
     from dayjob.registry import Registry
-    from dayjob.store.contract import Listener, Store
+    from dayjob.store.contract import Store
     from dayjob.worker.executor import Executor
     from dayjob.worker.recorder import Recorder
 
@@ -125,7 +126,7 @@ class Pump(Service):
         self._control = -1
         self._news: deque[Beat] = deque()
         self._paused: frozenset[str] = frozenset()
-        self._listener: Listener | None = None
+        self._ears = Ears(store, bus)
         executor.outbox.wake = self.kick
 
     # -- sleeping ------------------------------------------------------------------------------------------------
@@ -133,15 +134,12 @@ class Pump(Service):
     def wait(self, delay: float) -> None:
         if delay <= 0:
             return
-        if self._listener is None:  # the store does not let us listen yet
-            super().wait(delay)
-            return
         outbox = self.executor.outbox
         outbox.enough = COMPANY if self.done else 1
         if len(outbox.items) >= outbox.enough or self._news:  # came between the tick and here
             outbox.enough = 0
             return
-        for topic, data in self._listener.wait(delay):
+        for topic, data in self._ears.wait(delay):
             if topic == "work" and (not data or self.claims.serves(data.decode("utf-8", "replace"))):
                 self._look_at = 0
             elif topic == "control" and self._on_control is not None:
@@ -149,11 +147,7 @@ class Pump(Service):
         outbox.enough = 0
 
     def kick(self) -> None:
-        listener = self._listener
-        if listener is not None:
-            listener.wake()
-        else:
-            super().kick()
+        self._ears.wake()
 
     def look_now(self) -> None:
         """There may be something to claim. From any thread."""
@@ -163,8 +157,7 @@ class Pump(Service):
     # -- the circle ------------------------------------------------------------------------------------------------
 
     def tick(self) -> float:
-        if self._listener is None:
-            self._listener = self.store.listen(("work", "control"))
+        self._ears.open()
         now = monotonic()
         self._hear(now)
         self.collect(now)
@@ -183,39 +176,63 @@ class Pump(Service):
 
     def _exchange(self, call: Call) -> None:
         if self._pending is None:
-            for run in call.runs:
-                if run.spoke:
-                    self.recorder.flush(run, finished=True)
             self._pending = call
             self.done = []
-        call.tries += 1
-        began = monotonic()
         try:
+            self._flush(call.runs)
+            call.tries += 1
+            began = monotonic()
             turn = self.store.turn(self.worker, call.no, call.settlements, call.wants)
-        except StoreUnavailable:
-            if self.winding is not None and self.winding.too_late(monotonic()):
-                self._pending = None  # the leases run out by themselves
-            raise
         except SchemaMismatch:
             raise
         except Exception as error:
-            self._isolate(call, error)
-            raise
-        self._pending = None
+            if outcomes.unstorable(error):
+                self._isolate(call, error)
+            elif self.winding is not None and self.winding.too_late(monotonic()):
+                self._pending = None  # the leases run out by themselves
+            raise  # else it is the store that is ill, and no run: the call is repeated as it is
         ended = monotonic()
+        batch = None
+        if turn.claimed:  # listed as a batch before it ceases to be listed as pending: a beat may come in between
+            assert call.no is not None
+            batch = self.batches[call.no] = Batch(call.no, self.worker, ended)
+        self._pending = None
         self.executor.offset = turn.now - ended
         self.claims.turn_takes += (min((ended - began) / SECOND, 0.2) - self.claims.turn_takes) / 4
-        self._settled(call, turn)
-        self._claimed(call, turn, ended)
+        self._strike(call.runs)
+        try:
+            self._settled(call, turn)
+        finally:  # whatever telling of ends meets, what was claimed is to run
+            self._claimed(call, turn, batch, ended)
         if turn.control != self._control:
             self._control = turn.control
             if self._on_control is not None:
                 self._on_control(turn.control)
 
-    def _isolate(self, call: Call, error: Exception) -> None:
-        """The store refuses a call as a whole: one of its settlements must be what it cannot take.
+    def _flush(self, runs: list[Run]) -> None:
+        """Write what ended *runs* have said, before their ends."""
+        for run in runs:
+            if run.spoke:
+                try:
+                    self.recorder.flush(run, finished=True)
+                except Exception as error:
+                    if not outcomes.unstorable(error):
+                        raise
+                    self._report(error, 0.0)  # its words cannot be stored, but its end can
 
-        Each is sent alone. One that is refused alone ends its job as dead, with the store's words instead of its own.
+    def _strike(self, runs: list[Run]) -> None:
+        """The store knows of the ends of *runs*: they are held no more. Before anything that may raise."""
+        for run in runs:
+            batch = run.batch
+            batch.runs.pop(run.job.entry, None)
+            if not batch.runs:
+                self._forget_empty(batch)
+            run.slots.held -= 1
+
+    def _isolate(self, call: Call, error: Exception) -> None:
+        """One of a call's settlements cannot be stored: each is sent alone.
+
+        One that fails alone ends its job as dead, with the store's words instead of its own.
         """
         self._pending = None
         alone = len(call.runs) == 1
@@ -224,11 +241,10 @@ class Pump(Service):
                 self._drop(run)
             elif alone:
                 limit = self.executor.settings.max_error
-                self._single.append(
-                    Call(None, [run], [outcomes.settle_unsettled(run, settlement, error, limit)], [], [])
-                )
+                dead = outcomes.settle_unsettled(run, settlement, error, limit)
+                self._single.append(Call(None, [run], [dead], [], [], call.tries))
             else:
-                self._single.append(Call(None, [run], [settlement], [], []))
+                self._single.append(Call(None, [run], [settlement], [], [], call.tries))
 
     def _delay(self, now: int) -> float:
         if self.finished.is_set() or self._single:
@@ -249,9 +265,7 @@ class Pump(Service):
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
+        self._ears.close()
 
     # -- what ended ------------------------------------------------------------------------------------------------
 
@@ -281,7 +295,7 @@ class Pump(Service):
             del self.batches[batch.no]
 
     def _settled(self, call: Call, turn: Turn) -> None:
-        """The store has answered: strike off, count, tell."""
+        """The store has answered: count, tell."""
         if not call.runs:
             return
         refused = set(turn.refused) if turn.refused else ()
@@ -291,11 +305,7 @@ class Pump(Service):
         completed: dict[str, list[int]] = {}
         ended: list[str] = []
         for run, settlement in zip(call.runs, call.settlements, strict=True):
-            job, batch = run.job, run.batch
-            batch.runs.pop(job.entry, None)
-            if not batch.runs:
-                self._forget_empty(batch)
-            run.slots.held -= 1
+            job = run.job
             if refused and (job.id, job.entry) in refused:
                 self._refused(run, call)
             elif settlement.outcome is not Outcome.COMPLETED:
@@ -368,12 +378,10 @@ class Pump(Service):
         wants, asked = self.claims.wants(self.done)
         return (wants, asked) if wants or self.done else self.claims.nothing()
 
-    def _claimed(self, call: Call, turn: Turn, now: int) -> None:
+    def _claimed(self, call: Call, turn: Turn, batch: Batch | None, now: int) -> None:
         """Make runs of what came, and decide when to look again."""
         got: dict[Slots, int] = {}
-        if turn.claimed:
-            assert call.no is not None
-            batch = self.batches[call.no] = Batch(call.no, self.worker, now)
+        if batch is not None:
             got = self.claims.take(turn.claimed, batch, now)
             if self._on_feed is not None:
                 self._on_feed()
@@ -423,9 +431,12 @@ class Pump(Service):
     # -- what the beat brings ----------------------------------------------------------------------------------------
 
     def held(self) -> list[int]:
-        """See `leases.Holder`. The claim under way is listed: its reply may be on its way."""
-        numbers = list(self.batches)
+        """See `leases.Holder`. The claim under way is listed: its reply may be on its way.
+
+        Called in the beat's thread: what is pending is read first, as it becomes a batch before it ceases to be that.
+        """
         pending = self._pending
+        numbers = list(self.batches)
         if pending is not None and pending.no is not None:
             numbers.append(pending.no)
         return numbers

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
-from dayjob.errors import StoreUnavailable
+from dayjob.errors import BadRow, StoreError
 from dayjob.events import Bus, JobLogged, JobProgress, WritesTrimmed
 from dayjob.store.records import Log, Progress, Write
 from dayjob.worker.run import LOST, Run, monotonic
@@ -60,14 +60,16 @@ class Recorder(Service):
         return EVERY if self._spoke else IDLE
 
     def flush(self, run: Run, *, finished: bool = False) -> None:
-        """Write what *run* has said. Raises `StoreUnavailable`; nothing is lost then but the oldest of many lines."""
+        """Write what *run* has said. Raises `StoreError`; nothing is lost then but the oldest of many lines (`BadRow`: these)."""
         with self._writing:
             writes = run.take_writes(finished=finished)
             if not writes or run.stopping == LOST:
                 return
             try:
                 held = self._executor.record(run, writes)
-            except StoreUnavailable:
+            except BadRow:
+                raise
+            except StoreError:
                 trimmed = run.give_back(writes)
                 if trimmed:
                     self.bus.emit(WritesTrimmed(count=trimmed))

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Event, Thread, current_thread
 
-from dayjob.errors import SchemaMismatch, StoreUnavailable
+from dayjob.errors import BadRow, NotSupported, SchemaMismatch, StoreError
 from dayjob.events import Bus, ServiceFailed, StoreAvailable
 from dayjob.events import StoreUnavailable as StoreUnavailableEvent
 
@@ -109,14 +109,15 @@ class Service(ABC):
         """One tick with its failures turned into a back-off; None when the service must end."""
         try:
             delay = self.tick()
-        except StoreUnavailable as error:
-            return self._unavailable(error)
         except SchemaMismatch as error:
+            self._stopping = True
             self._report(error, 0.0)
             if self._on_fatal is not None:
                 self._on_fatal(error)
             return None
         except Exception as error:  # noqa: BLE001  # a control thread survives whatever a tick meets
+            if isinstance(error, StoreError) and not isinstance(error, (BadRow, NotSupported)):
+                return self._unavailable(error)  # also read-only, full, damaged: it may be mended
             delay = self._backoff()
             self._report(error, delay)
             return delay
@@ -129,7 +130,7 @@ class Service(ABC):
         delay: float = min(self.longest_backoff, 0.05 * 2 ** min(self._failures, 16))
         return delay * (0.75 + self._rng.random() / 2)
 
-    def _unavailable(self, error: StoreUnavailable) -> float:
+    def _unavailable(self, error: StoreError) -> float:
         delay = self._backoff()
         if self._down_since is None:  # told once per outage
             self._down_since = time.monotonic()
