@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from dayjob import JobContext, LeaseLost, Settings
-from dayjob.errors import StoreUnavailable
+from dayjob.errors import SchemaMismatch, StoreUnavailable
 from dayjob.states import Outcome
 from tests.worker.conftest import Witness, working
+from tests.worker.shop import marks
 
 
 def test_an_idle_worker_wakes_within_milliseconds_of_an_enqueue(shop: ModuleType, witness: Witness) -> None:
@@ -218,3 +220,96 @@ def test_start_and_stop_again_and_again(shop: ModuleType) -> None:
         with working(shop.app.worker()) as worker:
             worker.stop()
     assert shop.app.workers() == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_hung_job_keeps_its_lease_until_its_process_has_nothing_left_to_do(
+    shop: ModuleType, witness: Witness, file: Path, ended: bool
+) -> None:
+    """Given back any earlier, it would run in two processes at once."""
+    job = shop.deaf.enqueue(str(file), 3.0)
+    worker = shop.app.worker()
+    seen = []
+    stop = worker._end
+
+    def end() -> int:
+        hung = stop()
+        if ended:  # it hears that it should stop after all, before the process ends
+            time.sleep(3.0)
+        seen.append(str(job.refresh().state))
+        return hung
+
+    worker._end = end
+    worker.replace = lambda: seen.append(str(job.refresh().state))
+
+    def stop_at_once() -> None:
+        while not marks(file):
+            time.sleep(0.02)
+        worker.stop(now=True)
+
+    Thread(target=stop_at_once, daemon=True).start()
+    worker.run()
+
+    assert seen == ["running", "available"]
+    assert (job.attempt, job.crashes) == (0, 0)
+    assert shop.app.workers() == []
+    assert [event.released for event in witness.of("worker.stopped")] == [1]
+
+
+def test_a_schema_that_is_not_ours_is_raised_from_the_first_beat(
+    shop: ModuleType, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shop.app.store
+
+    def beat(*args: Any, **options: Any) -> Any:
+        raise SchemaMismatch(99, 1)
+
+    monkeypatch.setattr(store, "beat", beat)
+    worker = shop.app.worker()
+    worker.stop()  # told before: it must not hide the error
+
+    with pytest.raises(SchemaMismatch):
+        worker.run()
+    assert witness.of("worker.started") == []
+
+
+def test_a_schema_that_changes_under_a_worker_ends_it(
+    shop: ModuleType, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shop.app.store
+    raised: list[BaseException] = []
+    worker = shop.app.worker()
+
+    def run() -> None:
+        try:
+            worker.run()
+        except SchemaMismatch as error:
+            raised.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    witness.wait_for("worker.started")
+
+    def turn(*args: Any, **options: Any) -> Any:
+        raise SchemaMismatch(99, 1)
+
+    monkeypatch.setattr(store, "turn", turn)
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert len(raised) == 1
+
+
+def test_a_worker_that_cannot_listen_works_and_stops(
+    shop: ModuleType, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listen(topics: Any) -> Any:
+        raise StoreUnavailable("cannot listen")
+
+    monkeypatch.setattr(shop.app.store, "listen", listen)
+    job = shop.add.enqueue(1, 2)
+    with working(shop.app.worker()):
+        witness.wait_for("job.completed")
+
+    assert job.refresh().state == "completed"
+    assert len(witness.of("store.unavailable")) == 1

@@ -1,4 +1,4 @@
-"""The process that a worker has to itself: its signals, and an end that waits for no thread."""
+"""The process that a worker has to itself: its signals, its version, and an end that waits for no thread."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def end_process() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_AGAIN)
+
+
+def version() -> str:
+    """Which dayjob this is, as far as it is known."""
+    import dayjob
+
+    try:
+        return str(dayjob.__version__)
+    except ImportError:  # not installed: run from a checkout
+        return ""

@@ -179,12 +179,13 @@ class Pump(Service):
             self._pending = call
             self.done = []
         try:
-            self._flush(call.runs)
+            self.recorder.finish(call.runs)
             call.tries += 1
             began = monotonic()
             turn = self.store.turn(self.worker, call.no, call.settlements, call.wants)
         except SchemaMismatch:
-            raise
+            self.close()
+            raise  # it ends the service
         except Exception as error:
             if outcomes.unstorable(error):
                 self._isolate(call, error)
@@ -209,16 +210,9 @@ class Pump(Service):
             if self._on_control is not None:
                 self._on_control(turn.control)
 
-    def _flush(self, runs: list[Run]) -> None:
-        """Write what ended *runs* have said, before their ends."""
-        for run in runs:
-            if run.spoke:
-                try:
-                    self.recorder.flush(run, finished=True)
-                except Exception as error:
-                    if not outcomes.unstorable(error):
-                        raise
-                    self._report(error, 0.0)  # its words cannot be stored, but its end can
+    def settle(self, runs: list[Run], settlements: list[Settlement]) -> None:
+        """Settle *runs* out of turn, when the pump's thread has ended."""
+        self._exchange(Call(None, runs, settlements, [], []))
 
     def _strike(self, runs: list[Run]) -> None:
         """The store knows of the ends of *runs*: they are held no more. Before anything that may raise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from dayjob.clock import SECOND
 from dayjob.errors import BadRow, StoreError
 from dayjob.events import Bus, JobLogged, JobProgress, WritesTrimmed
 from dayjob.store.records import Log, Progress, Write
+from dayjob.worker.outcomes import unstorable
 from dayjob.worker.run import LOST, Run, monotonic
 from dayjob.worker.service import Service
 
@@ -81,6 +83,17 @@ class Recorder(Service):
             self._tell(run, writes)
         elif run.settlement is None and not run.over:
             self._executor.interrupt(run, LOST)
+
+    def finish(self, runs: Iterable[Run]) -> None:
+        """Write what ended *runs* have said, before their ends. Raises as `flush`, but never `BadRow`."""
+        for run in runs:
+            if run.spoke:
+                try:
+                    self.flush(run, finished=True)
+                except Exception as error:
+                    if not unstorable(error):
+                        raise
+                    self._report(error, 0.0)  # its words cannot be stored, but its end can
 
     def _tell(self, run: Run, writes: list[Write]) -> None:
         job = run.job

@@ -4,22 +4,25 @@
       │ deadline (a second signal moves it to now)                                                    ▲
     CANCEL running jobs are told to stop ──all ended, or patience over──▶ RELEASE the rest goes back ─┘
 
-A job that hangs in a thread cannot be stopped. It is settled with the last turn of the process, which then ends
-without waiting for it: a timed-out one so that it is not due for a second, others by release.
+A job that hangs in this process cannot be stopped, and may run elsewhere only when the process is gone. Its lease is
+kept and renewed until nothing else is left to do; then `last_act` lets go of it, and the process ends in that instant.
 """
 
 from __future__ import annotations
 
+import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
-from dayjob.errors import JobTimeout
+from dayjob.errors import BadRow, JobTimeout, SchemaMismatch, StoreError
 from dayjob.states import Outcome
 from dayjob.worker import outcomes
-from dayjob.worker.run import SHUTDOWN, TIMEOUT, Run
+from dayjob.worker.announce import announce
+from dayjob.worker.run import SHUTDOWN, TIMEOUT, Run, monotonic
 
 if TYPE_CHECKING:
+    from dayjob.store.records import Settlement
     from dayjob.worker.pump import Pump
 
 LOOK = 100_000
@@ -44,14 +47,15 @@ class Winding:
         deadline: monotonic microseconds until which running jobs may go on.
         mortal: the process ends with the worker, so that what hangs in it may be given back.
     Attributes:
-        hung: jobs that were given back though they still run: the process must end at once.
+        hung: jobs that still run, and are given back by `last_act`: the process must end right after it.
         next_at: when to look again.
     """
 
     def __init__(self, deadline: int, *, mortal: bool) -> None:
         self.deadline = deadline
         self.phase = Phase.DRAIN
-        self.hung = 0
+        self.hung: list[Run] = []
+        self._ends: dict[Run, Settlement] = {}
         self.next_at = 0
         self._mortal = mortal
         self._patience = PATIENCE
@@ -99,16 +103,49 @@ class Winding:
             settlement = outcomes.settle_error(
                 run, JobTimeout(run.plan.timeout), started, stamp, executor.rng, executor.settings.max_error
             )
-            if settlement is not None and settlement.outcome is Outcome.FAILED:
-                settlement.delay = max(settlement.delay, 1.0)
         else:
             settlement = outcomes.settle_released(run.job, stamp, SHUTDOWN, started)
         if run.plan.kind == "process" and executor.processes is not None:
             executor.processes.kill(run)
+            executor.end(run, settlement)
         else:
-            self.hung += 1
-        executor.end(run, settlement)
+            self.hung.append(run)
+            if settlement is not None and settlement.outcome is not Outcome.DEAD:
+                self._ends[run] = settlement
+            else:  # it runs nowhere again: its hook is called while there is time
+                executor.end(run, settlement)
         pump.collect(now)
+
+    def last_act(self, pump: Pump) -> None:
+        """Settle what hung, but for what is to be released: that `leave` does, the very last thing to be done.
+
+        What failed is not due for a second. What has ended after all ends as it did. What the store cannot be told, it
+        finds out by the lease.
+        """
+        runs: list[Run] = []
+        settlements: list[Settlement] = []
+        for run, settlement in self._ends.items():
+            if run.settlement is not None:
+                runs.append(run)
+                settlements.append(run.settlement)
+            elif settlement.outcome is Outcome.FAILED and not run.over:
+                settlement.delay = max(settlement.delay, 1.0)
+                runs.append(run)
+                settlements.append(settlement)
+        give_up = monotonic() + LAST_WORDS
+        while runs:
+            try:
+                pump.settle(runs, settlements)
+                break
+            except StoreError as error:
+                if isinstance(error, (BadRow, SchemaMismatch)) or monotonic() > give_up:
+                    break
+                time.sleep(0.1)
+        for run, settlement in self._ends.items():
+            if settlement.outcome is Outcome.RELEASED and run.settlement is None and not run.over:
+                pump.tallies.add(run.job.queue, Outcome.RELEASED)
+                announce(pump.bus, run, settlement, None)
+        self._ends.clear()
 
 
 def _hung(pump: Pump, running: list[Run]) -> bool:

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, main_thread
@@ -41,7 +42,7 @@ from dayjob.worker.groups import Queues, group_queues, queue_names, sendable
 from dayjob.worker.hooks import Hooks
 from dayjob.worker.launch import Child, Ref
 from dayjob.worker.leases import Leases
-from dayjob.worker.process import end_process, stop_signals
+from dayjob.worker.process import end_process, stop_signals, version
 from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
@@ -79,7 +80,7 @@ class Worker:
     Attributes:
         ending: why it stopped: `stopped`, `idle`, or what made it end by itself.
         again: True when another process should take its place.
-        replace: called at the end of `run` when a job hangs in this process and was given back; must not return.
+        replace: called at the end of `run`, right after a job was given back that hangs in here; must not return.
         id: the present incarnation. counts: settled jobs by outcome.
     """
 
@@ -112,7 +113,7 @@ class Worker:
         self._max_jobs, self._max_memory = max_jobs, max_memory
         self._rng = rng or random.Random()
         self._on_incarnation, self._on_leaving = on_incarnation, on_leaving
-        self._host, self._version = socket.gethostname(), _version()
+        self._host, self._version = socket.gethostname(), version()
         self._commands: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._mortal = False
         self._alone = False
@@ -138,9 +139,9 @@ class Worker:
         """
         if current_thread() is main_thread():
             with stop_signals(lambda why, now: self.stop(now=now, why=why)):
-                hung = self._work(mortal=True)
-            if hung:
-                self.replace()
+                if self._work(mortal=True):
+                    self._last_act()
+                    self.replace()
         else:
             self._work()
 
@@ -192,21 +193,20 @@ class Worker:
     # -- its life ------------------------------------------------------------------------------------------------------
 
     def _work(self, *, burst: bool = False, mortal: bool = False) -> int:
-        """From start to end; returns how many jobs still run that were given back (of a *mortal* process only)."""
+        """From start to end; returns how many jobs still run, whose leases `_last_act` gives back (in a *mortal* process)."""
         interval = sys.getswitchinterval()
         self._mortal = mortal
         self._build(burst)
         self.executor.start()
         try:
             sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
-            if not self._enlist(burst):
-                return 0
-            if not burst:
-                gc.collect()
-                gc.freeze()  # what is here now stays: the collector need not look at it again
-            for service in (self._leases, *self._aides, self._pump):
-                service.start()
-            self._obey()
+            if self._enlist(burst):
+                if not burst:
+                    gc.collect()
+                    gc.freeze()  # what is here now stays: the collector need not look at it again
+                for service in (self._leases, *self._aides, self._pump):
+                    service.start()
+                self._obey()
         except KeyboardInterrupt:  # in a burst, whose signals are the caller's: no grace, but everything goes back
             self._wind("KeyboardInterrupt", 0.0)
             self._hurry()
@@ -218,6 +218,8 @@ class Worker:
             if not burst:
                 gc.unfreeze()
         if self._fatal is not None:
+            if hung:
+                self._last_act()
             raise self._fatal
         return hung
 
@@ -310,8 +312,9 @@ class Worker:
             delay = self._leases.attempt()
             if self._leases.beaten:
                 break
-            if delay is None:
-                self._told_to_stop(0.0)
+            if delay is None:  # the store is not ours, whatever else we were told meanwhile
+                while self._fatal is None:
+                    self._told_to_stop(0.0)
                 return False
             if burst:
                 raise StoreUnavailable(f"{self.store.url} does not answer")
@@ -358,7 +361,7 @@ class Worker:
             if command == "fatal":
                 self._fatal = what
                 self.ending = f"{type(what).__name__}: {what}"
-                if not self._pump.running:
+                if self._pump.stopping or not self._pump.running:
                     return
                 self._wind(self.ending, 0.0)
             elif command == "stop":
@@ -402,7 +405,7 @@ class Worker:
     def _end(self) -> int:
         """Stop what was started, in the opposite order, and leave."""
         winding = self._pump.winding
-        hung = winding.hung if winding is not None else 0
+        hung = len(winding.hung) if winding is not None else 0
         stuck = bool(hung or self._pump.claims.held_jobs() or self._pump.claims.hung_jobs())
         for service in (self._pump, *self._aides):
             service.stop()
@@ -415,28 +418,38 @@ class Worker:
             while not self._suspects.join(0.0) and time.monotonic() < deadline:
                 if self._next_command(0.05)[0] == "now":  # a second signal counts to the very end
                     self._hurry()
-        self._leases.stop()
-        self._leases.join(5.0)
-        self._leave(stuck)
+        if not hung:  # else they are kept to the last act, and renewed
+            self._leave(stuck)
         self.executor.stop(0.2 if stuck else 5.0)
-        if self._leases.beaten:
-            counts = {str(outcome): number for outcome, number in self.counts.items()}
-            released = self.counts[Outcome.RELEASED]
-            self.bus.emit(WorkerStopped(worker=self.id, counts=counts, released=released))
+        if not hung:
+            self._tell_end()
         while not self._commands.empty():  # nothing of this life is for the next
             self._commands.get()
         return hung
 
+    def _last_act(self) -> None:
+        """Let go of the jobs that hang here. Nothing may come between this and the end of the process."""
+        winding = self._pump.winding
+        if winding is not None and not self._leases.lost:
+            winding.last_act(self._pump)
+        self._tell_end()
+        self._leave(True)
+
     def _leave(self, stuck: bool) -> None:
+        self._leases.stop()
+        self._leases.join(5.0)
         if not self._leases.beaten or self._leases.lost:
             return
-        try:
+        with suppress(StoreError):  # if it does not answer, the lease runs out by itself
             self._leases.tick()
             if not stuck or self._mortal:
                 self.store.leave(self._pump.worker)
             # else a job goes on in this process, which lives on: its lease must run out, not be given away
-        except StoreError:  # it does not answer: the lease runs out by itself
-            pass
+
+    def _tell_end(self) -> None:
+        if self._leases.beaten:
+            counts = {str(outcome): number for outcome, number in self.counts.items()}
+            self.bus.emit(WorkerStopped(worker=self.id, counts=counts, released=self.counts[Outcome.RELEASED]))
 
     # -- what its parts ask ----------------------------------------------------------------------------------------------
 
@@ -481,18 +494,7 @@ class Worker:
 
 
 def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
+    if error is None and not done.done():
         done.set_result(None)
-    else:
+    elif error is not None and not done.done():
         done.set_exception(error)
-
-
-def _version() -> str:
-    import dayjob
-
-    try:
-        return str(dayjob.__version__)
-    except ImportError:  # not installed: run from a checkout
-        return ""
