@@ -7,10 +7,12 @@ other process is gone.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import msgspec
 from msgspec import Struct
@@ -90,7 +92,10 @@ class Leaving(Message):
 
 
 class Ran(Message):
-    """A solo child ends, and has run so many jobs."""
+    """The goodbye of a worker or solo child, after which it says nothing: it ends in order, and has run so many jobs.
+
+    An exit code says nothing about order: a job may end its process with any.
+    """
 
     jobs: int
 
@@ -137,6 +142,7 @@ class Channel:
         self._socket = sock
         self._sending = Lock()
         self._buffer = bytearray()
+        not_for_forks(self)
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -193,3 +199,32 @@ class Channel:
         with contextlib.suppress(OSError):  # the other end closed first
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+    def forget(self) -> None:
+        """See `not_for_forks`: closed in this process only. The connection is the parent's, and goes on."""
+        self._sending = Lock()  # somebody may have been sending at the fork
+        self._socket.close()
+
+
+class Forgetful(Protocol):
+    """Holds descriptors whose closing tells another process that this one is gone."""
+
+    def forget(self) -> None:
+        """Close them; nothing else."""
+
+
+_forgetful: WeakSet[Any] = WeakSet()
+
+
+def not_for_forks(one: Forgetful) -> None:
+    """A process that a job forks must not hold what *one* holds: it may outlive us, and nobody would see our end."""
+    _forgetful.add(one)
+
+
+def _forked() -> None:
+    for one in list(_forgetful):
+        one.forget()
+    _forgetful.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

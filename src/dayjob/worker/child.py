@@ -13,9 +13,9 @@ import socket
 import sys
 import traceback
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Ran, Setup, Stop
+from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Ran, Setup, Stop, not_for_forks
 from dayjob.worker.launch import EXIT_AGAIN
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ EXIT_UNSTARTED = 78
 
 def main(channel_fd: int, lifeline: int) -> int:
     """Become what the first frame says; returns the exit code."""
+    for fd in (channel_fd, lifeline):
+        os.set_inheritable(fd, False)
     channel = Channel(socket.socket(fileno=channel_fd))
+    line = Line(lifeline)  # closed in what this process forks
     setup = channel.receive()
     if not isinstance(setup, Setup):
         return EXIT_UNSTARTED
@@ -37,13 +40,19 @@ def main(channel_fd: int, lifeline: int) -> int:
         if setup.role == "pool":
             from dayjob.worker.poolchild import PoolChild
 
-            die_with(lifeline)
+            die_with(line.fd)
             return PoolChild(app, channel).serve()
         worker = _worker(app, setup, channel)
     except BaseException as error:  # noqa: BLE001  # told to the parent, which shows it
         channel.send(Failed("".join(traceback.format_exception_only(error)).strip()))
         traceback.print_exc()
         return EXIT_UNSTARTED
+
+    def goodbye() -> int:
+        channel.send(Ran(worker.counts.total()))
+        return EXIT_AGAIN if worker.again else 0
+
+    worker.replace = lambda: end(goodbye())
     Thread(target=_obey, args=(channel, worker), name="dayjob-parent", daemon=True).start()
     try:
         worker.run()
@@ -51,8 +60,18 @@ def main(channel_fd: int, lifeline: int) -> int:
         channel.send(Failed("".join(traceback.format_exception_only(error)).strip()))
         traceback.print_exc()
         return EXIT_UNSTARTED
-    channel.send(Ran(worker.counts.total()))
-    return EXIT_AGAIN if worker.again else 0
+    return goodbye()
+
+
+class Line:
+    """Our end of the pipe that ties this process's life to its parent's."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        not_for_forks(self)
+
+    def forget(self) -> None:
+        os.close(self.fd)
 
 
 def _load(setup: Setup) -> App:
@@ -122,7 +141,11 @@ def die_with(lifeline: int) -> None:
 
 def entry() -> None:
     """Run `main` with the command line's file descriptors, and end the process."""
-    code = main(int(sys.argv[2]), int(sys.argv[3]))
+    end(main(int(sys.argv[2]), int(sys.argv[3])))
+
+
+def end(code: int) -> NoReturn:
+    """End this process, whatever runs in it."""
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of jobs that hang must not keep the process from its end, nor run on while the interpreter shuts down.

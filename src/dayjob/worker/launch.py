@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from dayjob.worker.channel import Channel, Setup
+from dayjob.worker.channel import Channel, Ran, Setup, Stop, not_for_forks
 
 EXIT_AGAIN = 75
 """The exit code of a process that wants to be started again (sysexits: temporary failure)."""
@@ -50,6 +50,9 @@ class Child:
 
     In a process group of its own, so that a terminal's Ctrl-C reaches only the parent, which decides. A pipe ties its
     life to ours: see `child.py`.
+
+    Attributes:
+        stopping: it was told to stop: whatever it dies of then is no crash. orderly: its last words were a goodbye.
     """
 
     def __init__(self, role: str, ref: Ref, options: dict[str, Any] | None = None) -> None:
@@ -80,20 +83,62 @@ class Child:
             os.close(lifeline)
         self.pid = self._process.pid
         self.death: Death | None = None
+        self.stopping = self.orderly = False
         self._reaping = Lock()
+        not_for_forks(self)
         self.started = time.monotonic()
         self.channel.send(Setup(role, ref.target, list(ref.path), ref.main_file, options or {}))
 
-    def kill(self) -> None:
-        """SIGKILL to it and to the programs that it started; harmless when it is over."""
-        if self.death is None:
+    def stop(self, *, now: bool = False) -> None:
+        """Tell it to end in order; *now*: without grace."""
+        self.stopping = True
+        self.channel.send(Stop(now=now))
+
+    def receive(self, timeout: float) -> Any:
+        """The next message; None when it has ended, even if what it forked keeps the channel open.
+
+        Raises:
+            TimeoutError: nothing came for *timeout* seconds, and it lives.
+        """
+        gone = self.reap(wait=False, close=False) is not None
+        try:
+            message = self.channel.receive(0.0 if gone else timeout)
+        except TimeoutError:
+            if gone:
+                return None
+            raise
+        if message is not None:
+            self.orderly = isinstance(message, Ran)
+        return message
+
+    def kill(self, *, rest: bool = False) -> None:
+        """SIGKILL to it and to the programs that it started; harmless when it is over.
+
+        Args:
+            rest: the programs also when it is over. Only right after its death: the number is given to others.
+        """
+        if self.death is None or rest:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def reap(self, *, wait: bool = True) -> Death | None:
-        """How it ended; waits for that, or with *wait* False answers None while it lives."""
+    def reap(self, *, wait: bool = True, close: bool = True) -> Death | None:
+        """How it ended; waits for that, or with *wait* False answers None while it lives.
+
+        Args:
+            close: False leaves the channel open: its last words may still be in there.
+        """
         with self._reaping:
-            return self._reap(wait)
+            death = self._reap(wait)
+        if death is not None and close:
+            self.channel.close()
+        return death
+
+    def forget(self) -> None:
+        """See `not_for_forks`. It is no child of this process."""
+        self._reaping = Lock()
+        if self.death is None:
+            self.death = Death(0, "another process's child", None)
+            os.close(self._lifeline)
 
     def _reap(self, wait: bool) -> Death | None:
         if self.death is None:
@@ -106,7 +151,6 @@ class Child:
             code = os.waitstatus_to_exitcode(status)
             self._process.returncode = code
             self.death = Death(code, describe(code), _peak_mb(usage))
-            self.channel.close()
             os.close(self._lifeline)
         return self.death
 

@@ -6,6 +6,8 @@ running ──limit over, cancel, …──▶ told ──each second──▶ t
  async, blocks the loop: an exception is raised inside it; 5 s later it is abandoned ◀─────────┤
  thread: abandoned: it goes on until its process is replaced ◀─────────────────────────────────┘
  process: killed at once, no steps
+
+A loop that stands still outside of any job has nobody to tell: 10 s after the report its process is replaced.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class LoopPool:
 
     Attributes:
         current: the run whose code the loop executes at this moment, None between steps.
-        active: runs that have suspended.
+        active: runs that have suspended. handed: put here with their place, and not begun.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -50,6 +50,7 @@ class LoopPool:
         self._leave: asyncio.Event | None = None
         self.current: Run | None = None
         self.active: set[Run] = set()
+        self.handed: set[Run] = set()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -122,7 +123,16 @@ class LoopPool:
 
     def put(self, run: Run) -> None:
         """Run *run*, which holds a place. From any thread."""
+        self.handed.add(run)
         self._call(self._spawn, run.slots, run)
+
+    def take_back(self) -> list[Run]:
+        """What was put here and has not begun, for a loop that stands still; it never begins. From any thread."""
+        taken: list[Run] = []
+        with suppress(KeyError):
+            while True:
+                taken.append(self.handed.pop())
+        return taken
 
     def ping(self, pong: Callable[[], None]) -> None:
         """Call *pong* on the loop as soon as it turns. From any thread."""
@@ -180,6 +190,11 @@ class LoopPool:
     # -- runners ---------------------------------------------------------------------------------------------------
 
     async def _runner(self, slots: Slots, run: Run | None) -> None:
+        if run is not None:
+            try:
+                self.handed.remove(run)
+            except KeyError:  # taken back
+                return
         try:
             await self._drive(slots, run)
         except Interrupted:  # meant for a job that had just ended

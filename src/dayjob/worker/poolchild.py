@@ -60,8 +60,12 @@ class PoolChild:
             gc.freeze()
             self._channel.send(Ready())
             Thread(target=self._read, name="dayjob-parent", daemon=True).start()
+            ours = os.getpid()
             while (work := self._work.get()) is not None:
-                self._channel.send(self._ended(work, runner))
+                ended = self._ended(work, runner)
+                if os.getpid() != ours:  # the job has forked, and this is the copy: it has nobody to tell
+                    os._exit(0)
+                self._channel.send(ended)
             runner.run(stack.aclose())
         return 0
 

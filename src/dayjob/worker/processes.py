@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ COURTESY = 2 * SECOND
 """A job that is told to stop may end by itself for so long; then its child is killed. Not at the time limit."""
 START_LIMIT = 60 * SECOND
 LOOK = 0.25
+TOO_LATE = "told to stop before a child was ready"
 
 
 class Unstartable(Exception):
@@ -92,17 +94,26 @@ class ProcessPool:
         try:
             child = self._lend(run)
         except Exception as error:  # noqa: BLE001  # no child: the attempt has failed, and says why
-            executor.fail(run, error, monotonic())
+            if not run.over:
+                executor.fail(run, error, monotonic())
             return
-        run.started = monotonic()  # the limit counts from here, not from the start of the child
         self._running[run.job.entry] = child
         try:
+            told = run.stopping is not None or run.over
+            if told:  # while its child was starting; or it was given back
+                self._give_back(child)
+                if not run.over:
+                    executor.fail(run, Unstartable(TOO_LATE), monotonic())
+                return
+            run.started = monotonic()  # the limit counts from here, not from the start of the child
             sent = child.channel.send(Work(run.job, executor.stamp()))
             ended = self._attend(run, child) if sent else None
         finally:
             del self._running[run.job.entry]
         if ended is not None:
             self._give_back(child)
+            if run.over:
+                return
             if ended.error:
                 run.error = RuntimeError(ended.error)
             executor.end(run, ended.settlement)
@@ -122,7 +133,7 @@ class ProcessPool:
                 return None
             patience = LOOK if deadline is None or run.stopping is not None else (deadline - now) / SECOND
             try:
-                message = child.channel.receive(min(LOOK, max(0.0, patience)))
+                message = child.receive(min(LOOK, max(0.0, patience)))
             except TimeoutError:
                 continue
             if message is None or isinstance(message, Ended):
@@ -153,10 +164,12 @@ class ProcessPool:
         executor = self.executor
         assert executor is not None
         ours = run.stopping is not None
-        child.kill()
+        child.kill(rest=True)
         self._remove(child)
         death = child.reap()
         assert death is not None
+        if run.over:  # killed for one who has settled it
+            return
         if not ours:
             self._bus.emit(ProcessDied(role="pool", pid=child.pid, death=death.how, peak_mb=death.peak_mb))
             peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
@@ -178,8 +191,8 @@ class ProcessPool:
         """An idle child, or a new one, or the next to become idle."""
         with self._changed:
             while True:
-                if self._closed or run.stopping is not None:
-                    raise Unstartable("told to stop before a child was free")
+                if self._closed or run.stopping is not None or run.over:
+                    raise Unstartable(TOO_LATE)
                 while self._idle:
                     child = self._idle.pop()
                     if child.reap(wait=False) is None:
@@ -191,7 +204,7 @@ class ProcessPool:
                     break
                 self._changed.wait(LOOK)
         try:
-            self._await_ready(child)
+            self._await_ready(run, child)
         except BaseException:
             self._remove(child)
             child.kill()
@@ -199,11 +212,17 @@ class ProcessPool:
             raise
         return child
 
-    def _await_ready(self, child: Child) -> None:
-        try:
-            message = child.channel.receive(START_LIMIT / SECOND)
-        except TimeoutError:
-            raise Unstartable(f"the pool child was not ready after {START_LIMIT / SECOND:.0f} s") from None
+    def _await_ready(self, run: Run, child: Child) -> None:
+        limit = monotonic() + START_LIMIT
+        while True:
+            with suppress(TimeoutError):
+                message = child.receive(LOOK)
+                break
+            now = monotonic()
+            if run.over or (run.stopping is not None and now >= run.told_at + COURTESY):
+                raise Unstartable(TOO_LATE)
+            if now >= limit:
+                raise Unstartable(f"the pool child was not ready after {START_LIMIT / SECOND:.0f} s")
         if isinstance(message, Failed):
             raise Unstartable(message.error)
         if not isinstance(message, Ready):

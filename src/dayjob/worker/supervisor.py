@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from dayjob.errors import StoreError
 from dayjob.events import Bus, ProcessDied, ProcessRecycled, SupervisorStopping
 from dayjob.services.duties import tell_gone
-from dayjob.worker.channel import Channel, Failed, Hello, Leaving, Stop
-from dayjob.worker.launch import EXIT_AGAIN, Child, Launcher
+from dayjob.worker.channel import Failed, Hello, Leaving
+from dayjob.worker.launch import Child, Launcher
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
@@ -150,7 +150,7 @@ class Supervisor:
     def _hear_one(self, seat: Seat) -> None:
         child = seat.child
         assert child is not None
-        for message in _messages(child.channel):
+        for message in _messages(child):
             if isinstance(message, Hello):
                 seat.incarnations.append(message.worker)
                 self._ever_ready = True
@@ -170,7 +170,7 @@ class Supervisor:
         for seat in list(self._seats):
             if seat.child is not None:
                 self._bus.emit(ProcessRecycled(pid=seat.child.pid, why=why))
-                seat.child.channel.send(Stop())
+                seat.child.stop()
                 self._replace(seat)
             seat.start_at = 0.0
 
@@ -179,11 +179,11 @@ class Supervisor:
             self._deadline = now + self._grace + OVERTIME
             self._bus.emit(SupervisorStopping(why=self._why or self.unstartable, processes=len(self.children)))
             for child in self.children:
-                child.channel.send(Stop())
+                child.stop()
         if self._stopping > 1:
             self._deadline = min(self._deadline, now + OVERTIME)
             for child in self.children:
-                child.channel.send(Stop(now=True))
+                child.stop(now=True)
             self._stopping = 1  # each further signal says it again
         if now >= self._deadline:
             for child in self.children:
@@ -195,14 +195,15 @@ class Supervisor:
         child = seat.child
         if child is None:
             return
-        death = child.reap(wait=False)
-        if death is None:
+        if child.reap(wait=False, close=False) is None:
             return
+        self._hear_one(seat)  # its last words
+        death = child.reap()
+        assert death is not None
         seat.child = None
         if seat in self._leaving:
             self._leaving.remove(seat)
-        orderly = death.code in (0, EXIT_AGAIN)
-        if orderly:
+        if child.orderly:
             seat.failures = 0
         else:
             good = time.monotonic() - child.started > GOOD_WORK
@@ -219,26 +220,27 @@ class Supervisor:
                 )
             )
         peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
-        self._report(seat, None if orderly else f"{death.how}{peak}")
+        self._report(seat, None if child.orderly or child.stopping else f"{death.how}{peak}")
 
     def _report(self, seat: Seat, death: str | None) -> None:
-        """Give the dead child's jobs back at once. A store that does not answer will find out by the lease."""
+        """Give the dead child's jobs back at once: without a *death*, nobody is to blame. A store that does not answer will find out by the lease."""
         for worker in seat.incarnations:
             try:
                 gone = self._store().leave(worker, death=death)
             except StoreError:
                 continue
-            if gone is not None and death is not None:
-                tell_gone(self._bus, gone, death, None)
+            if gone is not None:
+                if death is not None:
+                    tell_gone(self._bus, gone, death, None)
                 self._store().notify("work")
 
 
-def _messages(channel: Channel) -> list[Any]:
+def _messages(child: Child) -> list[Any]:
     """All frames that are there now."""
     found: list[Any] = []
     while True:
         try:
-            message = channel.receive(0.0)
+            message = child.receive(0.0)
         except TimeoutError:
             return found
         if message is None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dayjob.events import Bus, ProcessDied
-from dayjob.worker.channel import Failed, Hello, Ran, Stop
-from dayjob.worker.launch import EXIT_AGAIN, Child, Death, Launcher
+from dayjob.worker.channel import Failed, Hello, Ran
+from dayjob.worker.launch import Child, Death, Launcher
 from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dayjob.store.records import Gone
 
 IDLE = 3600.0
+LOOK = 0.5
 LONGEST = 60.0
 """Seconds until the next child starts, when one after the other found nothing it might claim."""
 
@@ -75,14 +76,14 @@ class Suspects(Service):
         self._wanted = False
         child = self._child
         if child is not None:
-            child.channel.send(Stop())
+            child.stop()
         super().stop()
 
     def hurry(self) -> None:
         """No more grace for the child."""
         child = self._child
         if child is not None:
-            child.channel.send(Stop(now=True))
+            child.stop(now=True)
 
     def tick(self) -> float:
         """Start a child if one is wanted, and stay with it to its end."""
@@ -91,15 +92,16 @@ class Suspects(Service):
                 return IDLE
             self._start_child()
         assert self._child is not None
-        error, ran = self._listen(self._child)
-        death = self._child.reap()
+        child = self._child
+        error, ran = self._listen(child)
+        death = child.reap()
         assert death is not None
-        self._bury(death)
-        self._barren = 0 if ran or death.code else self._barren + 1
+        self._bury(child, death)
+        self._barren = 0 if ran or not child.orderly else self._barren + 1
         self._not_before = time.monotonic() + (min(LONGEST, 2.0**self._barren) if self._barren else 0.0)
         self._child = None
         self._on_end()
-        if error or death.code not in (0, EXIT_AGAIN):
+        if error or not child.orderly:
             if error:
                 raise RuntimeError(f"the process for suspects could not start: {error}")
             return 0.2
@@ -110,27 +112,34 @@ class Suspects(Service):
         self._child = self._launch("solo", self._options)
         self._wanted = False
         if self.stopping:  # said while it was being started
-            self._child.channel.send(Stop())
+            self._child.stop()
 
     def _listen(self, child: Child) -> tuple[str, int]:
         error, ran = "", 0
-        while (message := child.channel.receive()) is not None:
+        while True:
+            try:
+                message = child.receive(LOOK)
+            except TimeoutError:
+                continue
+            if message is None:
+                return error, ran
             if isinstance(message, Hello):
                 self._incarnations.append(message.worker)
             elif isinstance(message, Ran):
                 ran = message.jobs
             elif isinstance(message, Failed):
                 error = message.error
-        return error, ran
 
-    def _bury(self, death: Death) -> None:
-        """The child is gone: what it held goes back at once. Only a death out of order is a crash."""
-        assert self._child is not None
-        orderly = death.code in (0, EXIT_AGAIN)
+    def _bury(self, child: Child, death: Death) -> None:
+        """The child is gone: what it held goes back at once.
+
+        A crash is a death without a goodbye, whatever the exit code, of a child that was not told to stop.
+        """
+        crashed = not (child.orderly or child.stopping)
         peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
         for worker in self._incarnations:
-            gone = self._store.leave(worker, death=None if orderly else f"{death.how}{peak}")
-            if gone is not None and not orderly:
+            gone = self._store.leave(worker, death=f"{death.how}{peak}" if crashed else None)
+            if gone is not None and crashed:
                 self._on_gone(gone, death.how)
-        if not orderly:
-            self.bus.emit(ProcessDied(role="solo", pid=self._child.pid, death=death.how, peak_mb=death.peak_mb))
+        if not child.orderly:
+            self.bus.emit(ProcessDied(role="solo", pid=child.pid, death=death.how, peak_mb=death.peak_mb))

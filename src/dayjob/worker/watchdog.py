@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus, JobAbandoned, LoopBlocked
+from dayjob.worker import limits, outcomes
 from dayjob.worker.limits import Step, due
-from dayjob.worker.run import Run, monotonic
+from dayjob.worker.run import SHUTDOWN, Run, monotonic
 from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Watchdog(Service):
         self._ponged = True
         self._next_ping = 0
         self._reported = False
+        self._standing = 0  # how long the loop has stood still in no job, as far as we watched
+        self._looked = 0
+        self._given_up = False
         self._next_memory = 0
         self._asleep = False
 
@@ -75,6 +79,9 @@ class Watchdog(Service):
             self._check_memory(self._max_memory)
         runs = self._executor.running()
         blocker = self._blocked(now, busy)
+        self._looked = now
+        if self._given_up:
+            self._take_back(now)
         for run in runs:
             step, why = due(run, now, blocks=run is blocker)
             if step is not Step.NOTHING:
@@ -108,7 +115,8 @@ class Watchdog(Service):
         """The run in which the loop stands still, when it does for longer than is good; reports it once."""
         loop = self._executor.loop
         if self._ponged:
-            self._reported = False
+            self._reported = self._given_up = False
+            self._standing = 0
             if busy and now >= self._next_ping:
                 self._ponged, self._pinged = False, now
                 self._next_ping = now + int(PING_EVERY * SECOND)
@@ -120,16 +128,39 @@ class Watchdog(Service):
         run = loop.current
         if not self._reported:
             self._reported = True
-            job = None if run is None else run.job
-            self.bus.emit(
-                LoopBlocked(
-                    id=None if job is None else job.id,
-                    task=None if job is None else job.task,
-                    duration=stood / SECOND,
-                    stack=loop.stack(),
-                )
-            )
+            self._tell(run, stood)
+        # Looks that came late count little: then it was the process that stood still, not the loop.
+        self._standing = 0 if run is not None else self._standing + min(now - self._looked, SECOND)
+        if self._standing >= limits.FORCE and not self._given_up:
+            self._given_up = True
+            self._tell(None, stood)
+            self._on_hung("the event loop stands still, and in no job")
         return run
+
+    def _tell(self, run: Run | None, stood: int) -> None:
+        job = None if run is None else run.job
+        self.bus.emit(
+            LoopBlocked(
+                id=None if job is None else job.id,
+                task=None if job is None else job.task,
+                duration=stood / SECOND,
+                stack=self._executor.loop.stack(),
+            )
+        )
+
+    def _take_back(self, now: int) -> None:
+        """The loop is given up: what has not begun there goes back, what has begun will not end."""
+        executor = self._executor
+        for run in executor.loop.take_back():
+            executor.end(run, outcomes.settle_released(run.job, now + executor.offset, "blocked"))
+            run.slots.give()
+            executor.threads.wake(run.slots, 1)
+        if executor.mortal:
+            for run in list(executor.loop.active):
+                if not run.abandoned:
+                    if run.stopping is None:
+                        run.stopping, run.told_at = SHUTDOWN, now
+                    run.abandoned = True
 
     def _pong(self) -> None:
         self._ponged = True
