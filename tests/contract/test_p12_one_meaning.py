@@ -222,13 +222,13 @@ class TestP12Lifecycle:
     def test_a_fork_with_a_store_in_use_loses_nothing_on_either_side(self, scene: Scene) -> None:
         if not scene.engine.processes:
             pytest.skip("only this process can open it")
+        scene.store.close()  # nobody but the two may hold the place open: the last to close it tidies up
         with child.started("fork", scene.engine.url, str(scene.now)) as forker:
             child.go(forker)
-            states = cast(list[str], child.answer(forker))
+            assert child.answer(forker) == 0
 
-        assert sorted(states) == ["available"] * 39 + ["running"] * 2
-        assert scene.store.count(Filter()) == 41
-        assert len(scene.worker().ids(100)) == 39
+        stored = ["before", *(f"{who}{n}" for who in ("parent", "child", "late") for n in range(20))]
+        assert sorted(scene.worker().ids(100)) == sorted(stored)
 
     def test_an_outage_is_told_as_such_by_all_that_write_and_what_they_repeat_happens_once(
         self, scene: Scene, engine: EngineUnderTest

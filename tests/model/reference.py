@@ -39,6 +39,7 @@ class Job:
     round: int = 0
     parked: int = 0
     suspect: bool = False
+    begun: bool = False
     cancelling: bool = False
     cancel_reason: str | None = None
     worker: str | None = None
@@ -53,6 +54,10 @@ class Job:
     progress: Progress | None = None
     logs: list[Log] = field(default_factory=list)
     attempts: list[tuple[int, int, Outcome]] = field(default_factory=list)
+
+    def expired(self, now: int) -> bool:
+        """What has begun cannot expire any more."""
+        return self.expires_at is not None and self.expires_at <= now and not self.begun
 
     @property
     def order(self) -> tuple[int, int]:
@@ -148,6 +153,7 @@ class Reference:
         job.parked = job.parked + 1 if how.outcome is Outcome.PARKED else 0
         stays_suspect = job.suspect and how.outcome in (Outcome.RELEASED, Outcome.PARKED)
         job.suspect = how.outcome in (Outcome.CRASHED, Outcome.LOST) or stays_suspect
+        job.begun = job.begun or how.started_at > 0 or how.outcome in (Outcome.CRASHED, Outcome.LOST)
         job.cancelling, job.cancel_reason, job.worker = False, None, None
         state, reason = effect.state, how.reason
         if cancelling and state is not State.COMPLETED:
@@ -197,7 +203,7 @@ class Reference:
                 and job.queue not in self.paused
                 and (job.queue in want.queues if want.queues is not None else job.queue not in want.exclude)
                 and job.suspect is want.suspects
-                and (job.expires_at is None or job.expires_at > now or job.row.id in given)
+                and (not job.expired(now) or job.row.id in given)
             ]
             taken += sorted(fit, key=lambda job: job.order)[: want.limit]
         for job in taken:
@@ -258,6 +264,7 @@ class Reference:
         if job.state.terminal:
             job.round += 1
             job.attempt = job.crashes = job.parked = 0
+            job.begun = False
             job.expires_at = job.finished_at = job.keep_until = job.result = None
             job.checkpoint, job.progress, job.reason = None, None, None
             job.keep_known = job.reason_known = True
@@ -304,7 +311,7 @@ class Reference:
         known = self.workers.get(worker or "")
         return known is not None and not known.lost and known.expires > self.live
 
-    def beat(self, id: str, solo: bool, held: Iterable[int], now: int) -> bool:
+    def beat(self, id: str, solo: bool, held: Iterable[int], claims: int | None, now: int) -> bool:
         """False: the worker was given up. Else its lease is renewed and what it does not list is released."""
         worker = self.workers.setdefault(id, Worker(id, solo))
         if worker.lost:
@@ -314,7 +321,8 @@ class Reference:
         if not solo and self.leader != id and not self.stands(self.leader):
             self.leader, self.term = id, 0  # the number is the engine's to say
         for number, batch in list(worker.batches.items()):
-            if number not in held and batch.claimed_at < now - UNLISTED:
+            unlisted = number not in held and (claims is None or number <= claims)
+            if unlisted and batch.claimed_at < now - UNLISTED:
                 self.end_batch(worker, number, Outcome.RELEASED, now)
         return True
 
@@ -349,11 +357,7 @@ class Reference:
         return self.leader is not None and term == self.term
 
     def expire(self, now: int) -> int:
-        over = [
-            job
-            for job in self.jobs.values()
-            if job.state in WAITING and job.expires_at is not None and job.expires_at <= now
-        ]
+        over = [job for job in self.jobs.values() if job.state in WAITING and job.expired(now)]
         for job in over:
             self.finish(job, State.CANCELLED, now, "expired")
             job.keep_known = False
