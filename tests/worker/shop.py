@@ -184,6 +184,39 @@ def vanish(file: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(executor="process")
+def fork_and_vanish(file: str) -> None:
+    """What it has forked holds all its descriptors but those closed after a fork in Python."""
+    mark(file, "begin")
+    sockets = [os.dup(fd) for fd in range(3, 20) if Path(f"/proc/self/fd/{fd}").is_socket()]
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(12)
+        os._exit(len(sockets))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+async def leave(file: str, code: int) -> None:
+    """Ends whatever process runs it, with an exit code that sounds orderly."""
+    mark(file, "begin")
+    os._exit(code)
+
+
+@app.task
+async def leave_a_block(file: str, seconds: float) -> None:
+    """Is done, and leaves behind what blocks the loop."""
+
+    async def block_later() -> None:
+        mark(file, "blocked")
+        time.sleep(seconds)  # noqa: ASYNC251  # the fault that is tested
+
+    left.append(asyncio.create_task(block_later()))
+
+
+left: list[Any] = []
+
+
 @app.task
 async def poison(file: str) -> None:
     """Kills whatever process runs it."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,8 +16,12 @@ from dayjob.clock import SECOND
 from dayjob.states import Outcome
 from dayjob.worker import limits
 from dayjob.worker.limits import Step, due
+from dayjob.worker.loop import LoopPool
 from tests.worker.conftest import Witness, working
 from tests.worker.shop import marks
+from tests.worker.test_shutdown import Station, begun, stations
+
+__all__ = ["stations"]
 
 
 @pytest.fixture
@@ -163,6 +170,39 @@ def test_a_thread_that_will_not_die_is_abandoned_and_its_place_given_to_others(
         assert job.refresh().state == "running"
         job.join(timeout=10)  # it does end in the end: settled as what it is, late
     assert job.refresh().attempts[0].error_type == "dayjob.errors.JobTimeout"
+
+
+@pytest.mark.processes
+def test_a_loop_that_stands_still_in_no_job_is_given_up_and_its_process_replaced(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    """A job that suspended, and one that never began there, go on in the next process."""
+    suspended = shop.wait.enqueue(str(file), 2)
+    station = stations(processes=1)
+    begun(file)
+    first = marks(file)[0].split()[-1]
+    shop.leave_a_block.enqueue(str(file), 30)
+    begun(file, 2)
+    after = [shop.add.enqueue(1, 2), shop.join.enqueue("a", "b"), shop.add.enqueue(3, 4)]
+
+    why = station.wait_for("process.recycled")["why"]
+
+    assert "the event loop stands still" in why
+    assert [job.result(timeout=12) for job in after] == [3, "ab", 7]
+    assert suspended.result(timeout=12) == "waited"
+    assert marks(file)[2].split()[-1] != first
+    assert (suspended.refresh().crashes, suspended.attempt) == (0, 1)
+    assert "process.died" not in station.names()
+
+
+def test_what_was_handed_to_a_loop_that_stands_still_can_be_taken_back(shop: ModuleType) -> None:
+    loop = LoopPool(SimpleNamespace())  # type: ignore[arg-type]
+    run: Any = Mock(slots=None)
+
+    loop.put(run)
+
+    assert loop.take_back() == [run]
+    asyncio.run(loop._runner(run.slots, run))  # begins nothing: there is no executor here
 
 
 # -- cancelling ------------------------------------------------------------------------------------------------------

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dayjob.events import Bus
 from dayjob.states import Outcome
-from tests.worker.conftest import Witness
+from dayjob.worker.channel import Channel, Ready
+from dayjob.worker.processes import ProcessPool
+from dayjob.worker.run import monotonic
+from tests.worker.conftest import Witness, working
 from tests.worker.shop import marks
 
 pytestmark = pytest.mark.processes
@@ -79,8 +85,6 @@ def test_a_child_that_cannot_start_fails_the_attempt_with_its_words(
 
 
 def test_a_job_that_waits_for_a_child_can_be_cancelled(shop: ModuleType, file: Path) -> None:
-    from tests.worker.conftest import working
-
     busy = [shop.burn.enqueue(str(file), 30) for _ in range(os.cpu_count() or 1)]
     with working(shop.app.worker(concurrency=50)):
         end = time.monotonic() + 15
@@ -97,3 +101,65 @@ def test_a_job_that_waits_for_a_child_can_be_cancelled(shop: ModuleType, file: P
         assert waiting.state == "cancelled"
         assert [job.refresh().state for job in busy] == ["running"] * len(busy)
     assert all(line.split()[0] == "begin" for line in marks(file))
+
+
+def test_a_child_that_crashes_is_seen_to_though_a_process_it_forked_lives_on(
+    shop: ModuleType, file: Path, witness: Witness
+) -> None:
+    shop.fork_and_vanish.enqueue(str(file))
+    began = time.monotonic()
+    with working(shop.app.worker()):
+        died = witness.wait_for("process.died", lambda event: event.role == "pool", timeout=10)
+
+    assert died.death == "signal 9 (SIGKILL)"
+    assert time.monotonic() - began < 15
+
+
+def test_a_forked_copy_holds_no_channel_and_closes_nothing_of_ours() -> None:
+    ours, theirs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if ours.fileno() == -1 and not ours.send(Ready()) else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert ours.send(Ready())
+    ours.close()
+    theirs.close()
+
+
+class SlowStart:
+    """A child that is ready at once; what happens meanwhile is up to the test."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = meanwhile
+        self.sent: list[Any] = []
+        self.pid, self.channel = 0, SimpleNamespace(send=lambda message: self.sent.append(message))
+
+    def receive(self, timeout: float) -> Any:
+        self.meanwhile()
+        return Ready()
+
+    def reap(self, **how: bool) -> None:
+        return None
+
+
+@pytest.mark.parametrize("how", ["told", "over"])
+def test_a_job_that_is_told_to_stop_while_its_child_starts_is_not_started(how: str) -> None:
+    run: Any = SimpleNamespace(stopping=None, told_at=0, over=False, started=1, job=SimpleNamespace(entry=1))
+
+    def meanwhile() -> None:
+        if how == "told":
+            run.stopping, run.told_at = "cancel", monotonic()
+        else:
+            run.over = True
+
+    child: Any = SlowStart(meanwhile)
+    failed: list[Any] = []
+    pool = ProcessPool(lambda role, options: child, Bus(), 1)
+    pool.executor = SimpleNamespace(fail=lambda *what: failed.append(what), stamp=lambda: 0)  # type: ignore[assignment]
+
+    pool.run(run)
+
+    assert child.sent == []
+    assert len(failed) == (1 if how == "told" else 0)
+    assert list(pool._idle) == [child]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from dayjob.locate import ref_of
+from dayjob.worker.launch import Child
 from dayjob.worker.reload import Reloader
+from dayjob.worker.supervisor import Supervisor
 from tests.worker.shop import marks
 from tests.worker.test_shutdown import Station, begun, stations
 
@@ -85,6 +90,36 @@ def test_a_second_signal_ends_all_at_once(shop: ModuleType, file: Path, stations
 
     assert station.end() == 0
     assert (job.refresh().state, job.attempt) == ("available", 0)
+
+
+def test_a_process_that_was_told_to_stop_and_had_to_be_killed_makes_no_suspects(
+    shop: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dayjob.worker.supervisor.OVERTIME", 0.3)
+    shop.app.open()
+    job = shop.wait.enqueue(str(file), 60)
+    ref = ref_of(shop.app)
+    assert ref is not None
+
+    def launch(role: str, options: dict[str, Any]) -> Child:
+        return Child(role, ref, {**options, "url": shop.app.url})
+
+    options = {"grace": 0.2}
+    supervisor = Supervisor(launch, lambda: shop.app.store, shop.app.bus, processes=1, options=options, grace=0.2)
+    end = time.monotonic() + 15
+    while not marks(file):
+        supervisor.tick()
+        assert time.monotonic() < end
+    os.kill(supervisor.children[0].pid, signal.SIGSTOP)
+
+    supervisor.stop()
+    while supervisor.children:
+        supervisor.tick()
+        assert time.monotonic() < end
+
+    row = shop.app.store.get(job.id)
+    assert (row.state, row.suspect, row.crashes) == ("available", False, 0)
+    assert [one.outcome for one in row.attempts] in ([], ["released"])
 
 
 def test_workers_end_in_order_when_their_supervisor_is_killed(

@@ -8,11 +8,15 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dayjob.events import Bus
 from dayjob.states import Outcome
+from dayjob.worker.launch import Death
+from dayjob.worker.suspects import Suspects
 from tests.worker.conftest import Witness, working
 from tests.worker.shop import marks
 from tests.worker.test_shutdown import Station, begun, stations
@@ -41,6 +45,34 @@ def test_a_job_that_kills_its_process_is_dead_after_three_crashes_alone_and_says
         assert job.result(timeout=15) == "waited"
         assert job.refresh().crashes == 0
     assert [line.split()[0] for line in marks(file) if line.startswith("dead")] == [f"dead:{poison.id}:JobFailed"]
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_job_that_ends_its_process_with_an_orderly_exit_code_has_crashed(
+    shop: ModuleType, file: Path, stations: Callable[..., Station], code: int
+) -> None:
+    """Only a goodbye makes an end orderly; 0 and 75 are what a worker ends with."""
+    job = shop.leave.enqueue(str(file), code)
+    stations(processes=1)
+
+    job.join(timeout=20)
+
+    assert (job.state, job.reason, job.crashes) == ("dead", "crashed", 3)
+    assert [one.outcome for one in job.attempts] == ["lost", "crashed", "crashed", "crashed"]
+    assert f"exit code {code}" in (job.attempts[-1].reason or "")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_solo_process_that_was_told_to_stop_is_not_blamed_for_how_it_ends(told: bool) -> None:
+    left: list[str | None] = []
+    store: Any = SimpleNamespace(leave=lambda worker, death: left.append(death))
+    suspects = Suspects(lambda role, options: child, store, Bus(), {}, lambda gone, how: None, lambda: None)
+    child: Any = SimpleNamespace(orderly=False, stopping=told, pid=1)
+    suspects._incarnations = ["w1"]
+
+    suspects._bury(child, Death(-9, "signal 9 (SIGKILL)", None))
+
+    assert left == [None if told else "signal 9 (SIGKILL)"]
 
 
 def test_the_death_of_a_solo_process_frees_its_job_at_once(
