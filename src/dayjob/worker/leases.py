@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 class Holder(Protocol):
     """Who holds what the beat renews: the pump."""
 
+    @property
+    def sent(self) -> int:
+        """The highest claim number that `held` takes into account."""
+
     def held(self) -> list[int]:
         """The numbers of the claims that are not settled."""
 
@@ -72,7 +76,8 @@ class Leases(Service):
         began = monotonic()
         tallies = self._holder.tallies.take()
         try:
-            beat = self._store.beat(info, self._holder.held(), tallies)
+            sent = self._holder.sent  # read first: should we be frozen after it, later claims are not judged
+            beat = self._store.beat(info, self._holder.held(), tallies, claims=sent)
         except BaseException:
             self._holder.tallies.give_back(tallies)
             raise

@@ -121,7 +121,7 @@ class Pump(Service):
         self._done_since = 0
         self._pending: Call | None = None
         self._single: deque[Call] = deque()
-        self._claims = 0
+        self._claims = self.sent = 0
         self._look_at = 0
         self._control = -1
         self._news: deque[Beat] = deque()
@@ -177,6 +177,7 @@ class Pump(Service):
     def _exchange(self, call: Call) -> None:
         if self._pending is None:
             self._pending = call
+            self.sent = call.no or self.sent
             self.done = []
         try:
             self.recorder.finish(call.runs)
@@ -489,5 +490,5 @@ class Pump(Service):
         self.done, self._pending = [], None
         self.bus.emit(WorkerLost(worker=self.worker, running=running))
         self.batches = {}
-        self._claims, self.worker = 0, self._renew()
+        self._claims, self.sent, self.worker = 0, 0, self._renew()
         self._look_at = 0
