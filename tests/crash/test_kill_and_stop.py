@@ -126,7 +126,7 @@ def test_every_job_is_settled_once_whatever_happens_to_its_workers(
             while len(poisoned) < POISON * min(1.0, (now - begun) / 6):
                 poisoned.add(poison.enqueue().id)
             if now >= next_fault:
-                crowd.kill(rng) if rng.random() < 0.5 else crowd.stop(rng, now)
+                crowd.kill(rng) if crowd.kills <= crowd.stops else crowd.stop(rng, now)
                 next_fault = now + rng.uniform(0.4, 1.1)
             time.sleep(0.02)  # the pace of the producers
         last_fault = max(time.monotonic(), *crowd.stopped.values(), 0)
