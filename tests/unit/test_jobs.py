@@ -441,7 +441,7 @@ def test_nothing_chosen_never_means_everything(app: App, double: Task[[int], int
         act(all="yes")
     with pytest.raises(ConfigError, match="not both"):
         act([NOBODY], queue="default")
-    with pytest.raises(ConfigError, match="no job.s id"):
+    with pytest.raises(ConfigError, match="is no job"):
         act("everything")
     with pytest.raises(ConfigError, match="ids must be"):
         act(7)
