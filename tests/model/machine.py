@@ -7,6 +7,7 @@ every row of the store. What Hypothesis finds, it shrinks to the shortest story.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,6 +73,13 @@ actions = st.sampled_from(
         Edit(run_at=LATER),
     ]
 )
+FITS: dict[Any, Set[State]] = {
+    Cancel: WAITING | {State.RUNNING},
+    Retry: TERMINAL | {State.SCHEDULED},
+    Delete: TERMINAL | WAITING,
+    Edit: WAITING,
+}
+"""The states that an action is likely tried on; now and then it is tried on any."""
 bounds = st.lists(
     st.builds(Bound, st.sampled_from(sorted(TERMINAL)), st.integers(0, 2), st.sampled_from([None, "a"])), max_size=2
 )
@@ -120,8 +128,8 @@ class EngineMachine(RuleBasedStateMachine):
     def hand(self, data: st.DataObject) -> Hand:
         return data.draw(st.sampled_from(self.hands))
 
-    def some_ids(self, data: st.DataObject, most: int = 3) -> list[str]:
-        known = sorted(self.model.jobs)
+    def some_ids(self, data: st.DataObject, most: int, states: Set[State]) -> list[str]:
+        known = sorted(id for id, job in self.model.jobs.items() if job.state in states)
         return data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=most, unique=True)) if known else []
 
     def some_claim(self, data: st.DataObject, live: bool) -> tuple[Hand, Claimed, int]:
@@ -134,7 +142,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(solo=st.booleans(), batch=st.lists(shapes, min_size=2, max_size=4))
     def begin(self, solo: bool, batch: list[dict[str, Any]]) -> None:
-        for each in (False, False, solo):
+        for each in (False, True, solo):
             self.hire(each)
         self.store_new(batch)
         self.turn(self.hands[0], [], [Want(None, 2)])
@@ -372,10 +380,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     # -- acting and upkeep
 
-    @rule(data=st.data(), action=actions)
-    def act(self, data: st.DataObject, action: Any) -> None:
+    @rule(data=st.data(), action=actions, fitting=st.integers(0, 3))
+    def act(self, data: st.DataObject, action: Any, fitting: int) -> None:
         several = isinstance(action, (Cancel, Delete))
-        ids = self.some_ids(data, 3 if several else 1)
+        ids = self.some_ids(data, 3 if several else 1, FITS[type(action)] if fitting else set(State))
         if not ids:
             return
         if isinstance(action, Edit) and action.run_at == LATER:

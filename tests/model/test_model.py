@@ -13,7 +13,7 @@ from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.model.machine import EngineMachine
 
 STEPS = 50
-EXAMPLES, EXAMPLES_IN_MEMORY = 200, 400
+EXAMPLES, EXAMPLES_IN_MEMORY = 200, 250
 LOOK = (Phase.explicit, Phase.reuse, Phase.generate)  # explaining takes minutes before Python 3.12
 
 
