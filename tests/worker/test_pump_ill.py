@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from dayjob import App
 from dayjob.errors import BadRow, StoreError, StoreUnavailable
+from dayjob.worker import winding
 from dayjob.worker.pump import Pump
 from dayjob.worker.run import Run, Slots, monotonic
 from tests.worker.bench import Bench, enqueue, states
@@ -169,3 +171,23 @@ def test_a_claim_that_is_repeated_stays_listed(app: App, bench: Bench) -> None:
 
     bench.pump.attempt()
     assert (len(bench.ready()), bench.pump.held()) == (1, [1])
+
+
+def test_a_pump_in_trouble_does_not_keep_a_worker_that_was_told_to_stop(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect of the worker's own")
+
+    monkeypatch.setattr(winding, "BACKSTOP", 0.2)
+    monkeypatch.setattr(winding.Winding, "advance", broken)
+    begun = Event()
+    app.on("worker.started")(lambda event: begun.set())
+    worker = app.worker(grace=0)
+    thread = Thread(target=worker.run)
+    thread.start()
+    assert begun.wait(10)
+    worker.stop()
+    thread.join(15)
+
+    assert not thread.is_alive()

@@ -30,6 +30,8 @@ LAST_WORDS = 5 * SECOND
 """A store that does not answer is not waited for any longer than this, after all else is done."""
 PATIENCE = 3 * SECOND
 HURRY = 500_000
+BACKSTOP = 30.0
+"""Seconds after which a worker that should have ended is not waited for: its pump is in trouble."""
 
 
 class Phase(Enum):
@@ -59,6 +61,10 @@ class Winding:
         self.next_at = 0
         self._mortal = mortal
         self._patience = PATIENCE
+
+    def patience(self) -> float:
+        """Seconds in which all phases are over unless something is broken."""
+        return max(0, self.deadline - monotonic()) / SECOND + BACKSTOP
 
     def hurry(self, now: int) -> None:
         """A second signal: no more grace."""

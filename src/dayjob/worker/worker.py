@@ -340,12 +340,11 @@ class Worker:
 
     def _told_to_stop(self, wait: float) -> bool:
         command, what = self._next_command(wait)
-        if command == "fatal":
-            self._fatal = what
+        self._fatal = what if command == "fatal" else self._fatal
         self.ending = str(what)
         return command in ("stop", "now", "fatal")
 
-    def _next_command(self, wait: float) -> tuple[str, Any]:
+    def _next_command(self, wait: float | None) -> tuple[str, Any]:
         try:
             return self._commands.get(timeout=wait)
         except Empty:
@@ -354,8 +353,9 @@ class Worker:
     def _obey(self) -> None:
         """The main thread's part: carry out commands until the pump is done."""
         while True:
-            command, what = self._commands.get()
-            if command == "done":
+            winding = self._pump.winding
+            command, what = self._next_command(None if winding is None else winding.patience())
+            if command in ("done", ""):  # "": a pump in trouble must not keep a process that was told to go
                 self.ending = self.ending or "idle"
                 return
             if command == "fatal":
@@ -404,13 +404,13 @@ class Worker:
 
     def _end(self) -> int:
         """Stop what was started, in the opposite order, and leave."""
-        winding = self._pump.winding
-        hung = len(winding.hung) if winding is not None else 0
+        hung = len(self._pump.winding.hung) if self._pump.winding is not None else 0
         stuck = bool(hung or self._pump.claims.held_jobs() or self._pump.claims.hung_jobs())
         for service in (self._pump, *self._aides):
             service.stop()
         for service in (self._pump, *self._aides):
             service.join(5.0)
+        self._pump.close()
         self._deaths.drain(10.0)
         if self._suspects is not None:
             self._suspects.stop()
@@ -423,8 +423,8 @@ class Worker:
         self.executor.stop(0.2 if stuck else 5.0)
         if not hung:
             self._tell_end()
-        while not self._commands.empty():  # nothing of this life is for the next
-            self._commands.get()
+        while self._next_command(0)[0]:
+            pass  # nothing of this life is for the next
         return hung
 
     def _last_act(self) -> None:
