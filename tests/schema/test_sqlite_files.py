@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from dayjob.errors import ConfigError, StoreError, StoreUnavailable
+from dayjob.states import Outcome
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Filter, NewRow
+from dayjob.store.records import Filter, NewRow, Settlement, Want, WorkerInfo
 from dayjob.store.sqlite import database
 
 ONE = [NewRow("1", "t", "q", b"{}")]
@@ -165,6 +166,30 @@ def test_a_lock_held_for_a_while_only_delays(tmp_path: Path) -> None:
     other.close()
 
     assert (still, store.get("2") is not None) == (True, True)
+
+
+def test_only_a_claim_may_be_undone_by_a_loss_of_power(tmp_path: Path) -> None:
+    """P1: whatever is acknowledged waits for the disk; a lost claim leaves the job available, and its worker is gone."""
+    store = migrated(tmp_path / "jobs.db")
+    seen = []
+
+    def level() -> None:
+        seen.append(store.db._writer.execute("PRAGMA synchronous").fetchone()[0])  # type: ignore[attr-defined]
+
+    store.beat(WorkerInfo("w", "here:1", "here", 1), [])
+    level()
+    store.enqueue([*ONE, NewRow("2", "t", "q", b"{}")])
+    claimed = store.turn("w", 1, wants=[Want(None, 1)]).claimed
+    level()
+    store.get("1")  # opens the reader
+    store.enqueue([NewRow("3", "t", "q", b"{}")])
+    level()
+    store.turn("w", 2, wants=[Want(None, 1)])
+    store.turn("w", 3, [Settlement("1", claimed[0].entry, Outcome.COMPLETED, 1, 2)], [Want(None, 1)])
+    level()
+
+    full, normal = 2, 1
+    assert seen == [full, normal, full, full]
 
 
 def test_a_new_file_and_its_companions_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class Database:
         self._reader: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         self._schema_seen = False
+        self._synced = True
 
     def now(self) -> int:
         """The store's clock: boot time plus the offset this file keeps for the running boot (P6)."""
@@ -83,11 +84,17 @@ class Database:
     # -- transactions ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def write(self, *, schema: bool = True) -> Iterator[sqlite3.Connection]:
-        """A write transaction: begun at once, committed at the end, rolled back on any error."""
+    def write(self, *, schema: bool = True, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """A write transaction: begun at once, committed at the end, rolled back on any error.
+
+        Args:
+            synced: False when a loss of power may undo it, with all that would have noticed (a claim: the job is
+                available again, and its worker is gone); the next synced commit makes it durable, too.
+        """
         with self._write_lock:
             try:
                 connection = self._writer_connection()
+                self._sync(connection, synced)
                 self._begin(connection, "BEGIN IMMEDIATE")
                 try:
                     if schema and not self._schema_seen:
@@ -115,7 +122,9 @@ class Database:
                 pass  # checks the schema, learns the clock
         with self._write_lock:
             try:
-                self._begin(self._writer_connection(), statement, parameters())
+                connection = self._writer_connection()
+                self._sync(connection, True)
+                self._begin(connection, statement, parameters())
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
@@ -138,6 +147,12 @@ class Database:
                     self._roll_back(connection)
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from error
+
+    def _sync(self, connection: sqlite3.Connection, synced: bool) -> None:
+        """Set what the next commit on *connection* waits for, if that changes."""
+        if synced is not self._synced and self.path is not None:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._synced = synced
 
     def begin_anew(self, connection: sqlite3.Connection) -> None:
         """Inside `write`: forget what this transaction did so far, and go on in a new one."""
@@ -174,6 +189,7 @@ class Database:
             self._check_file()
         if self._writer is None or not _usable(self._writer):
             self._writer = self._connect(first=True)
+            self._synced = True
         return self._writer
 
     def _reader_connection(self) -> sqlite3.Connection:

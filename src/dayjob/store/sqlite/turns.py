@@ -61,7 +61,7 @@ class TurnPart(Part):
         *,
         now: int | None = None,
     ) -> Turn:
-        with self.db.write() as connection:
+        with self.db.write(synced=bool(settlements)) as connection:
             now = self.db.now() if now is None else now
             refused: list[tuple[str, int]] = []
             settled: list[tuple[str, int, State]] = []
