@@ -171,6 +171,6 @@ Written by `python -m benchmarks report` from `benchmarks/results.json`, measure
 `make bench`. Client, worker and store share the machine below. Only ratios travel to other machines: each is formed
 within a round, in which all sides were measured one after the other, and is the median over the rounds.
 
-No-op jobs with a payload of about 120 bytes; every commit durable (`synchronous=FULL`). "Bare engine" is a loop over
+No-op jobs with a payload of about 120 bytes; whatever is acknowledged is durable (`synchronous=FULL`). "Bare engine" is a loop over
 sqlite3 that stores, claims and moves the same content in batches of 500 and runs nothing; huey is the fastest of its
 settings (threads, processes) on SQLite with durable commits, and keeps no history."""
