@@ -133,13 +133,16 @@ def sign(hint: Any, result: Any = None) -> Signature:
 
 
 def refused(call: Callable[[], object], kind: type[Exception]) -> str:
-    """The message of the error that *call* raises within 100 ms."""
-    began = time.thread_time()
-    with pytest.raises(kind) as caught:
-        call()
-    took = time.thread_time() - began
+    """The message of the error that *call* raises within 100 ms: at the second try, when a collection of garbage fell
+    into the first one."""
+    took: list[float] = []
+    while not took or (took[-1] >= 0.1 and len(took) < 3):
+        began = time.thread_time()
+        with pytest.raises(kind) as caught:
+            call()
+        took.append(time.thread_time() - began)
 
-    assert took < 0.1
+    assert min(took) < 0.1
     return str(caught.value)
 
 
