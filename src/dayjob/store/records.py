@@ -125,6 +125,7 @@ class Settlement(Struct, gc=False):
         error: the encoded error; kept with the attempt and, when the job is dead, with the job.
         reason: a word or short text why (dead, cancelled, parked, crashed).
         keep: seconds the finished job is kept; None: for ever; 0: its id only. Ignored unless terminal.
+        claim_no: the claim it came with, which tells the store where to look; None: unknown.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Settlement(Struct, gc=False):
     error: bytes | None = None
     reason: str | None = None
     keep: float | None = None
+    claim_no: int | None = None
 
 
 class Turn(Struct):
@@ -428,6 +430,14 @@ class Edit(Struct, frozen=True):
 
 
 Action = Cancel | Retry | Delete | Edit
+
+FITS: dict[type[Action], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    Cancel: (("scheduled", "blocked", "available", "running"), ()),
+    Retry: (("scheduled",), ("completed", "cancelled", "dead")),
+    Delete: (("scheduled", "blocked", "available"), ("completed", "cancelled", "dead")),
+    Edit: (("scheduled", "blocked", "available"), ()),
+}
+"""Action -> the live and the finished states it fits."""
 
 
 class Record(Struct, frozen=True):

@@ -11,15 +11,12 @@ import msgspec
 
 from dayjob.clock import SECOND
 from dayjob.states import Outcome, State
+from dayjob.store.exits import KEEP_CANCELLED, REMEMBERED, UNLISTED, Held, lost
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
 from dayjob.store.sqlite.jobs import JobsPart
 from dayjob.store.sqlite.part import encode, rows, text
-from dayjob.store.sqlite.turns import KEEP_CANCELLED, Held, lost
 
-HOUR = 3600 * SECOND
-DAY = 24 * HOUR
-UNLISTED = 10 * SECOND
-"""A batch claimed longer ago that its worker's beat does not list was never received, and is released."""
+DAY = 86_400 * SECOND
 
 _info = msgspec.json.Decoder(WorkerInfo).decode
 
@@ -205,9 +202,9 @@ class ClusterPart(JobsPart):
             return 0
         self.erase_finished(connection, [entry for entry, _, _ in found])
         self.forget_traces(connection, [id for _, id, _ in found])
-        recent = [id for _, id, finished_at in found if finished_at > now - HOUR]
+        recent = [id for _, id, finished_at in found if finished_at > now - REMEMBERED]
         if recent:
-            connection.execute(self.sql.remember_gone, (text(recent), now + HOUR))
+            connection.execute(self.sql.remember_gone, (text(recent), now + REMEMBERED))
         return len(found)
 
     def sample(self, term: int, *, now: int | None = None) -> bool | None:

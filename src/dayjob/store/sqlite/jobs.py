@@ -11,8 +11,10 @@ from typing import Any
 from dayjob.clock import SECOND
 from dayjob.errors import NotSupported
 from dayjob.states import State
+from dayjob.store.exits import REMEMBERED
 from dayjob.store.records import (
     EXISTING,
+    FITS,
     INSERTED,
     Action,
     Cancel,
@@ -31,14 +33,6 @@ from dayjob.store.records import (
 from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.part import chunked, encode, text, with_rows
 from dayjob.store.sqlite.turns import TurnPart
-
-_ACTS_ON = {
-    Cancel: (("scheduled", "blocked", "available", "running"), ()),
-    Retry: (("scheduled",), ("completed", "cancelled", "dead")),
-    Delete: (("scheduled", "blocked", "available"), ("completed", "cancelled", "dead")),
-    Edit: (("scheduled", "blocked", "available"), ()),
-}
-"""Action -> the live and the finished states it fits."""
 
 
 class JobsPart(TurnPart):
@@ -113,7 +107,7 @@ class JobsPart(TurnPart):
     # -- act ---------------------------------------------------------------------------------------------------
 
     def act(self, which: Filter, action: Action, *, limit: int = 1000, now: int | None = None) -> list[str]:
-        live_states, done_states = _ACTS_ON[type(action)]
+        live_states, done_states = FITS[type(action)]
         with self.db.write() as connection:
             now = self.db.now() if now is None else now
             live = self._candidates(connection, "job", which, live_states, limit, action)
@@ -203,7 +197,7 @@ class JobsPart(TurnPart):
             self.erase_finished(connection, [entry for entry, _, _ in done])
             connection.execute(self.sql.forget, (text([entry for entry, _, _ in live]),))
             self.forget_traces(connection, ids)
-            connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
+            connection.execute(self.sql.remember_gone, (text(ids), now + REMEMBERED))
 
     def _edit(self, connection: sqlite3.Connection, live: list[tuple[int, str, str]], change: Edit, now: int) -> None:
         base = self.last_entry(connection) if live else 0

@@ -6,47 +6,21 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
 
 import msgspec
 
 from dayjob.clock import SECOND
-from dayjob.states import EFFECTS, MAX_CRASHES, Outcome, State
+from dayjob.states import EFFECTS, Outcome, State
+from dayjob.store.exits import REMEMBERED, Exit, Held, begun, exit_of, finished, first_of_each, returned
 from dayjob.store.records import Claimed, Settlement, Turn, Want
 from dayjob.store.sqlite.part import Part, chunked, rows, strung, text, with_rows
 
-KEEP_CANCELLED = 86_400.0
 TOGETHER = 200
 """Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
 
 _claimed = msgspec.json.Decoder(list[Claimed]).decode
 _lengths = msgspec.json.Decoder(list[int]).decode
 _lengths_or_none = msgspec.json.Decoder(list[int | None]).decode
-
-
-class Held(NamedTuple):
-    """A running job as the statements `held` and `jobs_of_leases` tell it."""
-
-    entry: int
-    id: str
-    task: str
-    queue: str
-    attempt: int
-    crashes: int
-    round: int
-    parked: int
-    suspect: int
-    cancelling: int
-    reason: str | None
-
-
-class Exit(NamedTuple):
-    """How one held job leaves its claim."""
-
-    job: Held
-    settlement: Settlement
-    state: State
-    reason: str | None
 
 
 class TurnPart(Part):
@@ -95,7 +69,7 @@ class TurnPart(Part):
         settled: list[tuple[str, int, State]],
     ) -> None:
         if len({one.entry for one in settlements}) < len(settlements):
-            settlements = _first_of_each(settlements, refused)
+            settlements = first_of_each(settlements, refused)
         completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
         if completed:
             self._complete(connection, worker, completed, now, refused)
@@ -108,7 +82,7 @@ class TurnPart(Part):
         ]
         here = {job.entry for job in held}
         refused.extend((s.id, s.entry) for s in others.values() if s.entry not in here)
-        exits = [_exit(job, others[job.entry]) for job in held]
+        exits = [exit_of(job, others[job.entry]) for job in held]
         self.leave_claims(connection, worker, exits, now)
         settled.extend(
             (out.job.id, out.job.entry, out.state)
@@ -165,21 +139,14 @@ class TurnPart(Part):
             self.erase_finished(connection, [one.entry for one in done])
             ids = [one.id for one in done]
             self.forget_traces(connection, ids)
-            connection.execute(self.sql.remember_gone, (text(ids), now + 3600 * SECOND))
+            connection.execute(self.sql.remember_gone, (text(ids), now + REMEMBERED))
 
     def leave_claims(self, connection: sqlite3.Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
         """Every exit of a claim but success: attempts appended, terminal jobs to history, the others put back."""
         if not exits:
             return
-        # What was claimed ahead and handed back unstarted is no attempt: a busy worker does that all the time.
-        begun = [out for out in exits if out.settlement.started_at or out.settlement.outcome is not Outcome.RELEASED]
-        self._add_attempts(connection, worker, begun, now)
-
-        groups: dict[tuple[State, str | None, Outcome], list[Settlement]] = {}
-        for out in exits:
-            if out.state.terminal:
-                groups.setdefault((out.state, out.reason, out.settlement.outcome), []).append(out.settlement)
-        for (state, reason, outcome), group in groups.items():
+        self._add_attempts(connection, worker, begun(exits), now)
+        for (state, reason, outcome), group in finished(exits).items():
             effect = EFFECTS[outcome]
             self._finish(connection, worker, group, state, reason, now, effect.attempt, effect.crashes)
             connection.execute(self.sql.forget, (text([one.entry for one in group]),))
@@ -205,16 +172,11 @@ class TurnPart(Part):
             return
         base = self.last_entry(connection)
         batch = []
-        for number, (job, settlement, state, reason) in enumerate(exits, 1):
-            effect = EFFECTS[settlement.outcome]
-            crashed = settlement.outcome in (Outcome.CRASHED, Outcome.LOST)
-            suspect = crashed or (job.suspect and settlement.outcome in (Outcome.RELEASED, Outcome.PARKED))
-            run_at = now + int(settlement.delay * SECOND) if state is State.SCHEDULED else None
-            parked = job.parked + 1 if settlement.outcome is Outcome.PARKED else 0
+        for number, out in enumerate(exits, 1):
+            back = returned(out, now)
             batch.append(
-                (job.entry, base + number, str(state), job.attempt + effect.attempt, job.crashes + effect.crashes,
-                 suspect, parked, run_at, reason if settlement.outcome is Outcome.PARKED else None,
-                 crashed or settlement.started_at > 0)
+                (out.job.entry, base + number, str(out.state), back.attempt, back.crashes, back.suspect, back.parked,
+                 back.run_at, back.reason, back.begun)
             )  # fmt: skip
         connection.execute(self.sql.put_back, (text(batch),))
 
@@ -323,29 +285,3 @@ def _pick(queues: int, suspects: bool, namespace: str) -> str:
         return f"SELECT json_group_array(entry) FROM ({parts[0]})"
     merged = " UNION ALL ".join(parts)
     return f"SELECT json_group_array(entry) FROM (SELECT entry FROM ({merged}) ORDER BY priority DESC, place LIMIT ?{queues + 1})"
-
-
-def _exit(job: Held, settlement: Settlement) -> Exit:
-    """Where *settlement* sends *job*: the table of `states.EFFECTS`, a cancel that was asked for, the third crash."""
-    outcome = settlement.outcome
-    if settlement.reason and "\0" in settlement.reason:
-        settlement.reason = settlement.reason.replace("\0", "\u2400")  # SQLite's JSON functions cut a string at a NUL
-    if job.cancelling:
-        settlement.keep = KEEP_CANCELLED if settlement.keep is None else settlement.keep
-        reason = job.reason if settlement.reason is None or outcome is not Outcome.CANCELLED else settlement.reason
-        return Exit(job, settlement, State.CANCELLED, reason)
-    if outcome is Outcome.CRASHED and job.crashes + 1 >= MAX_CRASHES:
-        return Exit(job, settlement, State.DEAD, "crashed")
-    return Exit(job, settlement, EFFECTS[outcome].state, settlement.reason)
-
-
-def _first_of_each(settlements: Sequence[Settlement], refused: list[tuple[str, int]]) -> list[Settlement]:
-    """*settlements* without those that name an entry a second time: they come too late."""
-    first: dict[int, Settlement] = {}
-    refused.extend((one.id, one.entry) for one in settlements if first.setdefault(one.entry, one) is not one)
-    return list(first.values())
-
-
-def lost(job: Held, now: int, outcome: Outcome, how: str | None) -> Exit:
-    """The exit of a job whose worker is gone."""
-    return _exit(job, Settlement(job.id, job.entry, outcome, 0, now, reason=how))
