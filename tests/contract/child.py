@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dayjob.store import open_store
 from dayjob.store.records import NewRow, Want, WorkerInfo
+from tests.contract.ids import named
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ def migrate(url: str) -> list[str]:
 def enqueue_and_die(url: str, id: str, count: str, now: str) -> None:
     """Store *count* jobs and die at once, without closing or flushing anything but the answer."""
     store = open_store(url)
-    rows = [NewRow(f"{id}-{n}", "shop.charge", "default", b"{}") for n in range(int(count))]
+    rows = [NewRow(named(f"{id}-{n}"), "shop.charge", "default", b"{}") for n in range(int(count))]
     answers = store.enqueue(rows, now=int(now))
     sys.stdout.write(json.dumps([answer.outcome for answer in answers]))
     sys.stdout.flush()
@@ -55,7 +56,7 @@ def enqueue_and_die(url: str, id: str, count: str, now: str) -> None:
 def enqueue(url: str, prefix: str, count: str, now: str) -> list[str]:
     """Store *count* jobs one by one; their outcomes."""
     store = open_store(url)
-    rows = [NewRow(f"{prefix}{n}", "shop.charge", "default", b"{}") for n in range(int(count))]
+    rows = [NewRow(named(f"{prefix}{n}"), "shop.charge", "default", b"{}") for n in range(int(count))]
     outcomes: list[str] = [store.enqueue([row], repeat=True, now=int(now))[0].outcome for row in rows]
     store.close()
     return outcomes
@@ -67,17 +68,17 @@ def fork(url: str, now: str) -> int:
     Returns the child's exit status: 0 when everything it stored was acknowledged.
     """
     store = open_store(url)
-    store.enqueue([NewRow("before", "shop.charge", "default", b"{}")], now=int(now))
+    store.enqueue([NewRow(named("before"), "shop.charge", "default", b"{}")], now=int(now))
     hears, closes = os.pipe()
     pid = os.fork()
     who = "parent" if pid else "child"
     for n in range(20):
-        store.enqueue([NewRow(f"{who}{n}", "shop.charge", "default", b"{}")], now=int(now))
+        store.enqueue([NewRow(named(f"{who}{n}"), "shop.charge", "default", b"{}")], now=int(now))
     if not pid:
         os.close(closes)
         os.read(hears, 1)  # until the parent has closed its store
         for n in range(20):
-            store.enqueue([NewRow(f"late{n}", "shop.charge", "default", b"{}")], now=int(now))
+            store.enqueue([NewRow(named(f"late{n}"), "shop.charge", "default", b"{}")], now=int(now))
         os._exit(0)
     store.close()
     os.close(closes)

@@ -25,6 +25,7 @@ from dayjob.store.records import (
     Write,
 )
 from tests.contract.engines import EngineUnderTest
+from tests.contract.ids import numbered
 
 START = 1_000_000_000 * SECOND
 """Some day in 2001: an engine that looks at its own clock where `now=` was given is off by decades and is seen."""
@@ -166,7 +167,7 @@ class Scene:
     def id(self) -> str:
         """A new id, greater than all before, in the shape of a UUIDv7."""
         self._made += 1
-        return f"01890000-0000-7000-8000-{self._made:012x}"
+        return numbered(self._made)
 
     def row(self, **fields: Any) -> NewRow:
         given: dict[str, Any] = {"task": "shop.charge", "queue": "default", "payload": b'{"n":1}', **fields}

@@ -7,6 +7,7 @@ import pytest
 from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Action, Cancel, Checkpoint, Delete, Edit, Filter, Log, Retry
+from tests.contract.ids import named
 from tests.contract.scene import Puppet, Scene
 
 
@@ -305,7 +306,7 @@ class TestActing:
         assert scene.store.count(Filter()) == 0
 
     def test_a_deleted_id_that_is_stored_anew_starts_clean(self, scene: Scene) -> None:
-        id, ann = scene.job(id="mine"), scene.worker()
+        id, ann = scene.job(id=named("mine")), scene.worker()
         job = ann.take(id)
         ann.record(job, Checkpoint(b"half"), Log(scene.now, "info", "line"))
         ann.die(job)
@@ -313,11 +314,11 @@ class TestActing:
         scene.advance(7200)
         scene.store.prune(scene.term, [], now=scene.now)
 
-        scene.job(id="mine")
+        scene.job(id=named("mine"))
 
-        row = scene.get("mine")
-        assert (row.attempts, row.round, scene.store.logs("mine"), scene.store.recorded("mine")) == ([], 0, [], None)
-        assert ann.take("mine").recorded is False
+        row = scene.get(id)
+        assert (row.attempts, row.round, scene.store.logs(id), scene.store.recorded(id)) == ([], 0, [], None)
+        assert ann.take(id).recorded is False
 
     # -- edit
 

@@ -8,19 +8,20 @@ import pytest
 from dayjob.errors import BadRow
 from dayjob.states import Outcome, State
 from dayjob.store.records import NewRow, Settlement
+from tests.contract.ids import numbered
 from tests.contract.scene import Scene
 
 
 def test_a_thousand_queues_with_work_are_claimed_from_by_priority(scene: Scene) -> None:
     scene.store.enqueue(
-        [NewRow(f"{n:04}", "t", f"tenant-{n}", b"{}", priority=n % 7) for n in range(1000)], now=scene.now
+        [NewRow(numbered(n), "t", f"tenant-{n}", b"{}", priority=n % 7) for n in range(1000)], now=scene.now
     )
     ann = scene.worker()
 
     first = ann.claim(limit=500)
     rest = ann.claim(limit=600)
 
-    assert [job.id for job in first] == [f"{n:04}" for n in sorted(range(1000), key=lambda n: (-(n % 7), n))][:500]
+    assert [job.id for job in first] == [numbered(n) for n in sorted(range(1000), key=lambda n: (-(n % 7), n))][:500]
     assert len(rest) == 500
 
 

@@ -19,6 +19,7 @@ from dayjob.store.contract import Store
 from dayjob.store.records import Cancel, Filter, Health, Lease, Log, Retry, Settlement, Want, WorkerInfo
 from tests.contract import child
 from tests.contract.engines import EngineUnderTest
+from tests.contract.ids import named
 from tests.contract.racing import at_once
 from tests.contract.scene import Scene
 
@@ -227,7 +228,7 @@ class TestP12Lifecycle:
             child.go(forker)
             assert child.answer(forker) == 0
 
-        stored = ["before", *(f"{who}{n}" for who in ("parent", "child", "late") for n in range(20))]
+        stored = [named("before"), *(named(f"{who}{n}") for who in ("parent", "child", "late") for n in range(20))]
         assert sorted(scene.worker().ids(100)) == sorted(stored)
 
     def test_an_outage_is_told_as_such_by_all_that_write_and_what_they_repeat_happens_once(
@@ -239,7 +240,7 @@ class TestP12Lifecycle:
         job = ann.take(id)
         failures: list[Exception] = []
         calls: list[Callable[[], object]] = [
-            lambda: engine.open().enqueue([scene.row(id="late")], now=scene.now),
+            lambda: engine.open().enqueue([scene.row(id=named("late"))], now=scene.now),
             lambda: engine.open().turn(ann.id, 2, [ann.settlement(job, _ends(0))], [ann.want()], now=scene.now),
             lambda: engine.open().beat(bob.info, [], now=scene.now),
             lambda: engine.open().act(Filter(ids=(id,)), Cancel(), now=scene.now),
@@ -255,11 +256,11 @@ class TestP12Lifecycle:
             at_once(*[partial(attempt, call) for call in calls])
 
         assert [type(error) for error in failures] == [StoreUnavailable] * len(calls)
-        assert scene.store.get("late") is None
+        assert scene.store.get(named("late")) is None
         assert (scene.state(id), scene.get(id).cancelling) == (State.RUNNING, False)
         assert bob.beat().lost is False
         assert ann.settled(job) is True
-        repeats = [scene.store.enqueue([scene.row(id="late")], repeat=True, now=scene.now)[0] for _ in range(2)]
+        repeats = [scene.store.enqueue([scene.row(id=named("late"))], repeat=True, now=scene.now)[0] for _ in range(2)]
         assert [answer.outcome for answer in repeats] == ["inserted", "existing"]
 
 

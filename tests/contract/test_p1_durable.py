@@ -9,6 +9,7 @@ from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.records import Checkpoint, Filter, JobRow, Retry
 from tests.contract import child
+from tests.contract.ids import named
 from tests.contract.scene import Scene
 
 EVERY_BYTE = bytes(range(256))
@@ -43,7 +44,7 @@ class TestP1Durable:
             assert child.answer(producer) == ["inserted"] * 3
             assert producer.wait() == 9
 
-        assert scene.worker().ids() == ["mortal-0", "mortal-1", "mortal-2"]
+        assert scene.worker().ids() == [named(f"mortal-{n}") for n in range(3)]
 
     def test_a_job_survives_the_closing_of_the_store(self, scene: Scene) -> None:
         if not scene.engine.processes:

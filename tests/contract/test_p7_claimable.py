@@ -8,6 +8,7 @@ import pytest
 
 from dayjob.states import Outcome, State
 from dayjob.store.records import Edit, Retry, Want
+from tests.contract.ids import named, numbered
 from tests.contract.scene import Scene
 
 
@@ -235,11 +236,9 @@ class TestP7Place:
         assert [*ann.ids(2), *ann.ids(1), *ann.ids(10)] == ids
 
     def test_the_order_is_that_of_the_enqueue_and_not_of_the_ids(self, scene: Scene) -> None:
-        scene.job(id="zz")
-        scene.job(id="mm")
-        scene.job(id="aa")
+        ids = [scene.job(id=numbered(number)) for number in (9, 5, 7, 1)]
 
-        assert scene.worker().ids() == ["zz", "mm", "aa"]
+        assert scene.worker().ids() == ids
 
     @pytest.mark.parametrize("after", [0.0, 30.0])
     def test_a_released_job_goes_back_to_its_old_place(self, scene: Scene, after: float) -> None:
@@ -334,7 +333,7 @@ class TestP7Place:
         if scene.engine.processes:
             scene.store.close()
         second = scene.engine.open()
-        second.enqueue([scene.row(id="b-second-handle")], now=scene.now)
+        second.enqueue([scene.row(id=named("second handle"))], now=scene.now)
         third = scene.job()
 
-        assert scene.worker().ids() == [first, "b-second-handle", third]
+        assert scene.worker().ids() == [first, named("second handle"), third]

@@ -41,6 +41,7 @@ from dayjob.store.records import (
     WorkerInfo,
 )
 from tests.contract.engines import EngineUnderTest
+from tests.contract.ids import numbered
 from tests.contract.scene import START
 from tests.model.reference import WAITING, Job, Reference
 
@@ -241,7 +242,7 @@ class EngineMachine(RuleBasedStateMachine):
         for n, shape in enumerate(batch):
             if shape["delay"]:
                 shape = {**shape, "delay": shape["delay"] + n / SECOND}  # no two times tie
-            rows.append(NewRow(f"job-{next(self.made):06d}", "shop.charge", payload=b"old", **shape))
+            rows.append(NewRow(numbered(next(self.made)), "shop.charge", payload=b"old", **shape))
         answers = [answer.outcome for answer in self.store.enqueue(rows, now=self.now)]
 
         assert answers == self.model.enqueue(rows, self.now) == ["inserted"] * len(rows)
@@ -254,7 +255,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         ids = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True))
         rows = [NewRow(id, "other.task", "a", b"other") for id in ids]
-        rows.insert(1, NewRow(f"job-{next(self.made):06d}", "shop.charge", "a", b"old"))
+        rows.insert(1, NewRow(numbered(next(self.made)), "shop.charge", "a", b"old"))
         answers = [answer.outcome for answer in self.store.enqueue(rows, repeat=True, now=self.now)]
 
         assert answers == self.model.enqueue(rows, self.now)
