@@ -10,8 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import dayjob.store
 from dayjob.store import open_store
 from dayjob.store.contract import Store
+from tests.servers.bouncer import Bouncer, bouncer
+from tests.servers.needed import needed
+from tests.servers.postgres import Server, postgres
 
 _places = itertools.count()
 
@@ -23,12 +27,14 @@ class EngineUnderTest(ABC):
         name: for the tests' ids.
         processes: whether other processes can open the same data.
         interruptible: whether `outage` can make the place unavailable.
+        stories: how many the model's test tells of it; each takes as long as the engine needs.
         url: the place.
     """
 
     name: ClassVar[str]
     processes: ClassVar[bool] = True
     interruptible: ClassVar[bool] = True
+    stories: ClassVar[int] = 200
     url: str
 
     def __init__(self, folder: Path) -> None:
@@ -85,6 +91,7 @@ class SqliteMemory(EngineUnderTest):
     name = "sqlite-memory"
     processes = False
     interruptible = False
+    stories = 250
     url = "sqlite:///:memory:"
 
     def open(self) -> Store:
@@ -94,4 +101,96 @@ class SqliteMemory(EngineUnderTest):
         raise NotImplementedError("memory does not fail")
 
 
-ENGINES: tuple[type[EngineUnderTest], ...] = (SqliteFile, SqliteMemory)
+class Postgres(EngineUnderTest):
+    """A database of its own on one of the servers of this run, which is started when the first test needs it."""
+
+    major: ClassVar[int]
+    stories = 60
+    _migrated: ClassVar[dict[int, str]] = {}
+    """By port: a database to copy, as `migrate` leaves it. A copy takes 10 ms and a migration many times that."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.server = self._started()
+        self._database: str | None = None
+
+    def _started(self) -> Server:
+        return needed(lambda: postgres(self.major))
+
+    @property
+    def database(self) -> str:
+        """The database; empty unless `store` came first."""
+        if self._database is None:
+            self._database = self.server.create_database()
+        return self._database
+
+    @property
+    def url(self) -> str:  # type: ignore[override]  # where it is decided when it is first needed
+        return self.server.url(self.database)
+
+    def store(self) -> Store:
+        if self._database is None:
+            self._database = self.server.create_database(template=self._template())
+        return super().store()
+
+    def _template(self) -> str:
+        template = self._migrated.get(self.server.port)
+        if template is None:
+            template = self.server.create_database()
+            fresh = open_store(self.server.url(template))
+            fresh.migrate()
+            fresh.close()
+            self._migrated[self.server.port] = template
+        return template
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """The server lets nobody in, and has thrown out who was there."""
+        self.server.sql(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS false")
+        self.server.terminate(self.database)
+        try:
+            yield
+        finally:
+            self.server.sql(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS true")
+
+    def close(self) -> None:
+        super().close()
+        if self._database is not None:
+            self.server.drop_database(self._database)
+
+
+class Postgres18(Postgres):
+    """PostgreSQL 18 with its own settings."""
+
+    name = "postgres-18"
+    major = 18
+
+
+class Postgres15(Postgres):
+    """PostgreSQL 15 with peculiar settings (see `tests.servers.postgres`)."""
+
+    name = "postgres-15"
+    major = 15
+
+
+class PostgresBouncer(Postgres):
+    """PostgreSQL 18 behind pgbouncer in transaction mode. Part of the suite meets it (`test_bouncer`)."""
+
+    name = "postgres-bouncer"
+    major = 18
+    bouncer: Bouncer
+
+    def _started(self) -> Server:
+        self.bouncer = needed(lambda: bouncer(self.major))
+        return self.bouncer.server
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        return self.bouncer.url(self.database)
+
+
+ENGINES: tuple[type[EngineUnderTest], ...] = (
+    SqliteFile,
+    SqliteMemory,
+    *((Postgres18, Postgres15) if "postgresql" in dayjob.store.ENGINES else ()),
+)

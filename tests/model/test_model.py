@@ -13,7 +13,6 @@ from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.model.machine import EngineMachine
 
 STEPS = 50
-EXAMPLES, EXAMPLES_IN_MEMORY = 200, 250
 LOOK = (Phase.explicit, Phase.reuse, Phase.generate)  # explaining takes minutes before Python 3.12
 
 
@@ -23,7 +22,7 @@ LOOK = (Phase.explicit, Phase.reuse, Phase.generate)  # explaining takes minutes
 def test_an_engine_behaves_like_the_reference(engine_type: type[EngineUnderTest]) -> None:
     in_memory = not engine_type.processes
     chosen = settings(
-        max_examples=EXAMPLES_IN_MEMORY if in_memory else EXAMPLES,
+        max_examples=engine_type.stories,
         stateful_step_count=STEPS,
         # Shrinking on a disk takes five minutes; what is wrong there is mostly wrong in memory, too.
         phases=(*LOOK, Phase.shrink) if in_memory else LOOK,
