@@ -7,7 +7,8 @@ Each carries its data as attributes, says what to do next, and survives copying 
     ├ ConfigError(ValueError)      ├ PayloadError(ValueError): PayloadInvalid, PayloadTooLarge, PayloadNotSerializable
     ├ UnknownTask(LookupError)     ├ JobNotFound(LookupError)
     ├ JobFailed, JobCancelled, JobTimeout (the job's own limit)     WaitTimeout(TimeoutError): you waited too long
-    ├ QueueFull                    └ StoreError ─ StoreUnavailable (repeat it), BadRow, SchemaMismatch, NotSupported
+    ├ QueueFull
+    └ StoreError ─ StoreUnavailable (repeat it), BadRow, TransactionExpired, NotCommitted, SchemaMismatch, NotSupported
     LeaseLost(BaseException): raised inside a job whose late write was refused
 """
 
@@ -202,6 +203,42 @@ class StoreUnavailable(StoreError):
 
 class BadRow(StoreError):
     """One row of a batch cannot be stored, whatever the store's condition: repeating the batch as it is does not help."""
+
+
+class TransactionExpired(StoreError):
+    """`ctx.transaction()` was open too long and was rolled back, with all that was written in it.
+
+    Attributes:
+        limit: seconds.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"ctx.transaction() was open for more than {self.limit:g} s and was rolled back: do the slow part before it, "
+            "or allow it more time, ctx.transaction(timeout=...)"
+        )
+
+
+class NotCommitted(StoreError):
+    """A job called `ctx.complete_in(...)` and returned, but the transaction was rolled back, or never committed.
+
+    Attributes:
+        id: the job.
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.id = id
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.id} returned after ctx.complete_in(...), but that transaction was not committed: the job is not "
+            "completed. Commit before the function returns, and let errors out of it"
+        )
 
 
 class SchemaMismatch(StoreError):

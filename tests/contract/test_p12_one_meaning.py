@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from dayjob.errors import NotSupported, SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.errors import SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import contract
 from dayjob.store.contract import Store
@@ -25,6 +25,7 @@ from tests.contract.scene import Scene
 
 PROTOCOLS = (
     contract.Jobs,
+    contract.Joining,
     contract.Upkeep,
     contract.Cluster,
     contract.Inspector,
@@ -49,19 +50,13 @@ class TestP12OneMeaning:
         assert [(p.name, p.kind, p.default) for p in given] == [(p.name, p.kind, p.default) for p in wanted]
 
     def test_the_contract_is_small(self) -> None:
-        assert len(METHODS) <= 35
+        assert len(METHODS) <= 36
 
     def test_a_store_says_where_and_what_it_is(self, engine: EngineUnderTest, store: Store) -> None:
-        assert set(typing.get_type_hints(Store)) == {"url", "polls", "processes"}
+        assert set(typing.get_type_hints(Store)) == {"url", "polls", "processes", "system"}
         assert store.url == engine.url
         assert isinstance(store.polls, bool)
         assert store.processes is engine.processes
-
-    def test_a_connection_of_the_caller_is_refused_where_it_cannot_be_used(self, scene: Scene) -> None:
-        with pytest.raises(NotSupported):
-            scene.store.enqueue([scene.row()], conn=object(), now=scene.now)
-
-        assert scene.store.count(Filter()) == 0
 
     @pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 99, 100, 101, 999, 1000])
     def test_a_batch_of_any_size_is_stored_and_claimed_in_order(self, scene: Scene, count: int) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from dayjob.errors import StoreError
 from dayjob.store.records import (
     Action,
     Beat,
@@ -39,8 +40,12 @@ from dayjob.store.records import (
     Page,
     QueueRow,
     Record,
+    Rows,
     Sample,
+    Script,
     Settlement,
+    Standing,
+    Statement,
     Tally,
     Turn,
     Want,
@@ -53,9 +58,7 @@ from dayjob.store.records import (
 class Jobs(Protocol):
     """Jobs in, jobs out. Used by producer, worker and faces."""
 
-    def enqueue(
-        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
-    ) -> list[Enqueued]:
+    def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         """Store *jobs* durably, in one transaction, in their order.
 
         A row with a time ahead becomes `scheduled`, any other `available`; `created_at` is now. An id that is stored
@@ -67,7 +70,6 @@ class Jobs(Protocol):
                 ids that finished and left the live table, or were pruned less than an hour ago, are `existing` too.
                 Without it the caller vouches that they are new: an id among finished jobs need not be noticed, and the
                 finished one gives way when the other ends, or when it is retried.
-            conn: the caller's own connection (not on every engine: `NotSupported`).
         Returns:
             one `Enqueued` per row, in order. One refused row does not refuse its neighbours.
         Raises:
@@ -127,6 +129,80 @@ class Jobs(Protocol):
         new entry; it keeps its place unless queue, priority or time change. Waiting jobs with their time edited to the
         past become available at once. A running job asked to cancel counts as touched (once: asking again does not).
         """
+
+
+class Transaction(Protocol):
+    """A write transaction on a connection of the store's own, lent to one job. Sync; from one thread at a time.
+
+    Attributes:
+        connection: the driver's. expired: it was open longer than its limit, and was rolled back.
+    """
+
+    connection: Any
+    expired: bool
+
+    def run(self, statement: Statement) -> Rows:
+        """Run *statement* and return its rows."""
+
+    def commit(self) -> None:
+        """Commit, and let go of the connection.
+
+        Raises:
+            TransactionExpired: rolled back. StoreUnavailable: it may have been committed; ask `standing`.
+        """
+
+    def rollback(self) -> None:
+        """Roll back, and let go of the connection. Harmless after either end; never raises."""
+
+
+class Joining(Protocol):
+    """Taking part in transactions in which a caller writes, too (P10). Used by producer and worker.
+
+    The scripts run on a connection to this very store, inside whatever transaction is open there. They neither begin
+    nor end one: what they wrote counts from the caller's commit on, and never if there is none.
+
+    Attributes:
+        system: the database system whose connections can take part (`sqlite`, `postgresql`); "" when none can.
+    """
+
+    system: str
+
+    def enqueue_script(
+        self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
+    ) -> Script[list[Enqueued]]:
+        """`Jobs.enqueue` of any number of jobs. An id that is stored already answers `existing` and does not break the
+        transaction. Workers are woken by the commit where the system can, else they find the jobs within a second.
+        """
+
+    def completion_script(
+        self, lease: Lease, settlement: Settlement, logs: Sequence[Log] = (), *, now: int | None = None
+    ) -> Script[bool]:
+        """Settle the running job as `completed` by *settlement*, and keep *logs* with it; fenced.
+
+        False: the lease is gone and nothing was written; the caller's transaction must not commit then. From here to
+        its end nobody else can take the job. A job that is to be kept for no time goes with the next `prune`.
+        """
+
+    def standing(self, lease: Lease) -> Standing:
+        """What became of a job for which a completion script ran.
+
+        `completed`: that transaction was committed. `open`: it may still be; ask again. `held`: it was not, and the job
+        runs under *lease* as before (where a reply to a commit can be lost, only once that cannot be committed any
+        more). `lost`: the job is in other hands.
+        """
+
+    def begin(self, *, limit: float | None = None) -> Transaction:
+        """Begin a transaction on a connection of the store's own.
+
+        Args:
+            limit: seconds it may stay open; past that it is rolled back at once, wherever its job is. None leaves it to
+                the engine (SQLite: 1 s, as it holds the only write lock; else none).
+        Raises:
+            StoreUnavailable: it could not begin.
+        """
+
+    def joined_error(self, error: Exception) -> StoreError:
+        """What a driver, or a library above one, raised while a script ran, as dayjob says it."""
 
 
 class Upkeep(Protocol):
@@ -308,7 +384,7 @@ class Lifecycle(Protocol):
         """Let go of connections; idempotent. A later call opens them again."""
 
 
-class Store(Jobs, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Protocol):
+class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Protocol):
     """A whole engine. Consumers take only the protocol they need.
 
     Attributes:
@@ -322,4 +398,17 @@ class Store(Jobs, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Proto
     processes: bool
 
 
-__all__ = ["Claimed", "Cluster", "Inspector", "Jobs", "Lifecycle", "Listener", "Records", "Signals", "Store", "Upkeep"]
+__all__ = [
+    "Claimed",
+    "Cluster",
+    "Inspector",
+    "Jobs",
+    "Joining",
+    "Lifecycle",
+    "Listener",
+    "Records",
+    "Signals",
+    "Store",
+    "Transaction",
+    "Upkeep",
+]

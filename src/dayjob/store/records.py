@@ -6,7 +6,8 @@ stamps (`dayjob.clock`: int microseconds, UTC, the store's clock); durations are
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Generator
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -195,6 +196,30 @@ class Lease(Struct, frozen=True):
     worker: str
     id: str
     entry: int
+
+
+# -- in a caller's transaction ------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Statement(Struct, frozen=True):
+    """One statement for a connection that is not ours. Its placeholders are `$1`, `$2` …, each of them in order."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+
+Rows = list[tuple[Any, ...]]
+
+Script = Generator[Statement, Rows, T]
+"""An operation of the engine on somebody else's connection: yields statements, is sent the rows of each, returns its answer.
+
+So the engine writes it once, and it runs on sync and async connections alike.
+"""
+
+Standing = Literal["completed", "open", "held", "lost"]
+"""How a job stands that tried to complete in a transaction; see `Joining.standing`."""
 
 
 # -- the cluster -------------------------------------------------------------------------------------------------

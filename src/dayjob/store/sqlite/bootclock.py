@@ -39,6 +39,13 @@ class BootClock:
         connection.execute(f"DELETE FROM {table} WHERE no <= (SELECT max(no) FROM {table}) - {_KEPT_BOOTS}")
         self.offset = int(connection.execute(f"SELECT offset FROM {table} WHERE boot = ?", (self.boot,)).fetchone()[0])
 
+    def look(self, connection: sqlite3.Connection, namespace: str) -> bool:
+        """Read this boot's offset, if a process has written it; True when it is known now."""
+        found = connection.execute(f"SELECT offset FROM {namespace}_clock WHERE boot = ?", (self.boot,)).fetchone()
+        if found is not None:
+            self.offset = int(found[0])
+        return found is not None
+
     def skew(self) -> float:
         """Seconds by which this process's wall clock is ahead of the store's clock."""
         return (time.time_ns() // 1000 - self.now()) / 1e6

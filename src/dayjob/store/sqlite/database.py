@@ -59,6 +59,7 @@ class Database:
         self._forking: tuple[threading.Lock, ...] = ()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock() if self.path else self._write_lock
+        self._lending = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -75,6 +76,13 @@ class Database:
             with self.write():
                 pass  # the first write transaction learns the offset
         return self._boot.now()
+
+    def glance(self) -> int:
+        """`now`, which writes nothing: for one who is in somebody's write transaction on this very file."""
+        if self._virtual is not None or self._boot.known:
+            return self.now()
+        with self.read() as connection:
+            return self._boot.now() if self._boot.look(connection, self.namespace) else wall()
 
     def skew(self) -> float:
         """Seconds by which this process's wall clock is ahead of the store's clock."""
@@ -107,7 +115,7 @@ class Database:
                     self._roll_back(connection)
                     raise
             except sqlite3.Error as error:
-                raise _translated(error, self.path) from error
+                raise translated(error, self.path) from error
             except (OverflowError, UnicodeError) as error:  # a number of more than 64 bits, a lone surrogate
                 raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
 
@@ -117,9 +125,7 @@ class Database:
         Raises:
             sqlite3.IntegrityError: as it is; the caller knows which constraint it may meet.
         """
-        if not self._schema_seen or not self._boot.known:
-            with self.write():
-                pass  # checks the schema, learns the clock
+        self._make_ready()
         with self._write_lock:
             try:
                 connection = self._writer_connection()
@@ -128,9 +134,42 @@ class Database:
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
-                raise _translated(error, self.path) from error
+                raise translated(error, self.path) from error
             except (OverflowError, UnicodeError) as error:
                 raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
+
+    def _make_ready(self) -> None:
+        """Check the schema and learn the clock, where no write transaction has done so yet."""
+        if not self._schema_seen or not self._boot.known:
+            with self.write():
+                pass
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a write transaction, for a job; whoever has it commits or rolls back. One at a time.
+
+        In a file it is a connection of its own: threads that write meanwhile wait as they wait for another process,
+        and come to an end. In memory there is only the one.
+        """
+        self._make_ready()
+        lock = self._write_lock if self.path is None else self._lending
+        if not lock.acquire(timeout=BUSY_LIMIT):
+            raise StoreUnavailable(f"{self.path or ':memory:'}: another job of this process has a transaction open")
+        connection = None
+        try:
+            connection = self._writer_connection() if self.path is None else self._connect(first=False)
+            self._begin(connection, "BEGIN IMMEDIATE")
+            yield connection
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+        finally:
+            try:
+                if connection is not None:
+                    self._roll_back(connection)
+                    if self.path is not None:
+                        connection.close()
+            finally:
+                lock.release()
 
     @contextlib.contextmanager
     def read(self, *, schema: bool = True) -> Iterator[sqlite3.Connection]:
@@ -146,7 +185,7 @@ class Database:
                 finally:
                     self._roll_back(connection)
             except sqlite3.Error as error:
-                raise _translated(error, self.path) from error
+                raise translated(error, self.path) from error
 
     def _sync(self, connection: sqlite3.Connection, synced: bool) -> None:
         """Set what the next commit on *connection* waits for, if that changes."""
@@ -274,8 +313,9 @@ class Database:
         if self.path is None:
             return
         # A transaction takes 5 s at most. Past that a fork with connections open is the lesser evil: see `after_fork`.
-        self._forking = tuple(lock for lock in (self._write_lock, self._read_lock) if lock.acquire(timeout=10.0))
-        if len(self._forking) == 2:
+        locks = (self._lending, self._write_lock, self._read_lock)
+        self._forking = tuple(lock for lock in locks if lock.acquire(timeout=10.0))
+        if len(self._forking) == len(locks):
             self._drop_connections()
 
     def after_fork(self, *, child: bool) -> None:
@@ -335,7 +375,7 @@ class Database:
         return [step for step in _MIGRATIONS if step.version > found]
 
 
-def _translated(error: sqlite3.Error, path: Path | None) -> StoreError:
+def translated(error: sqlite3.Error, path: Path | None) -> StoreError:
     """The one place where the driver's exceptions become dayjob's."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     where = path or ":memory:"

@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Any
 
 from dayjob.clock import SECOND
-from dayjob.errors import NotSupported
 from dayjob.states import State
 from dayjob.store.exits import REMEMBERED
 from dayjob.store.records import (
@@ -38,11 +37,7 @@ from dayjob.store.sqlite.turns import TurnPart
 class JobsPart(TurnPart):
     """Jobs in, and everything done to them but running."""
 
-    def enqueue(
-        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
-    ) -> list[Enqueued]:
-        if conn is not None:
-            raise NotSupported("conn=", "enqueueing on your own connection is not part of this release")
+    def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         if len(jobs) == 1 and not repeat:
             with contextlib.suppress(sqlite3.IntegrityError):  # the id is there already
                 return self._insert_alone(jobs[0], now)
@@ -65,7 +60,7 @@ class JobsPart(TurnPart):
 
     def _insert_alone(self, job: NewRow, now: int | None) -> list[Enqueued]:
         """The commonest enqueue of all, as a single statement."""
-        self.db.write_one(self.sql.insert_alone, lambda: _values(job, self.db.now() if now is None else now))
+        self.db.write_one(self.sql.insert_alone, lambda: values_of(job, self.db.now() if now is None else now))
         return [INSERTED]
 
     def _insert(self, connection: sqlite3.Connection, jobs: Sequence[NewRow], now: int) -> None:
@@ -73,7 +68,7 @@ class JobsPart(TurnPart):
         ready = []
         for job in jobs:
             entry += 1
-            ready.append((entry, entry, *_values(job, now)))
+            ready.append((entry, entry, *values_of(job, now)))
         for size, chunk in chunked(ready):
             statement = with_rows(self.sql.insert, size, 15)
             connection.execute(statement, list(chain.from_iterable(chunk)))
@@ -221,7 +216,7 @@ class JobsPart(TurnPart):
             )
 
 
-def _values(job: NewRow, now: int) -> tuple[Any, ...]:
+def values_of(job: NewRow, now: int) -> tuple[Any, ...]:
     """The columns after entry and place."""
     state = "available"
     run_at = now

@@ -36,6 +36,43 @@ FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry)
 SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WHERE id = j.value)
     OR EXISTS (SELECT 1 FROM dayjob_history WHERE id = j.value) OR EXISTS (SELECT 1 FROM dayjob_gone WHERE id = j.value)
 
+-- == in a caller's transaction ===================================================================================
+
+-- name: main_file
+SELECT file FROM pragma_database_list WHERE name = 'main'
+
+-- name: insert_joined
+-- Rows: number from 1, then the columns of `insert`. Begins with INSERT, by which drivers know that a transaction is to
+-- be begun. An id that is known, or twice among the rows, is left out; what is returned was stored.
+INSERT INTO dayjob_job (
+    entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
+    options)
+WITH g (no, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
+    options) AS (VALUES {rows})
+SELECT l.n + g.no, l.n + g.no, g.id, g.queue, g.task, g.state, g.priority, g.payload, g.max_attempts, g.created_at,
+    g.run_at, g.expires_at, g.tags, g.meta, g.options
+FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l CROSS JOIN g
+WHERE NOT EXISTS (SELECT 1 FROM dayjob_history AS h WHERE h.id = g.id)
+    AND NOT EXISTS (SELECT 1 FROM dayjob_gone AS o WHERE o.id = g.id)
+ON CONFLICT (id) DO NOTHING
+RETURNING id || ''
+
+-- name: forget_one
+DELETE FROM dayjob_job WHERE entry = ?
+
+-- name: add_logs_joined
+INSERT INTO dayjob_log (id, at, level, message) VALUES {rows}
+
+-- name: stands
+-- ?1 entry  ?2 id  ?3 worker: 1 while it runs there, 2 when it has completed, else 0
+SELECT CASE
+    WHEN EXISTS (SELECT 1 FROM dayjob_job AS j JOIN dayjob_lease AS l ON l.no = j.lease
+        WHERE j.entry = ?1 AND j.id = ?2 AND j.state = 'running' AND l.worker = ?3) THEN 1
+    WHEN EXISTS (SELECT 1 FROM dayjob_history WHERE entry = ?1 AND id = ?2 AND state = 'completed') THEN 2
+    WHEN EXISTS (SELECT 1 FROM dayjob_gone WHERE id = ?2) AND NOT EXISTS (SELECT 1 FROM dayjob_job WHERE id = ?2) THEN 2
+    ELSE 0 END
+
 -- == settle ======================================================================================================
 
 -- name: finish

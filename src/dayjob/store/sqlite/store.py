@@ -13,10 +13,11 @@ from dayjob.store.records import Health
 from dayjob.store.sqlite.cluster import ClusterPart
 from dayjob.store.sqlite.database import SCHEMA, Database
 from dayjob.store.sqlite.inspector import InspectorPart
+from dayjob.store.sqlite.joining import JoiningPart
 from dayjob.store.sqlite.signals import FileSignals, LocalSignals
 
 
-class SQLiteStore(ClusterPart, InspectorPart):
+class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
     """`dayjob.store.contract.Store` on SQLite.
 
     Attributes:

@@ -1,0 +1,199 @@
+"""Taking part in transactions on the same file: a caller's own, and one that a job is lent."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, count
+from pathlib import Path
+from threading import Lock, Timer
+from typing import Any
+
+from dayjob.clock import SECOND
+from dayjob.errors import BadRow, ConfigError, StoreError, StoreUnavailable, TransactionExpired
+from dayjob.store.records import (
+    EXISTING,
+    INSERTED,
+    Enqueued,
+    Lease,
+    Log,
+    NewRow,
+    Rows,
+    Script,
+    Settlement,
+    Standing,
+    Statement,
+)
+from dayjob.store.sqlite.database import Database, translated
+from dayjob.store.sqlite.jobs import values_of
+from dayjob.store.sqlite.part import Part, chunked, with_rows
+
+LIMIT = 1.0
+"""Seconds for which a job may hold the only write lock of the file. Producers and workers wait for it up to 5 s."""
+
+_STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
+
+
+class JoiningPart(Part):
+    """The Joining protocol. A caller's connection must have our file as its main database."""
+
+    system = "sqlite"
+
+    def enqueue_script(
+        self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
+    ) -> Script[list[Enqueued]]:
+        yield from self._same_file()
+        now = self.db.glance() if now is None else now
+        rows = [(number, *values_of(job, now)) for number, job in enumerate(jobs, 1)]
+        stored: set[str] = set()
+        for size, chunk in chunked(rows):
+            statement = _numbered(with_rows(self.sql.insert_joined, size, 14))
+            found = yield Statement(statement, tuple(chain.from_iterable(chunk)))
+            stored.update(_word(row[0]) for row in found)
+        outcomes = []
+        for job in jobs:
+            outcomes.append(INSERTED if job.id in stored else EXISTING)
+            stored.discard(job.id)  # given twice, the second exists
+        return outcomes
+
+    def completion_script(
+        self, lease: Lease, settlement: Settlement, logs: Sequence[Log] = (), *, now: int | None = None
+    ) -> Script[bool]:
+        yield from self._same_file()
+        now = self.db.glance() if now is None else now
+        keep_until = None if settlement.keep is None else now + int(settlement.keep * SECOND)
+        row = (settlement.entry, settlement.id, settlement.started_at, settlement.finished_at or now, keep_until)
+        constants = ("completed", None, True, True, 1, 0, lease.worker, lease.worker)
+        finish = _numbered(with_rows(self.sql.finish, 1, 6) + " RETURNING entry")
+        found = yield Statement(finish, (*row, settlement.result, *constants))
+        if not found:
+            return False
+        yield Statement(_numbered(self.sql.forget_one), (settlement.entry,))
+        for size, chunk in chunked([(lease.id, log.at, log.level, log.message) for log in logs]):
+            statement = _numbered(with_rows(self.sql.add_logs_joined, size, 4))
+            yield Statement(statement, tuple(chain.from_iterable(chunk)))
+        return True
+
+    def _same_file(self) -> Script[None]:
+        """Refuse a connection whose main database is another: a write there would be a job that nobody finds."""
+        found = yield Statement(self.sql.main_file)
+        theirs, ours = _word(found[0][0] or ""), self.db.path
+        same = not theirs and ours is None
+        if theirs and ours is not None:
+            with contextlib.suppress(OSError):
+                same = Path(theirs).samefile(ours)
+        if not same:
+            raise ConfigError(
+                f"this connection is to {theirs or ':memory:'}, the jobs are in {ours or ':memory:'}: one transaction "
+                "does not span two files. Keep the jobs in the application's file, or use app.outbox(...), which "
+                "carries them over"
+            )
+
+    def standing(self, lease: Lease) -> Standing:
+        with self.db.read() as connection:
+            found = connection.execute(self.sql.stands, (lease.entry, lease.id, lease.worker)).fetchone()
+        return _STANDINGS[int(found[0])]
+
+    def begin(self, *, limit: float | None = None) -> LentTransaction:
+        return LentTransaction(self.db, LIMIT if limit is None else limit)
+
+    def joined_error(self, error: Exception) -> StoreError:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, sqlite3.Error):
+            cause = getattr(cause, "orig", None) or cause.__cause__  # SQLAlchemy has it in `orig`
+        where = self.db.path or ":memory:"
+        if isinstance(error, (OverflowError, UnicodeError)):
+            return BadRow(f"{where} cannot store this row ({error})")
+        if cause is None:
+            return StoreError(f"{where}: your connection refused to run dayjob's statement: {error}")
+        if (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreUnavailable(
+                f"{where} is being written by another connection ({cause}): roll back and repeat your transaction; begun "
+                "with BEGIN IMMEDIATE, on a connection with a timeout, it waits for its turn"
+            )
+        return translated(cause, self.db.path)
+
+
+class LentTransaction:
+    """A write transaction lent to a job: `contract.Transaction`.
+
+    A timer ends it at its limit, whatever its job does then: all who write wait for it. What the job still executes
+    afterwards fails, instead of being committed by itself.
+    """
+
+    def __init__(self, db: Database, limit: float) -> None:
+        self.expired = False
+        self._limit = limit
+        self._db = db
+        self._over = False
+        self._ending = Lock()
+        self._lent = db.lent()
+        self.connection: sqlite3.Connection = self._lent.__enter__()
+        self._timer = Timer(limit, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def run(self, statement: Statement) -> Rows:
+        if self.expired:
+            raise TransactionExpired(self._limit)
+        try:
+            return self.connection.execute(_marked(statement.sql), statement.parameters).fetchall()
+        except sqlite3.Error as error:
+            if self.expired:
+                raise TransactionExpired(self._limit) from error
+            raise
+
+    def commit(self) -> None:
+        with self._ending:
+            if self.expired:
+                raise TransactionExpired(self._limit)
+            try:
+                self.connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise translated(error, self._db.path) from error
+            finally:
+                self._let_go()
+
+    def rollback(self) -> None:
+        with self._ending:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._over:
+            self._over = True
+            self._timer.cancel()
+            with contextlib.suppress(StoreError):
+                self._lent.__exit__(None, None, None)
+
+    def _expire(self) -> None:
+        with self._ending:
+            if self._over:
+                return
+            self.expired = True
+            self.connection.interrupt()  # else we would wait for the statement that runs
+            with contextlib.suppress(sqlite3.Error):  # interrupted while it wrote, it has rolled back by itself
+                if self._db.path is not None:
+                    self.connection.execute("PRAGMA query_only = ON")
+                self.connection.execute("ROLLBACK")
+            if self._db.path is None:
+                self._let_go()  # in memory the connection is the store's own
+
+
+@lru_cache(maxsize=64)
+def _numbered(sql: str) -> str:
+    """*sql* with `$1`, `$2` … in the place of each `?`."""
+    numbers = count(1)
+    return re.sub(r"\?", lambda mark: f"${next(numbers)}", sql)
+
+
+@lru_cache(maxsize=64)
+def _marked(sql: str) -> str:
+    return re.sub(r"\$\d+", "?", sql)
+
+
+def _word(value: Any) -> str:
+    """*value* as text, whatever the connection's `text_factory` makes of it."""
+    return value.decode() if isinstance(value, (bytes, bytearray)) else str(value)
