@@ -93,6 +93,12 @@ def _remember(event: Any) -> None:
         note(event.name, **said)
 
 
+def producer(url: str, *names: str) -> tuple[App, list[Any]]:
+    """An app for this process on the store at *url*, and the tasks of these names."""
+    here = App(url, settings=app.settings)
+    return here, [here.task(globals()[name].fn, name=f"tests.crash.arena.{name}") for name in names]
+
+
 def main() -> None:
     app.worker(concurrency=CONCURRENCY, grace=5).run()
 

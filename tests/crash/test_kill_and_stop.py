@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dayjob import App
 from dayjob.states import TERMINAL, State
 from dayjob.store.records import Filter
+from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.crash import arena
 from tests.crash.checker import replay_stale, violations
+from tests.crash.crowd import Crowd
 
 RUNS = int(os.environ.get("ARENA_RUNS", "1"))
 SEED = int(os.environ.get("ARENA_SEED", "0")) or random.randrange(1, 1_000_000)
@@ -34,79 +31,22 @@ DRAIN = 30.0
 UNFINISHED = tuple(state for state in State if state not in TERMINAL)
 
 
-class Crowd:
-    """The worker processes, and what is done to them."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self._environ = {**os.environ, "ARENA_URL": url, "ARENA_LEDGER": str(folder)}
-        self._log = (folder / "workers.log").open("ab")
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.stopped: dict[subprocess.Popen[bytes], float] = {}
-        self.kills = self.stops = 0
-        # Woken from a thread of its own: a worker stopped inside a write transaction holds the file, and the producer
-        # then waits for it.
-        self._ending = threading.Event()
-        self._waker = threading.Thread(target=self._wake)
-        self._waker.start()
-
-    def add(self) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.arena"], env=self._environ, stdout=self._log, stderr=self._log
-        )
-        self.processes.append(process)
-
-    def kill(self, rng: random.Random) -> None:
-        victim = rng.choice(self.processes)
-        victim.kill()
-        victim.wait()
-        self.processes.remove(victim)
-        self.stopped.pop(victim, None)
-        self.kills += 1
-        self.add()
-
-    def stop(self, rng: random.Random, now: float) -> None:
-        able = [process for process in self.processes if process not in self.stopped]
-        if len(able) > 1:
-            victim = rng.choice(able)
-            victim.send_signal(signal.SIGSTOP)
-            self.stopped[victim] = now + 1.5 * arena.LEASE
-            self.stops += 1
-
-    def _wake(self) -> None:
-        while not self._ending.wait(0.02):
-            for process, until in list(self.stopped.items()):
-                if time.monotonic() >= until:
-                    process.send_signal(signal.SIGCONT)
-                    self.stopped.pop(process, None)
-
-    def end(self) -> None:
-        self._ending.set()
-        self._waker.join()
-        for process in self.processes:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._log.close()
+@pytest.fixture(params=[engine for engine in ENGINES if engine.processes], ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
+    under_test: EngineUnderTest = request.param(tmp_path)
+    yield under_test
+    under_test.close()
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
 def test_every_job_is_settled_once_whatever_happens_to_its_workers(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, engine: EngineUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
-    url = f"sqlite:///{tmp_path / 'arena.db'}"
+    url = engine.url
     monkeypatch.setattr(arena, "LEDGER", tmp_path)
-    app = App(url, settings=arena.app.settings)
-    nap, work, poison = (
-        app.task(getattr(arena, name).fn, name=f"tests.crash.arena.{name}") for name in ("nap", "work", "poison")
-    )
+    app, (nap, work, poison) = arena.producer(url, "nap", "work", "poison")
     app.migrate()
     crowd = Crowd(tmp_path, url)
     for _ in range(WORKERS):

@@ -41,17 +41,30 @@ PECULIAR = {
 """Legal settings that a careless engine stumbles over. Version 15 has them, so that every test meets them."""
 LINGUISTIC = ("--locale-provider=icu", "--icu-locale=en-US")
 """Text sorts as in a dictionary (version 15) and not by its bytes (version 18)."""
+DOORS = """\
+host all guarded 127.0.0.1/32 scram-sha-256
+hostnossl all encrypted 127.0.0.1/32 reject
+host all unwelcome 127.0.0.1/32 reject
+"""
+"""How roles of these names come in (see `Server`); everyone else needs no password."""
 START_S = 30.0
 
 
 class Server:
     """One PostgreSQL server on a port of the loopback address, with the superuser `postgres` and no password.
 
+    Three more roles are there for errors: `guarded`, whose password is `right`; `encrypted`, who must use TLS, which the
+    server does not offer; and `unwelcome`, who is never let in.
+
+    Args:
+        of: the server of which this one is a standby.
     Attributes:
         major: 15, 18 … port: where it listens, the same after a restart. data: its folder. log: the file it writes to.
     """
 
-    def __init__(self, programs: Path, settings: Mapping[str, str], *, initdb: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, programs: Path, settings: Mapping[str, str], *, initdb: tuple[str, ...] = (), of: Server | None = None
+    ) -> None:
         self._lodging = Lodging("postgres", "data/postmaster.pid", memory=settings.get("fsync") == "off")
         self.data, self.log = self._lodging.folder / "data", self._lodging.log
         self.programs = self._reachable(programs)
@@ -61,11 +74,28 @@ class Server:
         self._lock = threading.RLock()
         self._admin: psycopg.Connection[Any] | None = None
         self._process: subprocess.Popen[bytes]
-        # With ICU the rules of libc still need a name that every system knows.
-        plain = ("--encoding=UTF8", "--locale=C", "--auth=trust", "--username=postgres", "--no-sync")
-        self._lodging.run(self.programs / "initdb", *plain, *initdb, "-D", self.data)
+        if of is None:
+            self._initialize(initdb)
+        else:
+            copy = ("--checkpoint=fast", "--write-recovery-conf", "--no-sync", "-D", self.data, "-d", of.url())
+            self._lodging.run(self.programs / "pg_basebackup", *copy)
         self.start()
         self.major: int = self.sql("SELECT current_setting('server_version_num')::int / 10000")[0][0]
+        if of is None:
+            self.sql(
+                "CREATE ROLE guarded LOGIN PASSWORD 'right'; CREATE ROLE encrypted LOGIN; CREATE ROLE unwelcome LOGIN"
+            )
+
+    def _initialize(self, options: tuple[str, ...]) -> None:
+        # With ICU the rules of libc still need a name that every system knows.
+        plain = ("--encoding=UTF8", "--locale=C", "--auth=trust", "--username=postgres", "--no-sync")
+        self._lodging.run(self.programs / "initdb", *plain, *options, "-D", self.data)
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(DOORS + rules.read_text())
+
+    def standby(self) -> Server:
+        """A copy that follows this server and can only be read; the caller closes it."""
+        return Server(self.programs, FORGETFUL, of=self)
 
     # -- life
 
