@@ -30,6 +30,7 @@ from dayjob.queues import QueuesManager, WorkerStats
 from dayjob.registry import Registry
 from dayjob.store import open_store
 from dayjob.task import INCLUDERS, NewJob, Task
+from dayjob.transactions import Joiner, TransactionBlock
 
 if TYPE_CHECKING:
     from dayjob.job import Job
@@ -86,7 +87,11 @@ class App(Declaring, Later):
         self.jobs = JobsManager(self._link, lambda: self.registry, self.settings)
         self.queues = QueuesManager(self._link)
         self._combiner = Combiner(self._link)
-        self._producer = Producer(self._combiner, self.jobs, lambda: self.registry, self.settings, self.bus)
+        self._joiner = Joiner(self._link)
+        self._joiner.owner = self
+        self._producer = Producer(
+            self._combiner, self._joiner, self.jobs, lambda: self.registry, self.settings, self.bus
+        )
         self._producer.app = self
         self._registry = Registry(self.settings, self._producer)
         self.include(*([include] if isinstance(include, (str, Tasks)) else include))
@@ -187,6 +192,20 @@ class App(Declaring, Later):
     async def aenqueue_many(self, jobs: Iterable[NewJob[Any]]) -> list[Job[Any]]:
         """Awaitable `enqueue_many`."""
         return await self._producer.astore_many(jobs)
+
+    def transaction(self, connection: Any) -> TransactionBlock:
+        """A block (`with`, `async with`) in which every enqueue joins the transaction of *connection*.
+
+        The jobs are there when it commits, and never if it does not. The block only says where enqueues go: it
+        neither begins nor ends a transaction. It holds for the task or thread that entered it.
+
+        Args:
+            connection: a psycopg, asyncpg, sqlite3, SQLAlchemy or Django connection, or an SQLAlchemy session, to the
+                database in which the jobs are.
+        Raises:
+            ConfigError: on entering: it is none, or leads elsewhere.
+        """
+        return self._joiner.block(connection)
 
     # -- working -----------------------------------------------------------------------------------------------------
 
@@ -322,12 +341,14 @@ class App(Declaring, Later):
         before = (producer.stored, combiner.patience, waiting.guard)
         waiting.close()
         producer.stored, combiner.patience, waiting.guard = stored, 0.0, guard
+        off, self._joiner.off = self._joiner.off, True
         try:
             with self._link.exchanged(store):
                 yield
                 waiting.close()
         finally:
             producer.stored, combiner.patience, waiting.guard = before
+            self._joiner.off = off
 
     @property
     def url(self) -> str:

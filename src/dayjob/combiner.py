@@ -209,7 +209,7 @@ class Combiner:
             end = start + len(ticket.rows)
             ticket.succeed(outcomes[start:end])
             start = end
-        for queue in _awake(rows):
+        for queue in awake(rows):
             sink.notify("work", queue.encode())
 
     def _back_off(self, tickets: Sequence[Ticket], error: StoreUnavailable, *, final: bool) -> None:
@@ -244,7 +244,7 @@ class Combiner:
                 ticket.fail(own)
 
 
-def _awake(rows: Iterable[NewRow]) -> set[str]:
+def awake(rows: Iterable[NewRow]) -> set[str]:
     """The queues in which something can start soon. A stamped time is left to the workers, who ask the store's clock."""
     return {row.queue for row in rows if row.delay is None or row.delay < SOON}
 

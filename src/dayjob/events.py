@@ -38,10 +38,12 @@ class JobEvent(Event, frozen=True, kw_only=True):
 
 
 class JobEnqueued(JobEvent, frozen=True, kw_only=True):
-    """A producer of this process stored a job. `outcome`: inserted, existing …"""
+    """A producer of this process stored a job. `outcome`: inserted, existing … `joined`: in the caller's transaction,
+    which may still be rolled back."""
 
     name = "job.enqueued"
     outcome: str = "inserted"
+    joined: bool = False
 
 
 class JobStarted(JobEvent, frozen=True, kw_only=True):

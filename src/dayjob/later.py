@@ -56,10 +56,6 @@ class Later:
         """Hold a limit around one call."""
         raise NotSupported("app.limit", "limits are not part of this release")
 
-    def transaction(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Let enqueues join the caller's transaction."""
-        raise NotSupported("app.transaction", "not part of this release; enqueue after your commit")
-
     def outbox(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Enqueue through a table of the caller's own database."""
         raise NotSupported("app.outbox", "not part of this release; enqueue after your commit")

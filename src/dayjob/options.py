@@ -76,7 +76,9 @@ class TaskOptions(GroupOptions, total=False):
 
 
 class JobOptions(QueueDefaults, total=False):
-    """What `using(...)` may say for one job. run_at: an aware datetime. id: a UUID that makes the enqueue repeatable."""
+    """What `using(...)` may say for one job. run_at: an aware datetime. id: a UUID that makes the enqueue repeatable.
+    conn: a connection or session, whose transaction the enqueue joins.
+    """
 
     queue: str | None
     run_at: datetime | None
@@ -98,6 +100,7 @@ class Options(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] | UnsetType = UNSET
     meta: dict[str, Any] | UnsetType = UNSET
     id: str | UnsetType = UNSET
+    conn: Any = UNSET
 
     def over(self, farther: Options) -> Options:
         """These options, and *farther* where they say nothing. `meta` is joined key by key."""
@@ -125,7 +128,7 @@ class Options(Struct, frozen=True, kw_only=True):
 FIELDS: Final = Options.__struct_fields__
 NOTHING: Final = Options()
 
-LATER: Final = frozenset({"unique", "rate_limit", "concurrency", "lane", "breaker", "durable", "batch", "conn"})
+LATER: Final = frozenset({"unique", "rate_limit", "concurrency", "lane", "breaker", "durable", "batch"})
 """Options of later releases: named, typed, and refused."""
 
 TASKS_OWN: Final = frozenset({"version", "aliases", "executor"})
@@ -212,4 +215,5 @@ _CHECKS: dict[str, Any] = {
     "tags": _tags,
     "meta": _meta,
     "id": _id,
+    "conn": lambda value: value,  # looked at when it is used: a connection belongs to a moment
 }

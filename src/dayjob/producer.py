@@ -1,6 +1,7 @@
 """The enqueue path: calls are stamped, become rows, are sent, and come back as jobs.
 
 NewJob ─▶ on_enqueue hooks ─▶ NewRow ─▶ combiner ─▶ store          one by one, many at once, from threads and loops
+                                  └──▶ joiner ─▶ the caller's own connection
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from dayjob.offload import offload
 from dayjob.policies import check_name, check_priority
 from dayjob.store.records import Enqueued, NewRow
 from dayjob.task import NewJob, unknown_job
+from dayjob.transactions import Joiner, joins
 
 if TYPE_CHECKING:
     from dayjob.app import App
     from dayjob.options import JobOptions
     from dayjob.registry import Registry
+    from dayjob.store.callers import Caller
 
 R = TypeVar("R")
 
@@ -42,7 +45,7 @@ class Producer:
     """Stores calls; the host of the app's tasks.
 
     Args:
-        combiner: the way to the store. jobs: what the handles act through. registry: gives the tasks by name.
+        combiner: the way to the store. joiner: the way into a caller's transaction. jobs: what the handles act through. registry: gives the tasks by name.
     Attributes:
         app: the app whose producer it is; what a detached context shows.
         hooks: called with each `NewJob` before it is stored (`app.on_enqueue`).
@@ -52,6 +55,7 @@ class Producer:
     def __init__(
         self,
         combiner: Combiner,
+        joiner: Joiner,
         jobs: JobsManager,
         registry: Callable[[], Registry],
         settings: Settings,
@@ -61,7 +65,7 @@ class Producer:
         self.settings = settings
         self.hooks: list[Hook] = []
         self.stored: Callable[[Sequence[Job[Any]]], None] | None = None
-        self._combiner = combiner
+        self._combiner, self._joiner = combiner, joiner
         self._jobs = jobs
         self._registry = registry
         self._bus = bus
@@ -70,8 +74,10 @@ class Producer:
 
     def store(self, new: NewJob[R]) -> Job[R]:
         """Store *new* durably; blocks, also in a running loop."""
-        row = self._row(new, new.id or new_id())
-        (outcome,) = self._combiner.send((row,), chosen=new.id is not None)
+        row, chosen = self._row(new, new.id or new_id()), new.id is not None
+        if joins(new) and (caller := self._joiner.caller((new,), awaits=False)) is not None:
+            return self._job(row, self._joiner.send(caller, (row,), chosen=chosen)[0], joined=True)
+        (outcome,) = self._combiner.send((row,), chosen=chosen)
         job = self._job(row, outcome)
         if self.stored is not None:
             self.stored([job])
@@ -79,8 +85,10 @@ class Producer:
 
     async def astore(self, new: NewJob[R]) -> Job[R]:
         """Awaitable `store`: never blocks the loop, and shares its commit with other calls of the same iteration."""
-        row = self._row(new, new.id or new_id())
-        job: Job[R] = self._job(row, await self._combiner.asend(row, chosen=new.id is not None))
+        row, chosen = self._row(new, new.id or new_id()), new.id is not None
+        if joins(new) and (caller := self._joiner.caller((new,), awaits=True)) is not None:
+            return self._job(row, (await self._joiner.asend(caller, (row,), chosen=chosen))[0], joined=True)
+        job: Job[R] = self._job(row, await self._combiner.asend(row, chosen=chosen))
         if self.stored is not None:
             await offload(self.stored, [job])
         return job
@@ -93,15 +101,25 @@ class Producer:
         Raises:
             ConfigError: there is none, or one is no call; nothing was written.
         """
-        return self._send_many(*self._rows(news))
+        rows, chosen, caller = self._rows(news, awaits=False)
+        if caller is not None:
+            return self._handles(rows, self._joiner.send(caller, rows, chosen=chosen), joined=True)
+        return self._send_many(rows, chosen)
 
     async def astore_many(self, news: Iterable[NewJob[Any]]) -> list[Job[Any]]:
         """Awaitable `store_many`."""
-        rows, chosen = self._rows(news)
+        rows, chosen, caller = self._rows(news, awaits=True)
+        if caller is not None:
+            return self._handles(rows, await self._joiner.asend(caller, rows, chosen=chosen), joined=True)
         return await offload(self._send_many, rows, chosen)
 
     def _send_many(self, rows: list[NewRow], chosen: bool) -> list[Job[Any]]:
-        outcomes = self._combiner.send(rows, chosen=chosen)
+        jobs = self._handles(rows, self._combiner.send(rows, chosen=chosen))
+        if self.stored is not None:
+            self.stored(jobs)
+        return jobs
+
+    def _handles(self, rows: list[NewRow], outcomes: list[Enqueued], *, joined: bool = False) -> list[Job[Any]]:
         refused = [outcome.error for outcome in outcomes if outcome.error is not None]
         if refused:
             refused[0].add_note(f"{len(refused):,} of {len(rows):,} jobs were refused; the others are stored")
@@ -113,12 +131,10 @@ class Producer:
         ]
         if self._bus.wants("job.enqueued"):
             for job in jobs:
-                self._tell(job)
-        if self.stored is not None:
-            self.stored(jobs)
+                self._tell(job, joined)
         return jobs
 
-    def _rows(self, news: Iterable[NewJob[Any]]) -> tuple[list[NewRow], bool]:
+    def _rows(self, news: Iterable[NewJob[Any]], *, awaits: bool) -> tuple[list[NewRow], bool, Caller | None]:
         """All rows of a call before the first is sent, so that a call with a mistake in it writes nothing."""
         given: object = news
         if isinstance(given, (NewJob, str, bytes, Mapping)) or not isinstance(given, Iterable):
@@ -139,7 +155,10 @@ class Producer:
                         f"enqueue_many: number {place} is no call (task.job(...)) but {shown(one)}"
                     ) from None
             raise
-        return rows, any(new.id is not None for new in calls)
+        caller = None
+        if any(map(joins, calls)):
+            caller = self._joiner.caller(calls, awaits=awaits, verb="enqueue_many")
+        return rows, any(new.id is not None for new in calls), caller
 
     # -- by name -----------------------------------------------------------------------------------------------------
 
@@ -184,18 +203,19 @@ class Producer:
         check_priority(new.priority)
         check_name("queue", new.queue)
 
-    def _job(self, row: NewRow, outcome: Enqueued) -> Job[Any]:
+    def _job(self, row: NewRow, outcome: Enqueued, *, joined: bool = False) -> Job[Any]:
         if outcome.error is not None:
             raise outcome.error
         if outcome.outcome == "refused":
             raise StoreError(f"the store refused job {row.id} and does not say why")
         job: Job[Any] = Job(self._jobs, outcome.id or row.id, None, row, outcome.outcome)
         if self._bus.wants("job.enqueued"):
-            self._tell(job)
+            self._tell(job, joined)
         return job
 
-    def _tell(self, job: Job[Any]) -> None:
-        self._bus.emit(JobEnqueued(id=job.id, task=job.task, queue=job.queue, outcome=job.outcome or "inserted"))
+    def _tell(self, job: Job[Any], joined: bool) -> None:
+        outcome = job.outcome or "inserted"
+        self._bus.emit(JobEnqueued(id=job.id, task=job.task, queue=job.queue, outcome=outcome, joined=joined))
 
 
 @lru_cache(maxsize=1_000)

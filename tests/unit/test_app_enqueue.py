@@ -384,7 +384,7 @@ def test_an_option_that_makes_no_sense_is_refused_and_nothing_written(
 
 
 @pytest.mark.parametrize(
-    "option", ["unique", "rate_limit", "concurrency", "lane", "breaker", "conn"], ids=lambda name: str(name)
+    "option", ["unique", "rate_limit", "concurrency", "lane", "breaker"], ids=lambda name: str(name)
 )
 def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[..., str], option: str) -> None:
     with pytest.raises(NotSupported, match=option):
@@ -393,7 +393,7 @@ def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[
         app.enqueue("other", {}, **{option: object()})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["transaction", "outbox", "once", "limit", "signal", "asgi", "cron", "every", "flow"])
+@pytest.mark.parametrize("name", ["outbox", "once", "limit", "signal", "asgi", "cron", "every", "flow"])
 def test_a_verb_of_a_later_release_is_refused_by_name(app: App, name: str) -> None:
     with pytest.raises(NotSupported, match=f"app.{name}"):
         getattr(app, name)("anything")

@@ -178,11 +178,9 @@ def test_options_of_later_releases_are_refused_by_name_never_ignored(option: str
     Tasks().task(**absent)
 
 
-def test_a_connection_of_the_callers_is_refused_until_there_is_an_engine_for_it() -> None:
-    with pytest.raises(NotSupported, match="conn="):
-        send.using(conn=object())
-    with pytest.raises(NotSupported, match="conn="):
-        Tasks(conn=object())  # type: ignore[call-arg]  # nor anywhere else
+def test_a_connection_is_said_for_an_enqueue_and_nowhere_else() -> None:
+    with pytest.raises(ConfigError, match="conn"):
+        Tasks(conn=object())  # type: ignore[call-arg]  # a connection is for one enqueue
 
 
 @pytest.mark.parametrize(

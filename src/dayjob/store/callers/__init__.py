@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dayjob.errors import ConfigError, shown
+from dayjob.errors import ConfigError
 from dayjob.store.callers.caller import Caller, Lent, aperform, perform
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def adapt(connection: Any) -> Caller:
             try:
                 caller: Caller = getattr(import_module(found[0]), found[1])(connection)
             except Exception as error:  # a session without a bind, a proxy without a session
-                raise ConfigError(f"{shown(connection)} leads to no database: {error}") from error
+                raise ConfigError(f"this {kind.__name__} leads to no database: {error}") from error
             return caller
     name = f"{type(connection).__module__}.{type(connection).__qualname__}"
     hint = ""
@@ -54,7 +54,7 @@ def adapt(connection: Any) -> Caller:
         hint = ": a cursor has no transaction of its own, give its connection"
     elif any(word in name for word in ("Pool", "Engine", "maker")):
         hint = ": a transaction belongs to one connection, give that"
-    raise ConfigError(f"this takes {_KNOWN}, not {name} {shown(connection)}{hint}")
+    raise ConfigError(f"this takes {_KNOWN}, not {name}{hint}")
 
 
 def admit(connection: Any, store: Store, *, awaits: bool, verb: str) -> Caller:

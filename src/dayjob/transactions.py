@@ -1,0 +1,127 @@
+"""Enqueueing in the caller's own transaction: `using(conn=...)` and `app.transaction(...)`.
+
+    NewJob ─▶ rows ─▶ the caller's connection ─▶ (the caller commits) ─▶ workers
+
+The combiner has no part in this: there is nothing to combine, and nothing is ever repeated here. A transaction in which
+something failed is its owner's to roll back and repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from dayjob.combiner import awake
+from dayjob.errors import ConfigError
+from dayjob.link import Link
+from dayjob.offload import offload
+from dayjob.store.callers import Caller, admit, aperform, perform
+from dayjob.store.callers.blocks import INNERMOST, Block, joined
+from dayjob.store.records import Enqueued, NewRow
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Store
+    from dayjob.task import NewJob
+
+
+class Joiner:
+    """Finds the transaction that an enqueue is to join, and writes there.
+
+    Args:
+        link: the store. owner: the app whose blocks count.
+    Attributes:
+        off: nothing joins. In a test that put a store of its own in the place of the app's, no connection leads there.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.owner: object = self
+        self.off = False
+
+    def caller(self, news: Iterable[NewJob[Any]], *, awaits: bool, verb: str = "enqueue") -> Caller | None:
+        """The connection that the calls *news* join; None when they join nothing.
+
+        Raises:
+            ConfigError: several connections, or one that cannot be used here; nothing touched it.
+        """
+        if self.off:
+            return None
+        outer = joined(self.owner)
+        own = {id(new.said.conn): new.said.conn for new in news}
+        if len(own) > 1:
+            raise ConfigError(f"{verb} was given calls with different conn=: one call takes one connection")
+        (connection,) = own.values()
+        if connection is not UNSET:
+            return admit(connection, self._link(), awaits=awaits, verb=verb)
+        if outer is not None and outer.awaited and not awaits:
+            raise ConfigError(f"{outer.what} can only be awaited: use `await ...a{verb}(...)` instead of {verb}(...)")
+        return outer
+
+    def send(self, caller: Caller, rows: Sequence[NewRow], *, chosen: bool) -> list[Enqueued]:
+        """Write *rows* on *caller*; an outcome per row, which counts once the caller commits.
+
+        Raises:
+            StoreError: the statement failed; nothing is repeated.
+        """
+        store = self._link()
+        outcomes = perform(store, caller, store.enqueue_script(rows, repeat=chosen))
+        if caller.alone():
+            _wake(store, rows)
+        return outcomes
+
+    async def asend(self, caller: Caller, rows: Sequence[NewRow], *, chosen: bool) -> list[Enqueued]:
+        """Awaitable `send`."""
+        store = self._link() if self._link.opened else await offload(self._link)
+        outcomes = await aperform(store, caller, store.enqueue_script(rows, repeat=chosen))
+        if await caller.aalone():
+            _wake(store, rows)
+        return outcomes
+
+    def block(self, connection: Any) -> TransactionBlock:
+        """See `App.transaction`."""
+        return TransactionBlock(self, connection)
+
+    def enter(self, connection: Any) -> Block | None:
+        """Enter a block for *connection*; None when nothing joins."""
+        if self.off:
+            return None
+        return Block(self.owner, admit(connection, self._link(), awaits=True, verb="enqueue")).__enter__()
+
+
+def joins(new: NewJob[Any]) -> bool:
+    """False when *new* surely joins no transaction: all that an ordinary enqueue pays."""
+    return INNERMOST.get() is not None or new.said.conn is not UNSET
+
+
+def _wake(store: Store, rows: Sequence[NewRow]) -> None:
+    """The connection commits each statement by itself: the jobs are there already."""
+    for queue in awake(rows):
+        store.notify("work", queue.encode())
+
+
+class TransactionBlock:
+    """What `app.transaction(connection)` returns: a context manager, sync and async. It only says where enqueues go."""
+
+    def __init__(self, joiner: Joiner, connection: Any) -> None:
+        self._joiner, self._connection = joiner, connection
+        self._entered: list[Block | None] = []
+
+    def __enter__(self) -> Any:
+        self._entered.append(self._joiner.enter(self._connection))
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        block = self._entered.pop()
+        if block is not None:
+            block.__exit__(kind, error, at)
+
+    async def __aenter__(self) -> Any:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, at)
