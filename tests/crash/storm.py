@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -94,9 +94,10 @@ class Storm:
         self._until(lambda: not self._judge.store.count(Filter(states=UNFINISHED)), "jobs are left", drained_within)
         self._crowd.end()
 
-    def broken(self) -> list[str]:
-        """The promises that were not kept."""
-        return violations(self._judge.store, self.acknowledged, set(), arena.facts()) + self._slow()
+    def broken(self, *, crashes: Sequence[float] = ()) -> list[str]:
+        """The promises that were not kept; *crashes* are moments at which the server crashed."""
+        kept = violations(self._judge.store, self.acknowledged, set(), arena.facts(), crashes=crashes)
+        return kept + self._slow()
 
     def _slow(self) -> list[str]:
         assert self._fault is not None, "nothing happened"

@@ -66,10 +66,17 @@ def storm_on_a_bad_line(engine: Postgres, proxy: Proxy, tmp_path: Path) -> Itera
 
 
 def test_a_crash_of_the_server(storm: Storm, server: Server) -> None:
-    storm.suffer(lambda: server.restart("immediate"))
+    crashes: list[float] = []
+
+    def fault() -> None:
+        server.stop("immediate")
+        crashes.append(time.monotonic())
+        server.start()
+
+    storm.suffer(fault)
     storm.end()
 
-    assert storm.broken() == []
+    assert storm.broken(crashes=crashes) == []
 
 
 def test_a_server_that_is_away_for_longer_than_a_lease(storm: Storm, server: Server) -> None:
