@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, str] = {
     "sqlite": "dayjob.store.sqlite:SQLiteStore",
+    "postgresql": "dayjob.store.postgres:PostgresStore",
+    "postgres": "dayjob.store.postgres:PostgresStore",
 }
 """Scheme -> "module:class"; strings, so that an engine's driver is imported only when its URL is used."""
 

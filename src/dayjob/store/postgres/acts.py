@@ -1,0 +1,125 @@
+"""Cancel, retry, delete, edit: acting on many jobs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dayjob.states import State
+from dayjob.store.exits import KEEP_CANCELLED
+from dayjob.store.postgres.database import Connection
+from dayjob.store.postgres.filters import where
+from dayjob.store.postgres.jobs import JobsPart
+from dayjob.store.postgres.wire import plain
+from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
+
+
+class Live(NamedTuple):
+    """A live job that an action fits."""
+
+    id: str
+    running: bool
+
+
+class ActsPart(JobsPart):
+    """The Jobs protocol's `act`."""
+
+    def act(self, which: Filter, action: Action, *, limit: int = 1000, now: int | None = None) -> list[str]:
+        live_states, done_states = FITS[type(action)]
+        now = self.db.at(now)
+        with self.db.write() as connection:
+            self.take_turn(connection)  # nobody claims in between; what is left to lock is settled and rescued
+            live = self._live(connection, which, live_states, limit, action)
+            done = self._done(connection, which, done_states, limit - len(live))
+            match action:
+                case Cancel():
+                    self._cancel(connection, live, action, now)
+                case Retry():
+                    self._retry(connection, [one.id for one in live], done, now)
+                case Delete():
+                    self._delete(connection, [one.id for one in live], done, now)
+                case Edit():
+                    self._edit(connection, [one.id for one in live], action, now)
+        return [*(one.id for one in live), *done]
+
+    def _live(
+        self, connection: Connection, which: Filter, states: Sequence[str], limit: int, action: Action
+    ) -> list[Live]:
+        """The live jobs that the action fits, oldest first, locked."""
+        fitting = [state for state in states if which.states is None or State(state) in which.states]
+        if not fitting or limit <= 0:
+            return []
+        condition = where(which, fitting, self.db.namespace, live=True)
+        if isinstance(action, Cancel):
+            condition.add("NOT j.cancelling")
+        select = (
+            f'SELECT j.id::text, j.entry FROM "{self.db.namespace}".job AS j WHERE {condition} '
+            f"ORDER BY j.entry LIMIT {condition.parameter(limit)}"
+        )
+        found: dict[str, int] = dict(connection.execute(select, condition.values).fetchall())
+        if not found:
+            return []
+        # Locked in the order of their ids, so that two who lock many never wait for each other; what was settled in
+        # between is gone or has another entry.
+        locked = {
+            id: running
+            for id, entry, state, running in connection.execute(self.sql.lock_live, (plain(found),)).fetchall()
+            if found[id] == entry and ("running" if running else state) in fitting
+        }
+        return [Live(id, locked[id]) for id in found if id in locked]
+
+    def _done(self, connection: Connection, which: Filter, states: Sequence[str], limit: int) -> list[str]:
+        """The finished jobs that the action fits, oldest first, locked."""
+        fitting = [state for state in states if which.states is None or State(state) in which.states]
+        if not fitting or limit <= 0:
+            return []
+        condition = where(which, fitting, self.db.namespace, live=False)
+        select = (
+            f'SELECT j.id::text FROM "{self.db.namespace}".history AS j WHERE {condition} '
+            f"ORDER BY j.entry LIMIT {condition.parameter(limit)} FOR UPDATE"
+        )
+        return list(dict.fromkeys(row[0] for row in connection.execute(select, condition.values).fetchall()))
+
+    def _cancel(self, connection: Connection, live: Sequence[Live], action: Cancel, now: int | None) -> None:
+        self.cancel_waiting(connection, [one.id for one in live if not one.running], action.reason, now, action.keep)
+        running = [one.id for one in live if one.running]
+        if running:
+            connection.execute(self.sql.ask_to_cancel, (plain(running), action.reason))
+            connection.execute(self.sql.bump_control)
+
+    def cancel_waiting(
+        self,
+        connection: Connection,
+        ids: Sequence[str],
+        reason: str | None,
+        now: int | None,
+        keep: float | None = KEEP_CANCELLED,
+    ) -> None:
+        """Waiting jobs go to the history as cancelled. The caller has the turn."""
+        if ids:
+            connection.execute(self.sql.add_days, (now, [0.0 if keep is None else keep]))
+            connection.execute(self.sql.drop_ready, (plain(ids),))
+            connection.execute(self.sql.cancel_waiting, (now, plain(ids), reason, keep))
+
+    def _retry(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> None:
+        if live:
+            connection.execute(self.sql.promote, (now, plain(live)))
+        if done:
+            connection.execute(self.sql.revive, (now, plain(done)))
+            connection.execute(self.sql.erase_finished, (plain(done),))
+            connection.execute(self.sql.drop_checkpoints, (plain(done),))
+
+    def _delete(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> None:
+        if live:
+            connection.execute(self.sql.drop_ready, (plain(live),))
+            connection.execute(self.sql.delete_live, (plain(live),))
+        if done:
+            connection.execute(self.sql.erase_finished, (plain(done),))
+        self.forget_jobs(connection, [*live, *done], now)
+
+    def _edit(self, connection: Connection, live: Sequence[str], change: Edit, now: int | None) -> None:
+        if live:
+            connection.execute(self.sql.drop_ready, (plain(live),))
+            connection.execute(
+                self.sql.edit, (now, plain(live), change.run_at, change.priority, change.queue, change.payload)
+            )

@@ -1,0 +1,116 @@
+"""Jobs in, and what running ones write down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from dayjob.store.postgres.database import Connection
+from dayjob.store.postgres.part import encode, uuids
+from dayjob.store.postgres.turns import TurnPart
+from dayjob.store.postgres.wire import Blobs, plain, words
+from dayjob.store.records import EXISTING, INSERTED, Checkpoint, Enqueued, Lease, Log, NewRow, Progress, Write
+
+
+class JobsPart(TurnPart):
+    """Enqueue and record."""
+
+    _said = threading.local()
+    """Per thread: `awake` is True when its last enqueue found that nobody sleeps who would have to be woken."""
+
+    def enqueue(
+        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
+    ) -> list[Enqueued]:
+        now = self.db.at(now)
+        if repeat or self.db.pooled:
+            with self.db.write() as connection:
+                new = self._insert(connection, jobs, now)
+                if repeat and new:
+                    taken = {row[0] for row in connection.execute(self.sql.take_back, (plain(new),)).fetchall()}
+                    new = [id for id in new if id not in taken]
+        else:
+            with self.db.session() as connection:
+                new = self._insert(connection, jobs, now)
+        if len(new) == len(jobs):
+            return [INSERTED] * len(jobs)
+        fresh = set(new)
+        answers = []
+        for job in jobs:
+            answers.append(INSERTED if job.id in fresh else EXISTING)
+            fresh.discard(job.id)
+        return answers
+
+    def _insert(self, connection: Connection, jobs: Sequence[NewRow], now: int | None) -> list[str]:
+        """Store those of *jobs* whose ids are not waiting or running; the ids of those that were new."""
+        if len(jobs) == 1:
+            one = jobs[0]
+            row = connection.execute(
+                self.sql.insert_one,
+                (
+                    now, one.id, one.queue, one.task, one.payload, one.priority, one.delay, one.run_at, one.expires,
+                    one.max_attempts, one.tags, one.meta, one.options,
+                ),
+                prepare=self._prepared,
+            ).fetchone()  # fmt: skip
+            assert row is not None
+            self._said.awake = row[1]
+            return [one.id] if row[0] else []
+        row = connection.execute(
+            self.sql.insert,
+            (
+                now,
+                plain([one.id for one in jobs]),
+                words([one.queue for one in jobs]),
+                words([one.task for one in jobs]),
+                Blobs([one.payload for one in jobs]),
+                plain([one.priority for one in jobs]),
+                plain([one.delay for one in jobs]),
+                plain([one.run_at for one in jobs]),
+                plain([one.expires for one in jobs]),
+                plain([one.max_attempts for one in jobs]),
+                words([one.tags for one in jobs]),
+                words([one.meta for one in jobs]),
+                Blobs([one.options for one in jobs]),
+            ),
+            prepare=self._prepared,
+        ).fetchone()
+        assert row is not None
+        self._said.awake = row[1]
+        return [one.id for one in jobs] if row[0] is None else list(row[0])
+
+    # -- record ------------------------------------------------------------------------------------------------
+
+    def record(self, lease: Lease, writes: Sequence[Write], *, now: int | None = None) -> bool:
+        if not uuids([lease.id]):
+            return False
+        with self.db.write() as connection:
+            if connection.execute(self.sql.runs_under, (lease.worker, lease.id, lease.entry)).fetchone() is None:
+                return False
+            logs = [one for one in writes if isinstance(one, Log)]
+            if logs:
+                self._add_logs(connection, lease.id, logs, self.db.at(now))
+            progress: str | None = None
+            for one in writes:
+                if isinstance(one, Progress):
+                    progress = encode(one).decode()
+                elif isinstance(one, Checkpoint):
+                    connection.execute(self.sql.set_checkpoint, (lease.id, one.value))
+            connection.execute(self.sql.note, (lease.id, progress))
+        return True
+
+    def _add_logs(self, connection: Connection, id: str, logs: Sequence[Log], now: int | None) -> None:
+        texts = words([one.message.replace("\0", "\u2400") for one in logs])  # no text holds a NUL
+        connection.execute(
+            self.sql.add_logs, (id, plain([one.at for one in logs]), words([one.level for one in logs]), texts)
+        )
+        trimmed = connection.execute(self.sql.trim_logs, (id,)).rowcount
+        if trimmed:
+            self.add_tallies(connection, self._moment(connection, now), [("", "trimmed", trimmed)])
+
+    def recorded(self, id: str) -> bytes | None:
+        if not uuids([id]):
+            return None
+        with self.db.read() as connection:
+            found: bytes | None = self.value(connection, self.sql.checkpoint, (id,))
+        return found

@@ -1,0 +1,385 @@
+-- Everything dayjob keeps in one schema, named after the namespace.
+CREATE SEQUENCE dayjob.entry AS bigint;
+
+-- The store's clock, in microseconds since 1970 (P6). Not now(): a long transaction would stand still.
+CREATE FUNCTION dayjob.clock() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE
+AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
+
+-- The live jobs. A claim does not touch them: `available` stands for running, too, and open leases tell which run.
+-- `entry` is the fence: every exit but success gives a new one, so a stale writer finds nothing. `place` orders a queue
+-- and survives release, loss and crash. Only `id`, and the rare states, are indexed, so that most updates stay in their page.
+CREATE TABLE dayjob.job (
+    id uuid PRIMARY KEY,
+    entry bigint NOT NULL,
+    place bigint NOT NULL,
+    created_at bigint NOT NULL,
+    run_at bigint NOT NULL,
+    expires_at bigint,
+    priority integer NOT NULL,
+    max_attempts integer,
+    attempt integer NOT NULL DEFAULT 0,
+    crashes integer NOT NULL DEFAULT 0,
+    round integer NOT NULL DEFAULT 0,
+    parked integer NOT NULL DEFAULT 0,
+    suspect boolean NOT NULL DEFAULT false,
+    recorded boolean NOT NULL DEFAULT false,
+    cancelling boolean NOT NULL DEFAULT false,
+    state text COLLATE "C" NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    task text COLLATE "C" NOT NULL,
+    payload bytea NOT NULL,
+    tags text,
+    meta text,
+    options bytea,
+    reason text,
+    progress text
+) WITH (
+    fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX job_due ON dayjob.job (run_at) INCLUDE (queue) WHERE state = 'scheduled';
+CREATE INDEX job_expires ON dayjob.job (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX job_cancelling ON dayjob.job (id) WHERE cancelling;
+
+-- What can be claimed, narrow, deleted when claimed. kind 0: in the order of arrival; 1: come back to an old place; 2: suspects.
+-- Rows of kind 0 get rising places in short transactions, so a claim need not look below where it has been
+-- (`Floors` in claims.py): dead rows that vacuum may not remove yet cost nothing.
+CREATE TABLE dayjob.ready (
+    place bigint NOT NULL,
+    entry bigint NOT NULL,
+    id uuid NOT NULL,
+    priority integer NOT NULL,
+    kind smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    PRIMARY KEY (queue, priority, kind, place)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0.5,
+    autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_cost_delay = 0
+);
+
+-- Which (queue, priority, kind) were ever in `ready`: one look into its index for each.
+CREATE TABLE dayjob.level (
+    queue text COLLATE "C" NOT NULL, priority integer NOT NULL, kind smallint NOT NULL, used_at bigint NOT NULL,
+    PRIMARY KEY (queue, priority, kind)
+);
+
+-- Jobs that came in a caller's transaction, which may have been long: their places are given when somebody sees them.
+CREATE TABLE dayjob.arrival (
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(), entry bigint NOT NULL, id uuid NOT NULL, PRIMARY KEY (xid, entry)
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+
+-- One row per claimed batch; `open` counts what has not left it. A batch of 500 is 12 kB, stored aside as it is.
+CREATE TABLE dayjob.lease (
+    worker text COLLATE "C" NOT NULL,
+    claim_no bigint NOT NULL,
+    claimed_at bigint NOT NULL,
+    open integer NOT NULL,
+    ids uuid[] NOT NULL,
+    entries bigint[] NOT NULL,
+    PRIMARY KEY (worker, claim_no)
+) WITH (
+    fillfactor = 70, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
+ALTER TABLE dayjob.lease ALTER ids SET STORAGE EXTERNAL, ALTER entries SET STORAGE EXTERNAL;
+
+-- The finished jobs, in a partition for each day on which they may go; those that never go by themselves (the dead) in
+-- one of their own.
+CREATE TABLE dayjob.history (
+    id uuid NOT NULL,
+    entry bigint NOT NULL,
+    created_at bigint NOT NULL,
+    run_at bigint NOT NULL,
+    expires_at bigint,
+    started_at bigint,
+    finished_at bigint NOT NULL,
+    keep_until bigint,
+    goes date NOT NULL,
+    priority integer NOT NULL,
+    max_attempts integer,
+    attempt integer NOT NULL,
+    crashes integer NOT NULL,
+    round integer NOT NULL,
+    recorded boolean NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    task text COLLATE "C" NOT NULL,
+    payload bytea NOT NULL,
+    result bytea,
+    error bytea,
+    tags text,
+    meta text,
+    options bytea,
+    reason text,
+    worker text COLLATE "C",
+    progress text
+) PARTITION BY RANGE (goes);
+CREATE INDEX history_id ON dayjob.history (id);
+CREATE INDEX history_finished ON dayjob.history (state, queue, finished_at);
+CREATE TABLE dayjob.history_kept PARTITION OF dayjob.history FOR VALUES FROM ('infinity') TO (MAXVALUE);
+-- Kept for less than a day: deleted one by one when their time is over. All others go with their partition.
+CREATE INDEX history_brief ON dayjob.history (keep_until) WHERE keep_until < finished_at + 86400000000;
+
+-- How many finished jobs there are, by the day they go: every change appends, the leader folds them together.
+CREATE TABLE dayjob.total (goes date NOT NULL, queue text COLLATE "C" NOT NULL, state text COLLATE "C" NOT NULL, jobs bigint NOT NULL);
+
+-- Ids that left the history less than an hour after they finished: a repeated enqueue must still find them.
+CREATE TABLE dayjob.gone (id uuid NOT NULL, until bigint NOT NULL);
+CREATE INDEX gone_id ON dayjob.gone (id);
+CREATE INDEX gone_until ON dayjob.gone (until);
+
+-- What a job left behind, by its id.
+CREATE TABLE dayjob.attempt (
+    no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id uuid NOT NULL,
+    number integer NOT NULL,
+    round integer NOT NULL,
+    outcome text NOT NULL,
+    started_at bigint,
+    finished_at bigint NOT NULL,
+    worker text COLLATE "C",
+    error bytea,
+    reason text
+);
+CREATE INDEX attempt_id ON dayjob.attempt (id, no);
+CREATE TABLE dayjob.log (
+    no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id uuid NOT NULL, at bigint NOT NULL, level text NOT NULL, message text NOT NULL
+);
+CREATE INDEX log_id ON dayjob.log (id, no);
+CREATE TABLE dayjob.checkpoint (id uuid PRIMARY KEY, value bytea NOT NULL);
+
+-- One row: the version of controls, live time, and who leads.
+CREATE TABLE dayjob.cluster (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    control bigint NOT NULL DEFAULT 0,
+    live bigint NOT NULL DEFAULT 0,
+    beat_at bigint NOT NULL DEFAULT 0,
+    term bigint NOT NULL DEFAULT 0,
+    leader text
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 100);
+INSERT INTO dayjob.cluster DEFAULT VALUES;
+
+-- Workers; one that was given up stays for a day, so that its late beat learns it.
+CREATE TABLE dayjob.worker (
+    id text COLLATE "C" PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    solo boolean NOT NULL,
+    info bytea NOT NULL,
+    started_at bigint NOT NULL,
+    beat_at bigint NOT NULL,
+    expires bigint NOT NULL,
+    lost_at bigint
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 200);
+
+CREATE TABLE dayjob.paused (queue text COLLATE "C" PRIMARY KEY);
+
+-- Counts and samples, one row per minute, queue and name.
+CREATE TABLE dayjob.sample (
+    at bigint NOT NULL, queue text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, value double precision NOT NULL, PRIMARY KEY (at, queue, name)
+);
+
+CREATE TABLE dayjob.record (
+    kind text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, value bytea NOT NULL, version bigint NOT NULL, expires_at bigint, PRIMARY KEY (kind, key)
+);
+
+-- A day's partition of the history, made aside and attached: no reader of the history has to end for it.
+CREATE FUNCTION dayjob.add_day(day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE name text COLLATE "C" := 'history_' || to_char(day, 'YYYYMMDD');
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob.history'), 1);
+    IF to_regclass('dayjob.' || name) IS NULL THEN
+        EXECUTE format('CREATE TABLE dayjob.%I (LIKE dayjob.history INCLUDING DEFAULTS)', name);
+        EXECUTE format('ALTER TABLE dayjob.%I SET (autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 0.2)', name);
+        EXECUTE format('ALTER TABLE dayjob.history ATTACH PARTITION dayjob.%I FOR VALUES FROM (%L) TO (%L)', name, day, day + 1);
+    END IF;
+END $$;
+
+-- Ends a day's partition. Waits no longer than the caller's lock_timeout for readers of the history.
+CREATE FUNCTION dayjob.drop_day(day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('DROP TABLE IF EXISTS dayjob.%I', 'history_' || to_char(day, 'YYYYMMDD'));
+    DELETE FROM dayjob.total WHERE goes = day;
+END $$;
+
+-- How many jobs are waiting and running, by queue and state.
+CREATE FUNCTION dayjob.depths() RETURNS TABLE (queue text, state text, jobs bigint) LANGUAGE sql STABLE
+AS $$
+    SELECT r.queue, 'available', count(*) FROM dayjob.ready AS r GROUP BY r.queue
+    UNION ALL
+    SELECT j.queue, 'available', count(*) FROM dayjob.arrival AS a JOIN dayjob.job AS j ON j.id = a.id
+    WHERE j.entry = a.entry AND j.state = 'available' GROUP BY j.queue
+    UNION ALL
+    SELECT j.queue, 'scheduled', count(*) FROM dayjob.job AS j WHERE j.state = 'scheduled' GROUP BY j.queue
+    UNION ALL
+    SELECT j.queue, 'running', count(*) FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.ids, l.entries) AS u (id, entry)
+    JOIN dayjob.job AS j ON j.id = u.id WHERE l.open > 0 AND j.entry = u.entry GROUP BY j.queue
+$$;
+
+-- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
+-- as it is. Whatever else moves rows of `ready` about takes the same lock first.
+CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1); END $$;
+
+-- Jobs of callers' transactions that have ended since *seen* was taken become claimable. The caller has the turn.
+-- Returns the earliest time of those that are to wait, null when there are none.
+CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE first_due bigint;
+BEGIN
+    WITH ended (xid) AS (
+        SELECT a.xid FROM dayjob.arrival AS a WHERE seen IS NULL OR a.xid >= pg_snapshot_xmax(seen)
+        UNION SELECT x FROM pg_snapshot_xip(seen) AS x WHERE EXISTS (SELECT 1 FROM dayjob.arrival AS a WHERE a.xid = x)
+    ), came AS (
+        DELETE FROM dayjob.arrival AS a USING ended AS e WHERE a.xid = e.xid RETURNING a.id, a.entry
+    ), numbered AS MATERIALIZED (
+        SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
+    ), job AS (
+        UPDATE dayjob.job AS j SET entry = n.place, place = n.place FROM numbered AS n
+        WHERE j.id = n.id AND j.entry = n.entry AND j.state = 'available'
+        RETURNING j.id, j.entry, j.place, j.queue, j.priority
+    ), known AS (
+        INSERT INTO dayjob.level (queue, priority, kind, used_at)
+        SELECT DISTINCT queue, priority, 0, dayjob.clock() FROM job
+        ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+    ), stored AS (
+        INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, entry, id, priority, 0, queue FROM job
+    )
+    SELECT min(j.run_at) INTO first_due FROM came AS c JOIN dayjob.job AS j ON j.id = c.id WHERE j.state = 'scheduled';
+    RETURN first_due;
+END $$;
+
+-- Up to *most* jobs that are due become available, in the order of their time. The caller has the turn.
+CREATE FUNCTION dayjob.stage_due(moment bigint, since bigint, most integer) RETURNS integer
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE staged integer;
+BEGIN
+    PERFORM 1 FROM dayjob.job WHERE state = 'scheduled' AND run_at >= since AND run_at <= moment LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    WITH due AS MATERIALIZED (
+        SELECT id, entry, nextval('dayjob.entry') AS place FROM (
+            SELECT id, entry FROM dayjob.job WHERE state = 'scheduled' AND run_at >= since AND run_at <= moment
+            ORDER BY run_at, entry LIMIT most) AS d
+    ), job AS (
+        UPDATE dayjob.job AS j SET state = 'available', entry = d.place, place = d.place FROM due AS d
+        WHERE j.id = d.id AND j.entry = d.entry AND j.state = 'scheduled'
+        RETURNING j.id, j.place, j.queue, j.priority, j.suspect
+    ), known AS (
+        INSERT INTO dayjob.level (queue, priority, kind, used_at)
+        SELECT DISTINCT queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END, moment FROM job
+        ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+    ), stored AS (
+        INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+        SELECT place, place, id, priority, CASE WHEN suspect THEN 2 ELSE 0 END, queue FROM job RETURNING 1
+    )
+    SELECT count(*) INTO staged FROM stored;
+    RETURN staged;
+END $$;
+
+-- Stage, then claim for *wants* under *number*; `fetch` reads what was claimed. Nothing of it needs to wait for the disk:
+-- what a crash of the server takes back is available again.
+--   wants: [{"queues": [..] or null, "exclude": [..], "limit": n, "suspects": bool, "id": uuid or null}, ..]
+--   floors: places below which no unclaimed row of kind 0 can be, by queue and priority; due_floor: the same for due times
+--   seen: the snapshot of the last call, when all arrivals were admitted
+CREATE FUNCTION dayjob.claim(
+    by_worker text, number bigint, at bigint, wants jsonb,
+    floor_queues text[], floor_priorities integer[], floors bigint[], due_floor bigint, seen pg_snapshot,
+    OUT moment bigint, OUT control bigint, OUT next_due bigint, OUT suspects boolean, OUT claimed integer, OUT top bigint,
+    OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    want record;
+    picked_ids uuid[];
+    picked_entries bigint[];
+    all_ids uuid[] := '{}';
+    all_entries bigint[] := '{}';
+    reached jsonb;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+    moment := coalesce(at, dayjob.clock());
+    snapshot := pg_current_snapshot();
+    SELECT last_value INTO top FROM dayjob.entry;
+    due_floor := least(due_floor, dayjob.admit_arrivals(seen));
+    IF dayjob.stage_due(moment, due_floor, 1000) = 1000 THEN
+        top := NULL;  -- more is due: floors must not rise above it
+    END IF;
+    SELECT c.control, (SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= due_floor ORDER BY run_at LIMIT 1)
+        INTO control, next_due FROM dayjob.cluster AS c;
+    claimed := 0;
+    levels := '[]';
+    heard := CASE WHEN pg_try_advisory_xact_lock(hashtext('dayjob'), 13) THEN 0 ELSE 1 END
+        + CASE WHEN pg_try_advisory_xact_lock(hashtext('dayjob'), 14) THEN 0 ELSE 2 END;
+    PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
+    IF FOUND THEN
+        claimed := -1;  -- the reply to this claim was lost: the same batch again
+    ELSE
+        PERFORM 1 FROM dayjob.worker AS w WHERE w.id = by_worker AND w.lost_at IS NULL;
+        IF FOUND THEN
+            FOR want IN SELECT * FROM jsonb_to_recordset(wants)
+                AS w (queues text[], exclude text[], "limit" integer, suspects boolean, id uuid)
+            LOOP
+                IF want.id IS NOT NULL THEN
+                    WITH gone AS (
+                        DELETE FROM dayjob.ready AS r USING dayjob.job AS j
+                        WHERE j.id = want.id AND r.queue = j.queue AND r.priority = j.priority AND r.kind IN (0, 1, 2)
+                            AND r.place = j.place RETURNING r.id, r.entry
+                    )
+                    SELECT array_agg(g.id), array_agg(g.entry) INTO picked_ids, picked_entries FROM gone AS g;
+                ELSE
+                    WITH level AS MATERIALIZED (
+                        SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN coalesce((
+                            SELECT f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
+                            WHERE f.queue = l.queue AND f.priority = l.priority), 0) ELSE 0 END AS floor
+                        FROM dayjob.level AS l
+                        WHERE (want.queues IS NULL OR l.queue = ANY (want.queues)) AND l.queue <> ALL (want.exclude)
+                            AND CASE WHEN want.suspects THEN l.kind = 2 ELSE l.kind < 2 END
+                            AND NOT EXISTS (SELECT 1 FROM dayjob.paused AS p WHERE p.queue = l.queue)
+                    ), picked AS MATERIALIZED (
+                        SELECT l.queue, l.priority, l.kind, r.*
+                        FROM level AS l CROSS JOIN LATERAL (
+                            SELECT r.ctid AS address, r.place, r.id, r.entry FROM dayjob.ready AS r
+                            WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind AND r.place >= l.floor
+                            ORDER BY r.place LIMIT want."limit") AS r
+                        ORDER BY l.priority DESC, r.place LIMIT want."limit"
+                    ), gone AS (
+                        DELETE FROM dayjob.ready WHERE ctid = ANY (ARRAY(SELECT address FROM picked))
+                    ), up_to AS (
+                        SELECT p.queue, p.priority, max(p.place) AS place FROM picked AS p WHERE p.kind = 0 GROUP BY 1, 2
+                    )
+                    SELECT (SELECT array_agg(p.id) FROM picked AS p), (SELECT array_agg(p.entry) FROM picked AS p),
+                        CASE WHEN (SELECT count(*) FROM picked) < want."limit"  -- nothing is left below the top
+                            THEN (SELECT jsonb_agg(jsonb_build_array(l.queue, l.priority, top)) FROM level AS l WHERE l.kind = 0)
+                            ELSE (SELECT jsonb_agg(jsonb_build_array(u.queue, u.priority, u.place)) FROM up_to AS u) END
+                        INTO picked_ids, picked_entries, reached;
+                    levels := levels || coalesce(reached, '[]');
+                END IF;
+                IF picked_ids IS NOT NULL THEN
+                    all_ids := all_ids || picked_ids;
+                    all_entries := all_entries || picked_entries;
+                END IF;
+            END LOOP;
+            claimed := cardinality(all_ids);
+            IF claimed > 0 THEN
+                INSERT INTO dayjob.lease (worker, claim_no, claimed_at, open, ids, entries)
+                VALUES (by_worker, number, moment, claimed, all_ids, all_entries);
+            END IF;
+        END IF;
+    END IF;
+    suspects := false;
+    IF EXISTS (SELECT 1 FROM dayjob.level WHERE kind = 2) THEN
+        SELECT EXISTS (
+            SELECT 1 FROM dayjob.level AS l, jsonb_to_recordset(wants) AS w (queues text[], exclude text[])
+            WHERE l.kind = 2 AND (w.queues IS NULL OR l.queue = ANY (w.queues)) AND l.queue <> ALL (w.exclude)
+                AND NOT EXISTS (SELECT 1 FROM dayjob.paused AS p WHERE p.queue = l.queue)
+                AND EXISTS (SELECT 1 FROM dayjob.ready AS r
+                    WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = 2)) INTO suspects;
+    END IF;
+END $$;

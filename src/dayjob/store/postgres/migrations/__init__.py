@@ -1,0 +1,1 @@
+"""The PostgreSQL engine's schema, step by step."""

@@ -1,0 +1,504 @@
+-- One statement per operation. Batches come in as one array per column. `$1` is the stamp of now or null for the server's
+-- clock wherever a statement needs the time.
+
+-- == enqueue =====================================================================================================
+
+-- name: insert
+-- $2.. columns: id, queue, task, payload, priority, delay, run_at, expires, max_attempts, tags, meta, options
+-- Answers the ids that were new, null when all were; and whether nobody sleeps who would have to be woken.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+s AS (
+    SELECT s.*, t.now, nextval('dayjob.entry') AS n,
+        coalesce(s.run_at, t.now + (s.delay * 1000000)::bigint, t.now) AS due
+    FROM t, unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::double precision[], $8::bigint[],
+        $9::double precision[], $10::integer[], $11::text[], $12::text[], $13::bytea[])
+        AS s (id, queue, task, payload, priority, delay, run_at, expires, max_attempts, tags, meta, options)
+), new AS (
+    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue, task,
+        payload, tags, meta, options)
+    SELECT id, n, n, now, due, now + (expires * 1000000)::bigint, priority, max_attempts,
+        CASE WHEN due > now THEN 'scheduled' ELSE 'available' END, queue, task, payload, tags, meta, options
+    FROM s ON CONFLICT (id) DO NOTHING
+    RETURNING id, entry, place, state, queue, priority
+), known AS (
+    INSERT INTO dayjob.level AS l (queue, priority, kind, used_at)
+    SELECT n.queue, n.priority, 0, t.now FROM (SELECT DISTINCT queue, priority FROM new WHERE state = 'available') AS n, t
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
+        AND k.used_at > t.now - 3600000000)
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+    SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
+)
+SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN array_agg(id::text) END,
+    pg_try_advisory_xact_lock(hashtext('dayjob'), 10)
+FROM new
+
+-- name: insert_one
+-- `insert` of a single row, which need not come as arrays.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+s AS (
+    SELECT t.now, nextval('dayjob.entry') AS n, coalesce($8::bigint, t.now + ($7::double precision * 1000000)::bigint, t.now) AS due
+    FROM t
+), new AS (
+    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue, task,
+        payload, tags, meta, options)
+    SELECT $2::uuid, n, n, now, due, now + ($9::double precision * 1000000)::bigint, $6::integer, $10::integer,
+        CASE WHEN due > now THEN 'scheduled' ELSE 'available' END, $3::text, $4::text, $5::bytea, $11::text, $12::text, $13::bytea
+    FROM s ON CONFLICT (id) DO NOTHING
+    RETURNING id, entry, place, state, queue, priority
+), known AS (
+    INSERT INTO dayjob.level AS l (queue, priority, kind, used_at)
+    SELECT n.queue, n.priority, 0, t.now FROM (SELECT DISTINCT queue, priority FROM new WHERE state = 'available') AS n, t
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
+        AND k.used_at > t.now - 3600000000)
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+    SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
+)
+SELECT count(*) = 1, pg_try_advisory_xact_lock(hashtext('dayjob'), 10) FROM new
+
+-- name: take_back
+-- $1 ids just inserted: those that were known before, finished or gone, are taken back.
+WITH known AS (
+    SELECT s.id FROM unnest($1::uuid[]) AS s (id)
+    WHERE EXISTS (SELECT 1 FROM dayjob.history AS h WHERE h.id = s.id) OR EXISTS (SELECT 1 FROM dayjob.gone AS g WHERE g.id = s.id)
+), job AS (
+    DELETE FROM dayjob.job AS j USING known AS k WHERE j.id = k.id RETURNING j.id, j.queue, j.priority, j.place
+), ready AS (
+    DELETE FROM dayjob.ready AS r USING job AS j
+    WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind = 0 AND r.place = j.place
+)
+SELECT id::text FROM job
+
+-- == settle ======================================================================================================
+
+-- name: finish
+-- $2.. columns: id, entry, claim, started, finished, keep, body (result or error). Then $9 worker, $10 the claims,
+-- $11 state, $12 reason, $13 attempts and $14 crashes added. Answers the entries that were held, null when all were.
+-- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+done AS (
+    DELETE FROM dayjob.job AS j
+    USING unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::double precision[], $8::bytea[])
+        AS s (id, entry, claim_no, started_at, finished_at, keep, body)
+    WHERE j.id = s.id AND j.entry = s.entry AND (s.entry IN (
+        SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.worker = $9 AND l.claim_no = ANY ($10::bigint[]))) IS TRUE
+    RETURNING j.*, s.claim_no, s.started_at, s.finished_at, s.keep, s.body
+), closed AS (
+    UPDATE dayjob.lease AS l SET open = l.open - d.n
+    FROM (SELECT claim_no, count(*)::integer AS n FROM done GROUP BY claim_no) AS d
+    WHERE l.worker = $9 AND l.claim_no = d.claim_no
+), kept AS (
+    INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes,
+        priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
+        options, reason, worker, progress)
+    SELECT id, entry, created_at, run_at, expires_at, nullif(started_at, 0), coalesce(nullif(finished_at, 0), now),
+        now + (keep * 1000000)::bigint,
+        coalesce(DATE '1970-01-01' + ((now + (keep * 1000000)::bigint) / 86400000000)::integer, 'infinity'),
+        priority, max_attempts, attempt + $13::integer, crashes + $14::integer, round, recorded, $11::text, queue, task, payload,
+        CASE WHEN $11 = 'completed' THEN body END, CASE WHEN $11 <> 'completed' THEN body END,
+        tags, meta, options, $12::text, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9), progress
+    FROM done, t WHERE keep IS DISTINCT FROM 0
+    RETURNING goes, queue
+), counted AS (
+    INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, $11, count(*) FROM kept GROUP BY goes, queue
+)
+SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END FROM done
+
+-- name: add_days
+-- $2 seconds for which jobs are kept: the partitions that they need.
+SELECT dayjob.add_day(day) FROM (
+    SELECT DISTINCT DATE '1970-01-01' + ((coalesce($1::bigint, dayjob.clock()) + (keep * 1000000)::bigint) / 86400000000)::integer AS day
+    FROM unnest($2::double precision[]) AS k (keep)) AS d
+
+-- name: claims_of
+-- $1 worker  $2 entries: the claim of each that it holds
+SELECT e.entry, l.claim_no FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.entries) AS e (entry)
+WHERE l.worker = $1 AND e.entry = ANY ($2::bigint[])
+
+-- name: held
+-- $1 ids  $2 entries  $3 worker  $4 its claims: those that still run under it, locked, in the order of their ids
+SELECT j.entry, j.id::text, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.suspect, j.cancelling, j.reason
+FROM unnest($1::uuid[], $2::bigint[]) AS s (id, entry) JOIN dayjob.job AS j ON j.id = s.id
+WHERE j.entry = s.entry AND (s.entry IN (
+    SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.worker = $3 AND l.claim_no = ANY ($4::bigint[]))) IS TRUE
+ORDER BY j.id FOR UPDATE OF j
+
+-- name: put_back
+-- $1.. columns: id, entry, state, attempt, crashes, suspect, parked, run_at, reason, begun. What has begun cannot expire.
+WITH back AS (
+    UPDATE dayjob.job AS j SET entry = nextval('dayjob.entry'), state = s.state, attempt = s.attempt, crashes = s.crashes,
+        suspect = s.suspect, parked = s.parked, run_at = coalesce(s.run_at, j.run_at), reason = s.reason,
+        expires_at = CASE WHEN s.begun THEN NULL ELSE j.expires_at END, cancelling = false,
+        recorded = true
+    FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::boolean[], $7::integer[],
+        $8::bigint[], $9::text[], $10::boolean[])
+        AS s (id, entry, state, attempt, crashes, suspect, parked, run_at, reason, begun)
+    WHERE j.id = s.id AND j.entry = s.entry
+    RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state, CASE WHEN j.suspect THEN 2 ELSE 1 END AS kind
+), known AS (
+    INSERT INTO dayjob.level (queue, priority, kind, used_at)
+    SELECT DISTINCT queue, priority, kind, dayjob.clock() FROM back WHERE state = 'available'
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+)
+INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+SELECT place, entry, id, priority, kind, queue FROM back WHERE state = 'available'
+
+-- name: close_leases
+-- $1 worker  $2 claims, one for each job that left
+UPDATE dayjob.lease AS l SET open = l.open - c.n
+FROM (SELECT no, count(*)::integer AS n FROM unnest($2::bigint[]) AS u (no) GROUP BY no) AS c
+WHERE l.worker = $1 AND l.claim_no = c.no
+
+-- name: add_attempts
+-- $1.. columns: id, number, round, outcome, started, finished, reason, error; $9 worker
+INSERT INTO dayjob.attempt (id, number, round, outcome, started_at, finished_at, worker, reason, error)
+SELECT id, number, round, outcome, nullif(started_at, 0), finished_at, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9),
+    reason, error
+FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bytea[])
+    AS s (id, number, round, outcome, started_at, finished_at, reason, error)
+
+-- name: trim_attempts
+-- $1 ids: of each job the first 10 and the newest 90 attempts stay
+WITH over AS (
+    SELECT a.no FROM (
+        SELECT DISTINCT u.id FROM unnest($1::uuid[]) AS u (id)
+        WHERE (SELECT count(*) FROM dayjob.attempt AS o WHERE o.id = u.id) > 100) AS s CROSS JOIN LATERAL (
+        SELECT a.no, row_number() OVER (ORDER BY a.no) AS first, row_number() OVER (ORDER BY a.no DESC) AS last
+        FROM dayjob.attempt AS a WHERE a.id = s.id) AS a
+    WHERE a.first > 10 AND a.last > 90
+)
+DELETE FROM dayjob.attempt AS a USING over AS o WHERE a.no = o.no
+
+-- == claim =======================================================================================================
+
+-- name: claim
+SELECT moment, control, next_due, suspects, claimed, top, snapshot::text, levels, heard
+FROM dayjob.claim($1, $2, $3, $4::jsonb, $5::text[], $6::integer[], $7::bigint[], $8, $9::pg_snapshot)
+
+-- name: fetch
+SELECT j.entry, j.id::text, j.task, j.queue, j.priority, j.attempt, j.crashes, j.round, j.parked, j.max_attempts,
+    j.created_at, j.run_at, j.expires_at, j.tags, j.meta, j.options,
+    j.recorded AND EXISTS (SELECT 1 FROM dayjob.checkpoint AS c WHERE c.id = j.id), j.suspect, j.payload
+FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.ids, l.entries) WITH ORDINALITY AS u (id, entry, n)
+JOIN dayjob.job AS j ON j.id = u.id AND j.entry = u.entry
+WHERE l.worker = $1 AND l.claim_no = $2 ORDER BY u.n
+
+-- == record ======================================================================================================
+
+-- name: runs_under
+-- $1 worker  $2 id  $3 entry. Locked, so that nobody takes the job away before the write is done.
+SELECT j.recorded FROM dayjob.job AS j WHERE j.id = $2::uuid AND j.entry = $3
+    AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = $1 AND l.open > 0 AND l.entries @> ARRAY[$3::bigint])
+FOR UPDATE
+
+-- name: note
+-- $1 id  $2 progress or null: something was recorded
+UPDATE dayjob.job SET progress = coalesce($2::text, progress), recorded = true WHERE id = $1::uuid
+
+-- name: set_checkpoint
+INSERT INTO dayjob.checkpoint (id, value) VALUES ($1::uuid, $2::bytea) ON CONFLICT (id) DO UPDATE SET value = excluded.value
+
+-- name: add_logs
+INSERT INTO dayjob.log (id, at, level, message)
+SELECT $1::uuid, at, level, message FROM unnest($2::bigint[], $3::text[], $4::text[]) AS s (at, level, message)
+
+-- name: trim_logs
+DELETE FROM dayjob.log WHERE id = $1::uuid AND no <= (
+    SELECT no FROM dayjob.log WHERE id = $1::uuid ORDER BY no DESC LIMIT 1 OFFSET 1000)
+
+-- name: checkpoint
+SELECT value FROM dayjob.checkpoint WHERE id = $1::uuid
+
+-- == act =========================================================================================================
+
+-- name: lock_live
+-- $1 ids: (id, entry, running), locked in the order of their ids
+SELECT j.id::text, j.entry, j.state, (j.state = 'available' AND (j.entry IN (
+    SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.open > 0)) IS TRUE) AS running
+FROM dayjob.job AS j WHERE j.id = ANY ($1::uuid[]) ORDER BY j.id FOR UPDATE
+
+-- name: drop_ready
+-- $1 ids: no longer claimable
+WITH j AS (SELECT id, queue, priority, place FROM dayjob.job WHERE id = ANY ($1::uuid[])),
+came AS (
+    DELETE FROM dayjob.arrival AS a USING (
+        SELECT a.xid, a.entry FROM dayjob.arrival AS a WHERE a.id = ANY ($1::uuid[])) AS x WHERE a.xid = x.xid AND a.entry = x.entry
+)
+DELETE FROM dayjob.ready AS r USING j
+WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (0, 1, 2) AND r.place = j.place
+
+-- name: cancel_waiting
+-- $1 now  $2 ids  $3 reason  $4 seconds to keep
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+done AS (DELETE FROM dayjob.job WHERE id = ANY ($2::uuid[]) RETURNING *),
+kept AS (
+    INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, finished_at, keep_until, goes, priority,
+        max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, tags, meta, options, reason, progress)
+    SELECT id, entry, created_at, run_at, expires_at, now, now + ($4::double precision * 1000000)::bigint,
+        coalesce(DATE '1970-01-01' + ((now + ($4 * 1000000)::bigint) / 86400000000)::integer, 'infinity'),
+        priority, max_attempts, attempt, crashes, round, recorded, 'cancelled', queue, task, payload, tags, meta, options,
+        $3::text, progress
+    FROM done, t RETURNING goes, queue
+)
+INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, 'cancelled', count(*) FROM kept GROUP BY goes, queue
+
+-- name: ask_to_cancel
+UPDATE dayjob.job SET cancelling = true, reason = $2::text WHERE id = ANY ($1::uuid[])
+
+-- name: bump_control
+UPDATE dayjob.cluster SET control = control + 1
+
+-- name: erase_finished
+-- $1 ids  $2 state or null: their rows of the history go for good
+WITH over AS (DELETE FROM dayjob.history WHERE id = ANY ($1::uuid[]) RETURNING goes, queue, state),
+counted AS (
+    INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, state, -count(*) FROM over GROUP BY goes, queue, state
+)
+SELECT count(*) FROM over
+
+-- name: revive
+-- $1 now  $2 ids of finished jobs: available again, in a new round. One whose id lives again only gives way.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+h AS MATERIALIZED (
+    SELECT DISTINCT ON (o.n) h.*, o.n FROM unnest($2::uuid[]) WITH ORDINALITY AS o (id, n)
+    CROSS JOIN LATERAL (SELECT * FROM dayjob.history AS h WHERE h.id = o.id) AS h ORDER BY o.n, h.entry DESC
+), numbered AS (
+    SELECT h.*, nextval('dayjob.entry') AS no FROM h
+), new AS (
+    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, priority, max_attempts, round, state, queue, task, payload,
+        tags, meta, options)
+    SELECT id, no, no, created_at, now, priority, max_attempts, round + 1, 'available', queue, task, payload, tags, meta, options
+    FROM numbered, t ON CONFLICT (id) DO NOTHING RETURNING id, place, priority, queue
+), known AS (
+    INSERT INTO dayjob.level (queue, priority, kind, used_at)
+    SELECT DISTINCT queue, priority, 0, now FROM new, t
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+)
+INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, 0, queue FROM new
+
+-- name: promote
+-- $1 now  $2 ids of scheduled jobs, in order
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
+new AS (
+    UPDATE dayjob.job AS j SET entry = s.no, place = s.no, state = 'available', run_at = t.now FROM s, t WHERE j.id = s.id
+    RETURNING j.id, j.place, j.priority, j.queue, CASE WHEN j.suspect THEN 2 ELSE 0 END AS kind
+), known AS (
+    INSERT INTO dayjob.level (queue, priority, kind, used_at)
+    SELECT DISTINCT queue, priority, kind, now FROM new, t
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+)
+INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, kind, queue FROM new
+
+-- name: edit
+-- $1 now  $2 ids in order  $3 run_at or null  $4 priority  $5 queue  $6 payload. Their rows in `ready` are gone already.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
+s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
+new AS (
+    UPDATE dayjob.job AS j SET entry = s.no,
+        place = CASE WHEN $3::bigint IS NULL AND $4::integer IS NULL AND $5::text IS NULL THEN j.place ELSE s.no END,
+        run_at = CASE WHEN $3 IS NULL THEN j.run_at ELSE greatest($3, t.now) END,
+        state = CASE WHEN $3 IS NULL THEN j.state WHEN $3 > t.now THEN 'scheduled' ELSE 'available' END,
+        priority = coalesce($4, j.priority), queue = coalesce($5, j.queue), payload = coalesce($6::bytea, j.payload)
+    FROM s, t WHERE j.id = s.id
+    RETURNING j.id, j.entry, j.place, j.priority, j.queue, j.state,
+        CASE WHEN j.suspect THEN 2 WHEN j.place < s.no THEN 1 ELSE 0 END AS kind
+), known AS (
+    INSERT INTO dayjob.level (queue, priority, kind, used_at)
+    SELECT DISTINCT queue, priority, kind, now FROM new, t WHERE state = 'available'
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+)
+INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+SELECT place, entry, id, priority, kind, queue FROM new WHERE state = 'available'
+
+-- name: delete_live
+DELETE FROM dayjob.job WHERE id = ANY ($1::uuid[])
+
+-- name: drop_traces
+WITH a AS (DELETE FROM dayjob.attempt WHERE id = ANY ($1::uuid[])),
+l AS (DELETE FROM dayjob.log WHERE id = ANY ($1::uuid[]))
+DELETE FROM dayjob.checkpoint WHERE id = ANY ($1::uuid[])
+
+-- name: drop_checkpoints
+DELETE FROM dayjob.checkpoint WHERE id = ANY ($1::uuid[])
+
+-- name: remember_gone
+-- $1 now  $2 ids: still findable as a repeat for an hour
+INSERT INTO dayjob.gone (id, until) SELECT u.id, coalesce($1::bigint, dayjob.clock()) + 3600000000 FROM unnest($2::uuid[]) AS u (id)
+
+-- == cluster =====================================================================================================
+
+-- name: cluster
+SELECT live, beat_at, term, leader, control, coalesce($1::bigint, dayjob.clock()) FROM dayjob.cluster FOR UPDATE
+
+-- name: set_cluster
+UPDATE dayjob.cluster SET live = $1, beat_at = $2, term = $3, leader = $4
+
+-- name: end_leader
+UPDATE dayjob.cluster SET leader = NULL WHERE leader = $1
+
+-- name: worker
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker WHERE id = $1
+
+-- name: set_worker
+INSERT INTO dayjob.worker (id, name, solo, info, started_at, beat_at, expires) VALUES ($1, $2, $3, $4, $5, $5, $6)
+ON CONFLICT (id) DO UPDATE SET name = $2, solo = $3, info = $4, beat_at = $5, expires = $6
+
+-- name: lose_worker
+UPDATE dayjob.worker SET lost_at = $2 WHERE id = $1
+
+-- name: drop_worker
+DELETE FROM dayjob.worker WHERE id = $1
+
+-- name: unlisted
+-- $1 worker  $2 claims it holds  $3 claimed before  $4 up to this claim, or null
+SELECT claim_no FROM dayjob.lease WHERE worker = $1 AND claim_no <> ALL ($2::bigint[]) AND claimed_at < $3
+    AND ($4::bigint IS NULL OR claim_no <= $4)
+
+-- name: jobs_of_leases
+-- $1 worker  $2 claims, null for all: what still runs under them, as `held`, locked
+SELECT j.entry, j.id::text, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.suspect, j.cancelling, j.reason, l.claim_no
+FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.ids, l.entries) AS u (id, entry) JOIN dayjob.job AS j ON j.id = u.id
+WHERE l.worker = $1 AND l.open > 0 AND ($2::bigint[] IS NULL OR l.claim_no = ANY ($2)) AND j.entry = u.entry
+ORDER BY j.id FOR UPDATE OF j
+
+-- name: drop_leases
+DELETE FROM dayjob.lease WHERE worker = $1 AND ($2::bigint[] IS NULL OR claim_no = ANY ($2))
+
+-- name: cancelled_of
+SELECT j.id::text, j.entry FROM dayjob.job AS j WHERE j.cancelling AND (j.entry IN (
+    SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.worker = $1 AND l.open > 0)) IS TRUE
+
+-- name: add_tallies
+-- $1 minute  $2 queues  $3 names  $4 values
+INSERT INTO dayjob.sample AS s (at, queue, name, value)
+SELECT $1, u.queue, u.name, sum(u.value) FROM unnest($2::text[], $3::text[], $4::double precision[]) AS u (queue, name, value)
+GROUP BY u.queue, u.name ORDER BY u.queue, u.name
+ON CONFLICT (at, queue, name) DO UPDATE SET value = s.value + excluded.value
+
+-- name: paused
+SELECT queue FROM dayjob.paused
+
+-- name: pause
+INSERT INTO dayjob.paused (queue) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: resume
+DELETE FROM dayjob.paused WHERE queue = $1
+
+-- == upkeep ======================================================================================================
+
+-- name: leads
+SELECT coalesce($2::bigint, dayjob.clock()) FROM dayjob.cluster WHERE term = $1 AND leader IS NOT NULL FOR SHARE
+
+-- name: expired_waiting
+-- $1 now  $2 limit. What runs is not looked at.
+SELECT j.id::text, j.queue FROM dayjob.job AS j WHERE j.expires_at <= $1 AND (j.entry IN (
+    SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.open > 0)) IS NOT TRUE
+ORDER BY j.expires_at LIMIT $2 FOR UPDATE OF j
+
+-- name: next_due
+SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= $1 ORDER BY run_at LIMIT 1
+
+-- name: expired_workers
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker WHERE lost_at IS NULL AND expires <= $1
+
+-- name: past_keeping
+-- $1 now  $2 limit: what was to be kept for less than a day
+SELECT id::text, finished_at FROM dayjob.history WHERE keep_until <= $1 AND keep_until < finished_at + 86400000000
+ORDER BY keep_until LIMIT $2
+
+-- name: past_days
+-- $1 now: the partitions whose last day is over
+SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'dayjob.history'::regclass AND c.relname ~ '_[0-9]{8}$'
+    AND to_date(right(c.relname, 8), 'YYYYMMDD') < DATE '1970-01-01' + ($1::bigint / 86400000000)::integer
+ORDER BY 2
+
+-- name: beyond_count
+-- $1 state  $2 queue  $3 limit: the oldest
+SELECT id::text, finished_at FROM dayjob.history WHERE state = $1 AND queue = $2 ORDER BY finished_at, entry LIMIT $3
+
+-- name: beyond_task_count
+-- $1 state  $2 queue or null  $3 how many stay  $4 limit  $5 task
+SELECT id::text, finished_at FROM dayjob.history
+WHERE state = $1 AND ($2::text IS NULL OR queue = $2) AND task = $5 ORDER BY finished_at DESC, entry DESC LIMIT $4 OFFSET $3
+
+-- name: fold_totals
+WITH t AS (DELETE FROM dayjob.total RETURNING goes, queue, state, jobs)
+INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, state, sum(jobs) FROM t GROUP BY 1, 2, 3 HAVING sum(jobs) <> 0
+
+-- name: all_totals
+SELECT queue, state, sum(jobs)::bigint FROM dayjob.total GROUP BY queue, state
+
+-- name: prune_small
+-- $1 now: what is over of the rest
+WITH g AS (DELETE FROM dayjob.gone WHERE until <= $1),
+r AS (DELETE FROM dayjob.record WHERE expires_at <= $1),
+s AS (DELETE FROM dayjob.sample WHERE at < $1 - 7 * 86400000000),
+w AS (DELETE FROM dayjob.worker WHERE lost_at <= $1 - 86400000000)
+SELECT 1
+
+-- name: add_samples
+-- $1 minute
+INSERT INTO dayjob.sample (at, queue, name, value)
+SELECT $1, d.queue, 'depth:' || d.state, sum(d.jobs) FROM dayjob.depths() AS d GROUP BY d.queue, d.state
+ON CONFLICT (at, queue, name) DO UPDATE SET value = excluded.value
+
+-- == inspector ===================================================================================================
+
+-- name: attempts
+SELECT number, round, outcome, started_at, finished_at, worker, error, reason FROM dayjob.attempt WHERE id = $1::uuid ORDER BY no
+
+-- name: logs
+SELECT at, level, message FROM dayjob.log WHERE id = $1::uuid ORDER BY no
+
+-- name: depths
+SELECT queue, state, jobs FROM dayjob.depths()
+
+-- name: oldest
+SELECT l.queue, min(greatest(j.run_at, j.created_at)) FROM dayjob.level AS l
+CROSS JOIN LATERAL (
+    SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+    ORDER BY r.place LIMIT 1) AS r
+JOIN dayjob.job AS j ON j.id = r.id WHERE l.kind < 2 GROUP BY l.queue
+
+-- name: rates
+SELECT queue, name, value FROM dayjob.sample WHERE at = $1
+
+-- name: recent_queues
+SELECT DISTINCT queue FROM dayjob.sample WHERE at >= $1
+
+-- name: workers
+SELECT w.info, w.started_at, w.beat_at, w.id IS NOT DISTINCT FROM (SELECT c.leader FROM dayjob.cluster AS c),
+    coalesce((SELECT sum(l.open) FROM dayjob.lease AS l WHERE l.worker = w.id AND l.open > 0), 0)::bigint
+FROM dayjob.worker AS w WHERE w.lost_at IS NULL ORDER BY w.name, w.id
+
+-- name: samples
+SELECT at, queue, name, value FROM dayjob.sample WHERE at >= $1 AND ($2::text IS NULL OR queue = $2) ORDER BY at, queue, name
+
+-- == records =====================================================================================================
+
+-- name: read_record
+SELECT kind, key, value, version, expires_at FROM dayjob.record
+WHERE kind = $2 AND key = $3 AND (expires_at IS NULL OR expires_at > coalesce($1::bigint, dayjob.clock()))
+
+-- name: write_record
+-- $1 now  $2 kind  $3 key  $4 value  $5 expected version or null (0: must not be there)  $6 seconds to live or null
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now)
+INSERT INTO dayjob.record AS r (kind, key, value, version, expires_at)
+SELECT $2, $3, $4::bytea, 1, t.now + ($6::double precision * 1000000)::bigint FROM t
+WHERE $5::bigint IS NULL OR $5 = 0 OR EXISTS (SELECT 1 FROM dayjob.record AS e WHERE e.kind = $2 AND e.key = $3)
+ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at,
+    version = CASE WHEN r.expires_at <= (SELECT now FROM t) THEN 0 ELSE r.version END + 1
+    WHERE $5::bigint IS NULL OR $5 = CASE WHEN r.expires_at <= (SELECT now FROM t) THEN 0 ELSE r.version END
+RETURNING version
+
+-- name: list_records
+SELECT kind, key, value, version, expires_at FROM dayjob.record
+WHERE kind = $2 AND (expires_at IS NULL OR expires_at > coalesce($1::bigint, dayjob.clock())) ORDER BY key
+
+-- name: erase_record
+DELETE FROM dayjob.record WHERE kind = $1 AND key = $2 AND ($3::bigint IS NULL OR version = $3)

@@ -1,0 +1,64 @@
+"""The engine as a whole: the parts over one database, its signals, its life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dayjob.store.contract import Listener
+from dayjob.store.postgres.database import SCHEMA, Database
+from dayjob.store.postgres.inspector import InspectorPart
+from dayjob.store.postgres.schema import migrate
+from dayjob.store.postgres.signals import Signals
+from dayjob.store.postgres.upkeep import UpkeepPart
+from dayjob.store.records import Health
+
+
+class PostgresStore(UpkeepPart, InspectorPart):
+    """`dayjob.store.contract.Store` on PostgreSQL.
+
+    Attributes:
+        url: without the password. processes: True.
+    """
+
+    processes = True
+
+    def __init__(self, url: str, *, clock: Callable[[], int] | None, lease: float, namespace: str) -> None:
+        super().__init__(Database(url, namespace, clock), lease)
+        self.url = self.db.url
+        self._signals = Signals(self.db, lambda: self.ears_open, self._awake)
+
+    @property
+    def polls(self) -> bool:
+        """True behind a pooler in transaction mode, once a connection has shown it."""
+        return self.db.pooled
+
+    def _awake(self) -> bool:
+        """Whether this thread's last enqueue found nobody asleep; asking forgets it."""
+        awake, self._said.awake = getattr(self._said, "awake", False), False
+        return bool(awake)
+
+    def notify(self, topic: str, data: bytes = b"") -> None:
+        self._signals.notify(topic, data)
+
+    def listening(self, topic: str) -> bool:
+        return self._signals.listening(topic)
+
+    def listen(self, topics: Sequence[str]) -> Listener:
+        return self._signals.hub.listen(topics)
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        return migrate(self.db, dry_run=dry_run)
+
+    def check(self) -> Health:
+        with self.db.read(schema=False) as connection:
+            before, _ = self.db.versions(connection)
+            row = connection.execute("SELECT current_setting('server_version')").fetchone()
+        assert row is not None
+        return Health(f"PostgreSQL {row[0]}", before, SCHEMA, {}, [])
+
+    def now(self) -> int:
+        return self.db.now()
+
+    def close(self) -> None:
+        self._signals.hub.close()
+        self.db.close()

@@ -1,0 +1,309 @@
+"""Settle, stage, claim: the hot path.
+
+A turn is one round trip: the settlements commit first, by themselves and durably; the claim follows under the lock that
+claims take turns with, which no disk is waited for; what was claimed is read last. A crash in between loses nothing: a
+claim repeated under its number finds its batch, and a settlement that was applied is refused the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from dayjob.states import EFFECTS, Outcome, State
+from dayjob.store.exits import Exit, Held, begun, exit_of, finished, first_of_each, returned
+from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.floors import Floors, Question
+from dayjob.store.postgres.part import Part, encode, uuids
+from dayjob.store.postgres.wire import Bigints, Blobs, plain, words
+from dayjob.store.records import Claimed, Settlement, Turn, Want
+
+
+class TurnPart(Part):
+    """The Jobs protocol's `turn`, and the exits that rescue and leave share with it."""
+
+    def __init__(self, db: Database, lease: float) -> None:
+        super().__init__(db, lease)
+        self.floors = Floors()
+        self.ears_open = (0.0, 0)
+        """When a claim last told who listens, and what it told (see `signals`)."""
+
+    def turn(
+        self,
+        worker: str,
+        claim_no: int | None = None,
+        settlements: Sequence[Settlement] = (),
+        wants: Sequence[Want] = (),
+        *,
+        now: int | None = None,
+    ) -> Turn:
+        assert claim_no is not None or not wants, "a claim needs its number"
+        now = self.db.at(now)
+        turn = Turn(0, [], [], [], 0, None, False)
+        asked = self.floors.ask()
+        claim = self._claim_parameters(worker, claim_no, now, wants, asked)
+        with self.db.session() as connection:
+            if settlements:
+                settlements = self._prepare(connection, worker, settlements, turn.refused)
+            began = time.monotonic()
+            if self.db.pooled or any(one.outcome is not Outcome.COMPLETED for one in settlements):
+                if settlements:
+                    self._settle(connection, worker, settlements, now, turn)
+                began = time.monotonic()
+                told = connection.execute(self.sql.claim, claim).fetchone()
+                if told is not None and told[4]:
+                    turn.claimed = self._fetch(connection, worker, claim_no)
+            else:
+                told = self._exchange(connection, worker, claim_no, settlements, claim, now, turn)
+        assert told is not None
+        turn.now, turn.control, turn.next_due, turn.suspects = told[:4]
+        levels, heard = told[7:9]
+        self.floors.learn(asked, levels, turn.now, told[6], time.monotonic() - began)
+        self.ears_open = (time.monotonic(), heard)
+        return turn
+
+    def _exchange(
+        self,
+        connection: Connection,
+        worker: str,
+        claim_no: int | None,
+        settlements: Sequence[Settlement],
+        claim: Sequence[Any],
+        now: int | None,
+        turn: Turn,
+    ) -> Any:
+        """Completions, claim and fetch in one round trip."""
+        finish = self._finish_parameters(worker, settlements, State.COMPLETED, None, now) if settlements else None
+        while True:
+            try:
+                with connection.pipeline() as pipeline:
+                    if finish is not None:
+                        done = connection.execute(self.sql.finish, finish, prepare=True)
+                        pipeline.sync()
+                    told = connection.execute(self.sql.claim, claim, prepare=True)
+                    pipeline.sync()
+                    if claim_no is not None:
+                        rows = connection.execute(self.sql.fetch, (worker, claim_no), prepare=True, binary=True)
+            except psycopg.errors.CheckViolation:  # the first job that goes on a certain day
+                self._add_days(connection, settlements, now)
+                continue
+            break
+        if finish is not None:
+            self._finished(connection, settlements, done.fetchone(), now, turn.refused)
+        if claim_no is not None:
+            turn.claimed = [Claimed(*row) for row in rows.fetchall()]
+        return told.fetchone()
+
+    # -- settle ------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self,
+        connection: Connection,
+        worker: str,
+        settlements: Sequence[Settlement],
+        refused: list[tuple[str, int]],
+    ) -> list[Settlement]:
+        """In the order of their ids (so that no two writers wait for each other), each with its claim."""
+        if len({one.entry for one in settlements}) < len(settlements):
+            settlements = first_of_each(settlements, refused)
+        lost = [one for one in settlements if one.claim_no is None]
+        if lost:
+            entries = Bigints(one.entry for one in lost)
+            claims: dict[int, int] = dict(connection.execute(self.sql.claims_of, (worker, entries)).fetchall())
+            for one in lost:
+                one.claim_no = claims.get(one.entry)
+            known = set(uuids(one.id for one in settlements if one.claim_no is not None))
+            refused.extend((one.id, one.entry) for one in settlements if one.claim_no is None or one.id not in known)
+            settlements = [one for one in settlements if one.claim_no is not None and one.id in known]
+        return sorted(settlements, key=_id)
+
+    def _settle(
+        self, connection: Connection, worker: str, settlements: Sequence[Settlement], now: int | None, turn: Turn
+    ) -> None:
+        """Settlements of every kind, in a transaction of their own."""
+        while True:
+            try:
+                with connection.transaction():
+                    self.db.tell(connection)
+                    refused, settled = self._settle_all(connection, worker, settlements, now)
+            except psycopg.errors.CheckViolation:
+                self._add_days(connection, settlements, now)
+                continue
+            break
+        turn.refused += refused
+        turn.settled += settled
+
+    def _settle_all(
+        self, connection: Connection, worker: str, settlements: Sequence[Settlement], now: int | None
+    ) -> tuple[list[tuple[str, int]], list[tuple[str, int, State]]]:
+        refused: list[tuple[str, int]] = []
+        completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
+        if completed:
+            parameters = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
+            row = connection.execute(self.sql.finish, parameters, prepare=self._prepared).fetchone()
+            self._finished(connection, completed, row, now, refused)
+        others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
+        if not others:
+            return refused, []
+        ids, entries = plain(one.id for one in others.values()), Bigints(others)
+        claims = Bigints({one.claim_no for one in others.values() if one.claim_no is not None})
+        held = [Held(*row) for row in connection.execute(self.sql.held, (ids, entries, worker, claims)).fetchall()]
+        here = {job.entry for job in held}
+        refused.extend((one.id, one.entry) for one in others.values() if one.entry not in here)
+        exits = [exit_of(job, others[job.entry]) for job in held]
+        self.leave_claims(connection, worker, exits, now)
+        return refused, [
+            (out.job.id, out.job.entry, out.state)
+            for out in exits
+            if out.state is not EFFECTS[out.settlement.outcome].state
+        ]
+
+    @property
+    def _prepared(self) -> bool | None:
+        return None if self.db.pooled else True
+
+    @staticmethod
+    def _finish_parameters(
+        worker: str,
+        done: Sequence[Settlement],
+        state: State,
+        reason: str | None,
+        now: int | None,
+        attempts: int = 1,
+        crashes: int = 0,
+    ) -> Sequence[Any]:
+        good = state is State.COMPLETED
+        claims = [one.claim_no or 0 for one in done]
+        return (
+            now,
+            plain([one.id for one in done]),
+            Bigints([one.entry for one in done]),
+            Bigints(claims),
+            Bigints([one.started_at for one in done]),
+            Bigints([one.finished_at for one in done]),
+            plain([one.keep for one in done]),
+            Blobs([one.result for one in done] if good else [one.error for one in done]),
+            worker,
+            plain(set(claims)),
+            str(state),
+            reason,
+            attempts,
+            crashes,
+        )
+
+    def _finished(
+        self,
+        connection: Connection,
+        done: Sequence[Settlement],
+        row: tuple[Any, ...] | None,
+        now: int | None,
+        refused: list[tuple[str, int]],
+    ) -> None:
+        """From the answer of `finish`: who came too late, and whose id alone is kept."""
+        if row is not None and row[0] is not None:
+            here = set(row[0])
+            refused.extend((one.id, one.entry) for one in done if one.entry not in here)
+            done = [one for one in done if one.entry in here]
+        self.forget_jobs(connection, [one.id for one in done if one.keep == 0], now)
+
+    def _add_days(self, connection: Connection, settlements: Sequence[Settlement], now: int | None) -> None:
+        """The partitions that *settlements* may need; also a cancelled job's, which is kept for a day."""
+        keeps = {one.keep for one in settlements if one.keep is not None} | {86_400.0}
+        connection.execute(self.sql.add_days, (now, list(keeps)))
+
+    def leave_claims(self, connection: Connection, worker: str, exits: Sequence[Exit], now: int | None) -> None:
+        """Every exit of a claim but success: attempts appended, terminal jobs to history, the others put back."""
+        if not exits:
+            return
+        moment = self._moment(connection, now)
+        self._add_attempts(connection, worker, begun(exits), moment)
+        for (state, reason, outcome), group in finished(exits).items():
+            effect = EFFECTS[outcome]
+            parameters = self._finish_parameters(worker, group, state, reason, now, effect.attempt, effect.crashes)
+            row = connection.execute(self.sql.finish, parameters).fetchone()
+            self._finished(connection, group, row, now, [])
+        self._put_back(connection, worker, [out for out in exits if not out.state.terminal], moment)
+
+    def _moment(self, connection: Connection, now: int | None) -> int:
+        """*now*, asked of the server where it is not given."""
+        return int(self.value(connection, f'SELECT "{self.db.namespace}".clock()')) if now is None else now
+
+    def _add_attempts(self, connection: Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
+        if not exits:
+            return
+        ids = plain([out.job.id for out in exits])
+        connection.execute(
+            self.sql.add_attempts,
+            (
+                ids,
+                plain([out.job.attempt + 1 for out in exits]),
+                plain([out.job.round for out in exits]),
+                words([str(out.settlement.outcome) for out in exits]),
+                Bigints([out.settlement.started_at for out in exits]),
+                Bigints([out.settlement.finished_at or now for out in exits]),
+                words([out.settlement.reason for out in exits]),
+                Blobs([out.settlement.error for out in exits]),
+                worker,
+            ),
+        )
+        trimmed = connection.execute(self.sql.trim_attempts, (ids,)).rowcount
+        if trimmed:
+            self.add_tallies(connection, now, [(exits[0].job.queue, "trimmed", trimmed)])
+
+    def _put_back(self, connection: Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
+        if not exits:
+            return
+        backs = [returned(out, now) for out in exits]
+        connection.execute(
+            self.sql.put_back,
+            (
+                plain([out.job.id for out in exits]),
+                Bigints([out.job.entry for out in exits]),
+                plain([str(out.state) for out in exits]),
+                plain([back.attempt for back in backs]),
+                plain([back.crashes for back in backs]),
+                plain([back.suspect for back in backs]),
+                plain([back.parked for back in backs]),
+                plain([back.run_at for back in backs]),
+                words([back.reason for back in backs]),
+                plain([back.begun for back in backs]),
+            ),
+        )
+        claims = [out.settlement.claim_no for out in exits if out.settlement.claim_no is not None]
+        connection.execute(self.sql.close_leases, (worker, Bigints(claims)))
+
+    # -- claim -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _claim_parameters(
+        worker: str, claim_no: int | None, now: int | None, wants: Sequence[Want], asked: Question
+    ) -> Sequence[Any]:
+        told = [
+            {
+                "queues": want.queues,
+                "exclude": want.exclude,
+                "limit": max(want.limit, 0),
+                "suspects": want.suspects,
+                "id": None if want.id is None else next(iter(uuids([want.id])), _NOBODY),
+            }
+            for want in wants
+        ]
+        queues, priorities = [level[0] for level in asked.levels], [level[1] for level in asked.levels]
+        return (
+            worker, claim_no, now, encode(told).decode(), words(queues), plain(priorities), plain(asked.floors),
+            asked.due, asked.seen,
+        )  # fmt: skip
+
+    def _fetch(self, connection: Connection, worker: str, claim_no: int | None) -> list[Claimed]:
+        rows = connection.execute(self.sql.fetch, (worker, claim_no), prepare=self._prepared, binary=True)
+        return [Claimed(*row) for row in rows.fetchall()]
+
+
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+def _id(one: Settlement) -> str:
+    return one.id

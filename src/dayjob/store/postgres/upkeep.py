@@ -1,0 +1,119 @@
+"""The leader's work: stage, prune, sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+
+import psycopg
+
+from dayjob.store.exits import REMEMBERED
+from dayjob.store.postgres.cluster import ClusterPart
+from dayjob.store.postgres.database import Connection
+from dayjob.store.postgres.part import MINUTE
+from dayjob.store.postgres.wire import plain
+from dayjob.store.records import Bound
+
+SWEEP = 1000
+"""Jobs whose traces go in one statement, before their day's partition is dropped."""
+
+
+class UpkeepPart(ClusterPart):
+    """The Upkeep protocol but for `rescue`."""
+
+    def _leads(self, connection: Connection, term: int, now: int | None) -> int | None:
+        """The store's now when *term* reigns, else None."""
+        moment: int | None = self.value(connection, self.sql.leads, (term, self.db.at(now)))
+        return moment
+
+    def stage(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
+        asked = self.floors.ask()
+        with self.db.write() as connection:
+            now = self._leads(connection, term, now)
+            if now is None:
+                return None
+            self.take_turn(connection)
+            expired = connection.execute(self.sql.expired_waiting, (now, limit)).fetchall()
+            if expired:
+                self.cancel_waiting(connection, [id for id, _ in expired], "expired", now)
+                counts = Counter(queue for _, queue in expired)
+                self.add_tallies(connection, now, [(queue, "cancelled", float(n)) for queue, n in counts.items()])
+            stage = f'SELECT "{self.db.namespace}".stage_due($1, $2, $3)'
+            staged = int(self.value(connection, stage, (now, asked.due, limit - len(expired))))
+            due: int | None = self.value(connection, self.sql.next_due, (asked.due,))
+        return staged + len(expired), due
+
+    def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
+        with self.db.write() as connection:
+            now = self._leads(connection, term, now)
+            if now is None:
+                return None
+            connection.execute(self.sql.fold_totals)
+            pruned = self._prune(connection, self.sql.past_keeping, (now, limit), now)
+            counts = {(queue, state): jobs for queue, state, jobs in connection.execute(self.sql.all_totals).fetchall()}
+            for bound in bounds:
+                for (queue, state), jobs in counts.items() if bound.task is None else ():
+                    if state == bound.state and bound.queue in (None, queue) and queue not in bound.exclude:
+                        over = min(jobs - bound.count, limit - pruned)
+                        if over > 0:
+                            gone = self._prune(connection, self.sql.beyond_count, (state, queue, over), now)
+                            counts[queue, state] = jobs - gone
+                            pruned += gone
+            for bound in bounds:
+                if bound.task is not None and limit > pruned:
+                    args = (str(bound.state), bound.queue, bound.count, limit - pruned, bound.task)
+                    pruned += self._prune(connection, self.sql.beyond_task_count, args, now)
+            connection.execute(self.sql.prune_small, (now,))
+            days = connection.execute(self.sql.past_days, (now,)).fetchall() if pruned < limit else []
+        for partition, day in days:
+            pruned += self._drop_day(partition, day)
+        return pruned
+
+    def _prune(self, connection: Connection, statement: str, args: tuple[object, ...], now: int) -> int:
+        found = connection.execute(statement, args).fetchall()
+        if not found:
+            return 0
+        ids = plain([id for id, _ in found])
+        connection.execute(self.sql.erase_finished, (ids,))
+        connection.execute(self.sql.drop_traces, (ids,))
+        recent = [id for id, finished_at in found if finished_at > now - REMEMBERED]
+        if recent:
+            connection.execute(self.sql.remember_gone, (now, plain(recent)))
+        return len(found)
+
+    def _drop_day(self, partition: str, day: date) -> int:
+        """End a day of the history: first what its jobs left behind, then all of them at once.
+
+        A reader of the history keeps it for now: the next sweep tries again.
+        """
+        table = f'"{self.db.namespace}"."{partition}"'
+        after = "00000000-0000-0000-0000-000000000000"
+        while True:
+            with self.db.write() as connection:
+                traced = connection.execute(
+                    f"SELECT id::text FROM {table} WHERE id > $1::uuid AND (recorded OR state <> 'completed') ORDER BY id LIMIT {SWEEP}",
+                    (after,),
+                ).fetchall()
+                if traced:
+                    connection.execute(self.sql.drop_traces, (plain([row[0] for row in traced]),))
+            if len(traced) < SWEEP:
+                break
+            after = traced[-1][0]
+        with self.db.write() as connection:
+            try:
+                with connection.transaction():
+                    connection.execute("SELECT set_config('lock_timeout', '200ms', true)")
+                    jobs = int(self.value(connection, f"SELECT count(*) FROM {table}"))
+                    connection.execute(f'SELECT "{self.db.namespace}".drop_day($1)', (day,))
+            except psycopg.errors.LockNotAvailable:
+                return 0
+        return jobs
+
+    def sample(self, term: int, *, now: int | None = None) -> bool | None:
+        with self.db.write() as connection:
+            now = self._leads(connection, term, now)
+            if now is None:
+                return None
+            connection.execute(self.sql.add_samples, (now - now % MINUTE,))
+        return True
