@@ -27,6 +27,7 @@ class EngineUnderTest(ABC):
         name: for the tests' ids.
         processes: whether other processes can open the same data.
         interruptible: whether `outage` can make the place unavailable.
+        nul: what becomes of NUL in people's texts; some engines cannot keep it, and show it as U+2400.
         stories: how many the model's test tells of it; each takes as long as the engine needs.
         url: the place.
     """
@@ -35,6 +36,7 @@ class EngineUnderTest(ABC):
     processes: ClassVar[bool] = True
     interruptible: ClassVar[bool] = True
     stories: ClassVar[int] = 200
+    nul: ClassVar[str] = "\0"
     url: str
 
     def __init__(self, folder: Path) -> None:
@@ -106,6 +108,7 @@ class Postgres(EngineUnderTest):
 
     major: ClassVar[int]
     stories = 60
+    nul = "\u2400"
     _migrated: ClassVar[dict[int, str]] = {}
     """By port: a database to copy, as `migrate` leaves it. A copy takes 10 ms and a migration many times that."""
 

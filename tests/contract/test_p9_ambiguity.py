@@ -237,6 +237,6 @@ class TestP9Ambiguity:
 
     def test_an_id_is_matched_whole(self, scene: Scene) -> None:
         id = scene.job(id=named("order"))
-        near = [id[:-1] + "0", "0" + id[1:], id[:18] + "0" + id[19:]]
+        near = [id[:-1] + "0", "0" + id[1:], id[:19] + "0" + id[20:]]
 
         assert repeat(scene, *(scene.row(id=each) for each in near)) == ["inserted"] * 3
