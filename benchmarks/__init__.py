@@ -1,9 +1,11 @@
 """How fast dayjob is, as ratios measured in one run.
 
-    python -m benchmarks run                 everything, a table and build/bench.json (`make bench`)
+    python -m benchmarks run                 everything, a table and build/bench-sqlite.json (`make bench`)
     python -m benchmarks run drain latency   some of it
+    python -m benchmarks run --engine postgres
     python -m benchmarks list                what there is, with the floors each must reach
-    python -m benchmarks report              benchmarks/RESULTS.md from benchmarks/results.json
+    python -m benchmarks report              benchmarks/RESULTS.md from benchmarks/results
+    python -m benchmarks.horizon --help      PostgreSQL for minutes on end, while a snapshot is held open
 
 A scenario measures the engine alone (`engines/`), a peer where one fits (`peers/`) and dayjob, one after the other in
 every round, so that a slow minute of the machine hits all of them; a ratio is formed within a round, and the median

@@ -10,12 +10,12 @@ from tempfile import gettempdir
 
 import click
 
-from benchmarks import engines, measure, report, runner
+from benchmarks import engines, measure, peers, report, runner
 from benchmarks.children import ROOT
 from benchmarks.scenarios import ALL
 
-LATEST = ROOT / "build" / "bench.json"
-PUBLISHED = ROOT / "benchmarks" / "results.json"
+LATEST = ROOT / "build"
+PUBLISHED = ROOT / "benchmarks" / "results"
 NOTES = ROOT / "benchmarks" / "notes.md"
 
 
@@ -33,7 +33,7 @@ def list_() -> None:
     for scenario in ALL.values():
         click.echo(f"{scenario.name:<12} {scenario.about}")
         for floor in scenario.floors:
-            click.echo(f"{'':<14} {floor.title} {floor.limit}")
+            click.echo(f"{'':<14} {floor.title} {floor.limit}{f' ({floor.engine})' if floor.engine else ''}")
 
 
 @main.command()
@@ -41,13 +41,16 @@ def list_() -> None:
 @click.option("--engine", default="sqlite", type=click.Choice(engines.names()), show_default=True)
 @click.option("--rounds", type=click.IntRange(1), help="Instead of each scenario's own number.")
 @click.option("--quick", is_flag=True, help="One round with a tenth of the jobs: does it run, not how fast.")
-@click.option("--out", type=click.Path(path_type=Path), default=LATEST, help="Where the JSON goes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the JSON goes; default build/bench-ENGINE.json.")
 @click.option("--dir", "root", type=click.Path(path_type=Path, exists=True), help="Where the stores are made.")
-def run(names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, out: Path, root: Path | None) -> None:
-    """Measure NAMES, or everything. Exit 1 when something could not be measured; a missed floor is only reported."""
+def run(
+    names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, out: Path | None, root: Path | None
+) -> None:
+    """Measure NAMES, or everything that fits the engine. Exit 1 when something could not be measured; a missed floor is
+    only reported."""
     baseline = engines.engine(engine)
     answers = []
-    for name in names or ALL:
+    for name in names or [name for name, scenario in ALL.items() if scenario.fits(engine)]:
         answer = runner.run(ALL[name], baseline, rounds=1 if quick else rounds, scale=0.1 if quick else 1.0, root=root)
         answers.append(answer)
         click.echo(report.table(report.document([answer], {})["scenarios"][0]) + "\n")
@@ -56,21 +59,26 @@ def run(names: tuple[str, ...], engine: str, rounds: int | None, quick: bool, ou
         "engine": engine,
         "quick": quick,
         "machine": measure.machine(root or Path(gettempdir())),
-        "versions": {**baseline.versions(), **_packages("dayjob", "msgspec", "huey")},
+        "versions": {**baseline.versions(), **_packages("dayjob", "msgspec"), **peers.versions(engine)},
     }
+    out = out or LATEST / f"bench-{engine}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report.document(answers, facts), indent=1) + "\n")
     raise SystemExit(1 if any(answer.problem for answer in answers) else 0)
 
 
 @main.command("report")
-@click.argument("source", type=click.Path(path_type=Path, exists=True), default=PUBLISHED)
-def report_(source: Path) -> None:
-    """Write benchmarks/RESULTS.md (with notes.md at its end) and the figures in README.md, from SOURCE."""
-    document = json.loads(source.read_text())
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(document, NOTES.read_text()))
+def report_() -> None:
+    """Write benchmarks/RESULTS.md (with notes.md at its end) and the figures in README.md, from benchmarks/results."""
+    documents = published()
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(documents, NOTES.read_text()))
     readme = ROOT / "README.md"
-    readme.write_text(report.into(readme.read_text(), document))
+    readme.write_text(report.into(readme.read_text(), documents))
+
+
+def published() -> list[report.Document]:
+    """The runs that RESULTS.md shows: one of each engine, the embedded one first."""
+    return [json.loads(path.read_text()) for path in sorted(PUBLISHED.glob("*.json"), reverse=True)]
 
 
 def _packages(*names: str) -> dict[str, str]:

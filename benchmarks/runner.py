@@ -14,16 +14,17 @@ from benchmarks.model import Answer, Baseline, Bench, Floor, Scenario
 
 def run(scenario: Scenario, engine: Baseline, *, rounds: int | None, scale: float, root: Path | None = None) -> Answer:
     """Ask *scenario* its number of rounds. A round that fails ends it: the error is kept in the answer."""
-    answer = Answer(scenario)
+    answer = Answer(scenario, engine.name)
     start = time.perf_counter()
     for _ in range(rounds or scenario.rounds):
         folder = Path(tempfile.mkdtemp(prefix="dayjob-bench-", dir=root))
         try:
-            answer.rounds.append(scenario.measure(Bench(engine, folder, scale)))
+            answer.rounds.append(scenario.measure(Bench(engine, folder, scale, answer.skipped)))
         except Exception as error:  # noqa: BLE001 - one scenario that fails must not hide the others
             answer.problem = f"{type(error).__name__}: {error}"
             break
         finally:
+            engine.clear()
             shutil.rmtree(folder, ignore_errors=True)
     answer.seconds = time.perf_counter() - start
     return answer

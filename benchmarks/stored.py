@@ -15,9 +15,8 @@ from dayjob.store.records import NewRow, Settlement, Want, WorkerInfo
 
 @contextmanager
 def stock(url: str, jobs: int) -> Iterator[Store]:
-    """A new store at *url* in which *jobs* no-ops wait."""
+    """The store at *url*, in which *jobs* no-ops wait."""
     store = open_store(url)
-    store.migrate()
     for batch in batches(jobs, 1_000):
         add(store, len(batch))
     try:

@@ -6,7 +6,10 @@ from importlib import import_module
 
 from benchmarks.model import Baseline
 
-_ENGINES = {"sqlite": "benchmarks.engines.sqlite:SQLite"}
+_ENGINES = {
+    "sqlite": "benchmarks.engines.sqlite:SQLite",
+    "postgres": "benchmarks.engines.postgres:Postgres",
+}
 
 
 def names() -> list[str]:

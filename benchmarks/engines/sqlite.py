@@ -115,6 +115,9 @@ class SQLite:
 
         return store
 
+    def clear(self) -> None:
+        """All of it lies in the folders."""
+
 
 def _open(folder: Path) -> sqlite3.Connection:
     base = sqlite3.connect(folder / "bare.db", isolation_level=None)

@@ -6,13 +6,16 @@ saves it the settling.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.children import Child
 from benchmarks.measure import Stopwatch
+from benchmarks.model import Baseline
 from benchmarks.workload import arguments
 
 
@@ -30,11 +33,44 @@ LOOSE = Setting(1, "thread", fsync=False)
 
 def installed() -> bool:
     """Whether huey is there to be measured."""
-    try:
-        import huey  # noqa: F401 - only to see whether it is there
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("huey") is not None
+
+
+class Huey:
+    """huey, with every commit durable."""
+
+    name = "huey"
+    title = "huey, its best durable setting"
+    jobs = 1_000
+    settings = DURABLE
+
+    def missing(self) -> str | None:
+        return None if installed() else "not installed: huey"
+
+    def version(self) -> str:
+        return metadata.version("huey")
+
+    def drain(self, engine: Baseline, folder: Path, jobs: int) -> float:
+        best = 0.0
+        for number, setting in enumerate(self.settings):
+            (place := folder / str(number)).mkdir()
+            best = max(best, drain(place, jobs, setting)[1])
+        return best
+
+    def insert(self, engine: Baseline, folder: Path, jobs: int) -> float | None:
+        """It stores one job at a time."""
+        return None
+
+
+class LooseHuey(Huey):
+    """What huey gains by giving durability up."""
+
+    name = "huey_loose"
+    title = "huey without durability (fsync off)"
+    settings = (LOOSE,)
+
+    def version(self) -> str:
+        return ""
 
 
 class Tasks(NamedTuple):

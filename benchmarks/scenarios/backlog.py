@@ -16,7 +16,7 @@ CLAIMS = 150
 def measure(bench: Bench) -> Round:
     """Claims of 100 from both stores in turn, what was claimed is replaced; the median of either."""
     many = bench.jobs(MANY)
-    few_url, many_url = bench.engine.url(bench.place("few")), bench.engine.url(bench.place("many"))
+    few_url, many_url = bench.store("few"), bench.store("many")
     with stock(few_url, FEW) as few_store, stock(many_url, many) as many_store:
         few_holder, many_holder = Holder(few_store), Holder(many_store)
         few_s: list[float] = []

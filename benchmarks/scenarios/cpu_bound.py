@@ -24,7 +24,7 @@ CLAIMS = 120
 
 def measure(bench: Bench) -> Round:
     """Claims alone, then beside the thread with either interval; what was claimed is replaced, untimed and undisturbed."""
-    with stock(bench.engine.url(bench.place("jobs")), BATCH * 4) as store:
+    with stock(bench.store("jobs"), BATCH * 4) as store:
         holder = Holder(store)
         claims = max(20, round(CLAIMS * bench.scale))
         alone = _alone(holder, claims)

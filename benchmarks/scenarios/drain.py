@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.children import Child
 from benchmarks.jobs import build
 from benchmarks.model import Bench, Figure, Floor, Round, Scenario, ratio
-from benchmarks.peers import huey_sqlite
 from benchmarks.workload import arguments
 
 JOBS = 30_000
-HUEY_JOBS = 1_000
 
 
 def measure(bench: Bench) -> Round:
-    """The bare engine, dayjob with coroutines and with threads, huey at each of its settings."""
+    """The bare engine, dayjob with coroutines and with threads, then the peers."""
     found: Round = {"raw": bench.engine.drain(bench.place("raw"), bench.jobs(JOBS))}
     for kind, task in (("async", "bench.noop"), ("thread", "bench.noop_sync")):
-        found[kind] = drained(bench.engine.url(bench.place(kind)), task, bench.jobs(JOBS))
-    if huey_sqlite.installed():
-        found |= _huey(bench.place("huey"), bench.jobs(HUEY_JOBS))
+        bench.engine.clear()
+        found[kind] = drained(bench.store(kind), task, bench.jobs(JOBS))
+    for peer in peers.of(bench.engine.name):
+        bench.engine.clear()
+        if reason := peer.missing():
+            bench.skipped[peer.title] = reason
+        else:
+            found[peer.name] = peer.drain(bench.engine, bench.place(peer.name), bench.jobs(peer.jobs))
     return found
 
 
@@ -51,16 +54,6 @@ def expect(counts: dict[str, Any], jobs: int) -> None:
         raise RuntimeError(f"the worker should have completed {jobs} jobs, it says {counts}")
 
 
-def _huey(folder: Path, jobs: int) -> Round:
-    """huey's best of the settings that are durable, and its rate without durability."""
-    best = 0.0
-    for number, setting in enumerate(huey_sqlite.DURABLE):
-        (place := folder / str(number)).mkdir()
-        best = max(best, huey_sqlite.drain(place, jobs, setting)[1])
-    (place := folder / "loose").mkdir()
-    return {"huey": best, "huey_loose": huey_sqlite.drain(place, jobs, huey_sqlite.LOOSE)[1]}
-
-
 SCENARIO = Scenario(
     "drain",
     "no-op jobs that one worker process runs per second",
@@ -68,12 +61,14 @@ SCENARIO = Scenario(
         Figure("raw", "bare engine: claim and move to history, nothing run", "/s"),
         Figure("async", "dayjob, async tasks", "/s"),
         Figure("thread", "dayjob, sync tasks in threads", "/s"),
-        Figure("huey", "huey, its best durable setting", "/s"),
-        Figure("huey_loose", "huey without durability (fsync off)", "/s"),
+        *(Figure(peer.name, peer.title, "/s") for peer in peers.everyone()),
     ),
     (
-        Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.35),
-        Floor("async tasks, of huey's best", ratio("async", "huey"), least=5),
+        Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.35, engine="sqlite"),
+        Floor("async tasks, of huey's best", ratio("async", "huey"), least=5, engine="sqlite"),
+        Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.4, engine="postgres"),
+        Floor("async tasks, of graphile-worker", ratio("async", "graphile"), least=1.5, engine="postgres"),
+        Floor("async tasks, of pgqueuer", ratio("async", "pgqueuer"), least=3, engine="postgres"),
         Floor("sync tasks in threads, of the bare engine", ratio("thread", "raw"), least=0.2),
     ),
     measure,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from benchmarks import peers
 from benchmarks.jobs import build
 from benchmarks.measure import Stopwatch
 from benchmarks.model import Bench, Figure, Floor, Round, Scenario, ratio
@@ -20,21 +21,28 @@ CONCURRENT = 1_000
 def measure(bench: Bench) -> Round:
     """The bare engine beside dayjob, each way."""
     bulk = bench.jobs(BULK)
-    return {
+    found: Round = {
         "raw": bench.engine.insert(bench.place("raw"), bulk),
         "raw_best": bench.engine.insert_best(bench.place("raw_best"), bulk),
-        "many": _many(bench.engine.url(bench.place("many")), bulk),
-        "concurrent": asyncio.run(_concurrent(bench.engine.url(bench.place("concurrent")), rounds=5)),
-    } | _one_by_one(bench)
+        "many": _many(bench.store("many"), bulk),
+    }
+    for peer in peers.of(bench.engine.name):
+        if reason := peer.missing():
+            bench.skipped[peer.title] = reason
+        elif rate := peer.insert(bench.engine, bench.place(peer.name), bench.jobs(peer.jobs)):
+            found[f"{peer.name}_many"] = rate
+    bench.engine.clear()
+    found["concurrent"] = asyncio.run(_concurrent(bench.store("concurrent"), rounds=5))
+    return found | _one_by_one(bench)
 
 
 def _one_by_one(bench: Bench) -> Round:
     """Every way to store one job after the other, a hundred of each in turn: what a disk makes of a durable commit
     changes from second to second."""
-    built = build(bench.engine.url(bench.place("single")))
+    built = build(bench.store("single"))
     ways = {"raw_single": bench.engine.singles(bench.place("raw_single")), "single": _calls(built.noop.enqueue)}
-    if huey_sqlite.installed():
-        ways["huey_single"] = _calls(huey_sqlite.build(str(bench.place("huey") / "huey.db"), fsync=True).noop)
+    if bench.engine.name == "sqlite" and huey_sqlite.installed():
+        ways["huey_single"] = _calls(huey_sqlite.build(str(bench.place("huey_single") / "huey.db"), fsync=True).noop)
     taken = dict.fromkeys(ways, 0.0)
     jobs = bench.jobs(SINGLE)
     with built.app as app:
@@ -92,8 +100,9 @@ SCENARIO = Scenario(
     "jobs stored durably per second",
     (
         Figure("raw", "bare engine, batches of 500", "/s"),
-        Figure("raw_best", "bare engine, batches of 500, fifty rows a statement", "/s"),
+        Figure("raw_best", "bare engine, the same in its fastest form", "/s"),
         Figure("many", "dayjob, enqueue_many", "/s"),
+        *(Figure(f"{peer.name}_many", f"{peer.name}, in bulk", "/s") for peer in peers.of("postgres")),
         Figure("raw_single", "bare engine, a commit for each row", "/s"),
         Figure("single", "dayjob, enqueue one by one", "/s"),
         Figure("huey_single", "huey, one by one, durable", "/s"),
@@ -101,6 +110,7 @@ SCENARIO = Scenario(
     ),
     (
         Floor("enqueue_many, of the bare engine", ratio("many", "raw"), least=0.4),
+        Floor("enqueue_many, of pgqueuer's", ratio("many", "pgqueuer_many"), least=1.5, engine="postgres"),
         Floor("1,000 aenqueue at once, of one by one", ratio("concurrent", "single"), least=5),
         Floor("enqueue one by one, of a bare commit", ratio("single", "raw_single"), least=0.6),
     ),

@@ -15,7 +15,7 @@ WATCH = 12.0
 
 def measure(bench: Bench) -> Round:
     """A worker with default settings, left alone; it also leads, so the leader's services are in the bill."""
-    url = bench.engine.url(bench.place("jobs"))
+    url = bench.store("jobs")
     built = build(url)
     with built.app, Child("benchmarks.child", "serve", env={"DAYJOB_URL": url}) as worker:
         built.lateness.enqueue().result(timeout=20)

@@ -49,4 +49,5 @@ SCENARIO = Scenario(
         Floor("from dayjob import App", figure("app"), "ms", most=120),
     ),
     measure,
+    engines=("sqlite",),
 )

@@ -77,10 +77,40 @@ def test_the_workload_is_what_the_figures_say() -> None:
 
 
 @pytest.mark.parametrize("what", ["insert", "insert_best", "drain"])
-def test_the_bare_engine_does_all_of_its_work(what: str, tmp_path: Path) -> None:
-    rate = getattr(engines.engine("sqlite"), what)(tmp_path, 1_500)
+@pytest.mark.parametrize("name", engines.names())
+def test_the_bare_engine_does_all_of_its_work(name: str, what: str, tmp_path: Path) -> None:
+    engine = engines.engine(name)
+    rate = getattr(engine, what)(tmp_path, 1_500)
+    engine.clear()
 
     assert rate > 0
+
+
+def test_a_floor_of_another_engine_is_not_asked_for(tmp_path: Path) -> None:
+    asked = Scenario(
+        "s",
+        "a question",
+        (Figure("a", "A", "/s"),),
+        (Floor("here", figure("a"), least=1, engine="sqlite"), Floor("there", figure("a"), least=9, engine="postgres")),
+        lambda bench: {"a": 2.0},
+        1,
+    )
+    told = report.document([runner.run(asked, engines.engine("sqlite"), rounds=None, scale=1.0, root=tmp_path)], {})
+
+    assert [floor["title"] for floor in told["scenarios"][0]["floors"]] == ["here"]
+
+
+def test_a_peer_that_is_not_there_is_told_with_its_reason(tmp_path: Path) -> None:
+    def skip(bench: Bench) -> Round:
+        bench.skipped["a peer"] = "it needs a newer Python"
+        return {}
+
+    answer = runner.run(
+        Scenario("s", "a question", (), (), skip, 1), engines.engine("sqlite"), rounds=None, scale=1.0, root=tmp_path
+    )
+    told = report.document([answer], {})["scenarios"][0]
+
+    assert "a peer: it needs a newer Python" in report.table(told)
 
 
 def test_every_floor_can_be_computed_from_the_figures_of_its_scenario() -> None:

@@ -1,0 +1,106 @@
+"""graphile-worker, of Node: the fastest queue on PostgreSQL that we know in any language.
+
+Its packages are installed into a temporary folder when it is first measured, and deleted at the end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from benchmarks.children import Child
+from benchmarks.measure import Stopwatch
+from benchmarks.model import Baseline
+from benchmarks.peers.peer import check
+from benchmarks.workload import TASK, arguments, batches
+
+VERSION = "0.17.3"
+SCRIPT = Path(__file__).with_name("graphile.mjs")
+SETTINGS = (24, 250)
+_ADD = """
+SELECT count(*) FROM graphile_worker.add_jobs(
+    ARRAY (SELECT json_populate_recordset(NULL::graphile_worker.job_spec, %b::json))
+)
+"""
+
+
+class Graphile:
+    """It locks 500 jobs at a time and deletes those that have ended in batches; it keeps no history."""
+
+    name = "graphile"
+    title = "graphile-worker, localQueue 500, completeJobBatchDelay 0"
+    jobs = 30_000
+
+    def missing(self) -> str | None:
+        absent = [program for program in ("node", "npm") if shutil.which(program) is None]
+        if absent:
+            return f"not installed: {', '.join(absent)}"
+        return None if isinstance(there := installed(), Path) else there
+
+    def version(self) -> str:
+        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        return f"{VERSION} on Node {node.removeprefix('v')}"
+
+    def drain(self, engine: Baseline, folder: Path, jobs: int) -> float:
+        return max(self._drain(engine, folder, jobs, setting) for setting in SETTINGS)
+
+    def _drain(self, engine: Baseline, folder: Path, jobs: int, setting: int) -> float:
+        url = self.prepare(engine, folder)
+        self.store(url, jobs)
+        with self.worker(url, jobs, setting) as worker:
+            seconds = float(worker.hear(timeout=120)["seconds"])
+            worker.hear()
+        check(self.name, url, "SELECT count(*) FROM graphile_worker.jobs")
+        return jobs / seconds
+
+    def insert(self, engine: Baseline, folder: Path, jobs: int) -> float | None:
+        return jobs / self.store(self.prepare(engine, folder), jobs)
+
+    def prepare(self, engine: Baseline, folder: Path) -> str:
+        """A database with its tables; its URL."""
+        url = engine.url(folder)
+        with self.worker(url, 0) as worker:
+            worker.hear()
+        return url
+
+    def store(self, url: str, jobs: int) -> float:
+        """Store by its function for producers in other languages; the seconds that took."""
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection, Stopwatch() as watch:
+            for batch in batches(jobs):
+                specs = [{"identifier": TASK, "payload": arguments(number)} for number in batch]
+                connection.execute(_ADD, [json.dumps(specs)])
+        return watch.seconds
+
+    def worker(self, url: str, jobs: int, setting: int = 1) -> Child:
+        """Its worker as a process, *setting* jobs at once, which says how long all took; 0 jobs only create the tables."""
+        folder = installed()
+        assert isinstance(folder, Path)
+        environment = {"BENCH_URL": url, "BENCH_JOBS": str(jobs), "BENCH_SETTING": str(setting)}
+        environment |= {"BENCH_TASK": TASK, "NODE_ENV": "production"}
+        return Child(str(folder / SCRIPT.name), env=environment, program=("node",))
+
+
+@cache
+def installed() -> Path | str:
+    """The folder with its packages and our script, or why there is none."""
+    folder = Path(tempfile.mkdtemp(prefix="dayjob-graphile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "package.json").write_text('{"private": true}')
+    shutil.copy(SCRIPT, folder)
+    done = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--silent", f"graphile-worker@{VERSION}"],
+        cwd=folder,
+        env={**os.environ, "npm_config_update_notifier": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"npm could not install it: {done.stderr.strip()[-300:]}" if done.returncode else folder

@@ -1,0 +1,30 @@
+"""Whether more worker processes on one store get through more, or at least not through less."""
+
+from __future__ import annotations
+
+from benchmarks.model import Bench, Figure, Floor, Round, Scenario, ratio
+from benchmarks.scenarios.fairness import together
+
+JOBS = 40_000
+PROCESSES = (1, 2, 4, 16)
+
+
+def measure(bench: Bench) -> Round:
+    """The same number of jobs for one worker process, and for several that are let go at the same moment."""
+    found: Round = {}
+    for processes in PROCESSES:
+        bench.engine.clear()
+        jobs = bench.jobs(JOBS)
+        _, seconds = together(bench.store(f"by{processes}"), jobs, processes)
+        found[f"by{processes}"] = jobs / seconds
+    return found
+
+
+SCENARIO = Scenario(
+    "processes",
+    "no-op jobs that several worker processes run per second, on the cores of this one machine",
+    tuple(Figure(f"by{number}", f"{number} worker process{'es' if number > 1 else ''}", "/s") for number in PROCESSES),
+    (Floor("16 processes, of one", ratio("by16", "by1"), least=0.3, engine="postgres"),),
+    measure,
+    engines=("postgres",),
+)
