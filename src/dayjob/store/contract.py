@@ -69,7 +69,7 @@ class Jobs(Protocol):
             repeat: the ids may have been stored before by a call whose reply was lost, or were chosen by the caller:
                 ids that finished and left the live table, or were pruned less than an hour ago, are `existing` too.
                 Without it the caller vouches that they are new: an id among finished jobs need not be noticed, and the
-                finished one gives way when the other ends, or when it is retried.
+                finished one is seen no more when the other ends, or when it is retried.
         Returns:
             one `Enqueued` per row, in order. One refused row does not refuse its neighbours.
         Raises:
@@ -135,10 +135,12 @@ class Transaction(Protocol):
     """A write transaction on a connection of the store's own, lent to one job. Sync; from one thread at a time.
 
     Attributes:
-        connection: the driver's. expired: it was open longer than its limit, and was rolled back.
+        connection: the driver's. limit: seconds it may stay open, inf for no limit.
+        expired: it was open longer, and was rolled back.
     """
 
     connection: Any
+    limit: float
     expired: bool
 
     def run(self, statement: Statement) -> Rows:
@@ -163,9 +165,11 @@ class Joining(Protocol):
 
     Attributes:
         system: the database system whose connections can take part (`sqlite`, `postgresql`); "" when none can.
+        url: where the store is, without secrets.
     """
 
     system: str
+    url: str
 
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None

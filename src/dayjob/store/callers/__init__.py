@@ -11,7 +11,7 @@ from dayjob.errors import ConfigError
 from dayjob.store.callers.caller import Caller, Lent, aperform, perform
 
 if TYPE_CHECKING:
-    from dayjob.store.contract import Store
+    from dayjob.store.contract import Joining
 
 _DRIVERS, _LIBRARIES = "dayjob.store.callers.drivers", "dayjob.store.callers.libraries"
 
@@ -57,7 +57,7 @@ def adapt(connection: Any) -> Caller:
     raise ConfigError(f"this takes {_KNOWN}, not {name}{hint}")
 
 
-def admit(connection: Any, store: Store, *, awaits: bool, verb: str) -> Caller:
+def admit(connection: Any, store: Joining, *, awaits: bool, verb: str) -> Caller:
     """The `Caller` for *connection*, which must lead to the database system in which *store* is.
 
     Args:

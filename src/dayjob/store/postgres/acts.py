@@ -28,7 +28,8 @@ class ActsPart(JobsPart):
         live_states, done_states = FITS[type(action)]
         now = self.db.at(now)
         with self.db.write() as connection:
-            self.take_turn(connection)  # nobody claims in between; what is left to lock is settled and rescued
+            connection.execute("SELECT set_config('lock_timeout', '1s', true)")  # claims wait for us
+            self.take_turn(connection)
             live = self._live(connection, which, live_states, limit, action)
             done = self._done(connection, which, done_states, limit - len(live))
             match action:
@@ -56,17 +57,19 @@ class ActsPart(JobsPart):
             f'SELECT j.id::text, j.entry FROM "{self.db.namespace}".job AS j WHERE {condition} '
             f"ORDER BY j.entry LIMIT {condition.parameter(limit)}"
         )
-        found: dict[str, int] = dict(connection.execute(select, condition.values).fetchall())
-        if not found:
-            return []
-        # Locked in the order of their ids, so that two who lock many never wait for each other; what was settled in
-        # between is gone or has another entry.
-        locked = {
-            id: running
-            for id, entry, state, running in connection.execute(self.sql.lock_live, (plain(found),)).fetchall()
-            if found[id] == entry and ("running" if running else state) in fitting
-        }
-        return [Live(id, locked[id]) for id in found if id in locked]
+        while True:
+            found: dict[str, int] = dict(connection.execute(select, condition.values).fetchall())
+            if not found:
+                return []
+            # Locked in the order of their ids, so that two who lock many never wait for each other.
+            locked = {
+                id: running
+                for id, entry, state, running in connection.execute(self.sql.lock_live, (plain(found),)).fetchall()
+                if found[id] == entry and ("running" if running else state) in fitting
+            }
+            if len(locked) == len(found):
+                return [Live(id, locked[id]) for id in found]
+            # Some were settled while we waited for them: look again, they may wait for their next attempt now.
 
     def _done(self, connection: Connection, which: Filter, states: Sequence[str], limit: int) -> list[str]:
         """The finished jobs that the action fits, oldest first, locked."""

@@ -114,7 +114,7 @@ class ClusterPart(ActsPart):
         taken = self._take_leases(connection, worker, None, outcome, how, now)
         if orderly:
             connection.execute(self.sql.drop_worker, (worker,))
-        else:
+        elif row[7] is None:
             connection.execute(self.sql.lose_worker, (worker, now))
         connection.execute(self.sql.end_leader, (worker,))
         return Gone(_info(row[3]), row[5], taken)
@@ -135,7 +135,8 @@ class ClusterPart(ActsPart):
             if reigning != term or leader is None:
                 return None
             expired = connection.execute(self.sql.expired_workers, (self._live_time(live, beat_at, now),)).fetchall()
-            return [self._give_up(connection, row, "no beat before its lease ran out", now) for row in expired]
+            gone = [self._give_up(connection, row, "no beat before its lease ran out", now) for row in expired]
+        return [one for one, row in zip(gone, expired, strict=True) if one.jobs or row[7] is None]
 
     def pause(self, queue: str, paused: bool, *, now: int | None = None) -> bool:
         with self.db.write() as connection:

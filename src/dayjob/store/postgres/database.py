@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -140,7 +142,11 @@ class Database:
                 yield connection
             except psycopg.Error as error:
                 raise translated(error, self.url, SCHEMA) from error
-            except (OverflowError, UnicodeError) as error:  # a number of more than 64 bits, a lone surrogate
+            except (
+                OverflowError,
+                UnicodeError,
+                struct.error,
+            ) as error:  # a number of more than 64 bits, a lone surrogate
                 raise BadRow(f"{self.url} cannot store this row ({error})") from error
             finally:
                 self._give_back(connection)
@@ -148,9 +154,16 @@ class Database:
             self._room.release()
 
     def _take(self) -> Connection:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        connection = connection or self.connect()
+        connection = None
+        while connection is None:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self.connect()
+            elif _spoken_to(connection):
+                with contextlib.suppress(psycopg.Error):
+                    connection.close()
+                connection = None
         with self._lock:
             self._lent.add(connection)
         return connection
@@ -254,6 +267,12 @@ class Database:
         ).fetchone()
         assert row is not None
         return int(row[0]), int(row[1])
+
+
+def _spoken_to(connection: Connection) -> bool:
+    """True when the server said something on an idle connection: that it ends it, as a rule."""
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    return bool(readable)
 
 
 def told(local: str) -> str:

@@ -7,6 +7,7 @@ import psycopg
 from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 
 _BAD_ROW = ("22", "23", "54")  # data, integrity constraint, program limit
+_OURS = ("21", "42", "XX")  # to repeat such a statement would repeat its failure
 _MISSING = ("3F000", "42P01", "42883", "42703", "42P13")  # schema, table, function, column
 
 _REFUSED = {
@@ -22,7 +23,12 @@ _TEXTS = {
     "no password supplied": "28P01",
     "no pg_hba.conf entry": "28000",
     "no encryption": "28000",
-    "does not exist": "3D000",
+    "is not permitted to log in": "28000",
+    'FATAL:  role "': "28000",
+    'FATAL:  database "': "3D000",
+    "too many clients": "53300",
+    "remaining connection slots": "53300",
+    "too many connections": "53300",
 }
 """The beginning of a connection has no error codes in libpq, only the server's words."""
 
@@ -46,6 +52,8 @@ def translated(error: Exception, where: str, wanted: int) -> StoreError:
         )
     if code is None and isinstance(error, psycopg.DataError):
         return BadRow(f"{where} cannot store this row ({said})")
+    if code is not None and code.startswith(_OURS):
+        return StoreError(f"{where}: a statement of dayjob's own failed, please report it ({said})")
     if code is not None and code.startswith(_BAD_ROW):
         return BadRow(f"{where} cannot store this row ({said})")
     return StoreUnavailable(f"{where}: {said}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
-from typing import Any
 
-from dayjob.store.postgres.database import Connection
+from dayjob.store.postgres.database import Connection, Database
 from dayjob.store.postgres.part import encode, uuids
 from dayjob.store.postgres.turns import TurnPart
 from dayjob.store.postgres.wire import Blobs, plain, words
@@ -16,12 +16,12 @@ from dayjob.store.records import EXISTING, INSERTED, Checkpoint, Enqueued, Lease
 class JobsPart(TurnPart):
     """Enqueue and record."""
 
-    _said = threading.local()
-    """Per thread: `awake` is True when its last enqueue found that nobody sleeps who would have to be woken."""
+    def __init__(self, db: Database, lease: float) -> None:
+        super().__init__(db, lease)
+        self._said = threading.local()
+        """Per thread: when its last enqueue found that nobody sleeps who would have to be woken (monotonic), else 0."""
 
-    def enqueue(
-        self, jobs: Sequence[NewRow], *, repeat: bool = False, conn: Any = None, now: int | None = None
-    ) -> list[Enqueued]:
+    def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         now = self.db.at(now)
         if repeat or self.db.pooled:
             with self.db.write() as connection:
@@ -54,7 +54,7 @@ class JobsPart(TurnPart):
                 prepare=self._prepared,
             ).fetchone()  # fmt: skip
             assert row is not None
-            self._said.awake = row[1]
+            self._said.awake = time.monotonic() if row[1] else 0.0
             return [one.id] if row[0] else []
         row = connection.execute(
             self.sql.insert,
@@ -76,7 +76,7 @@ class JobsPart(TurnPart):
             prepare=self._prepared,
         ).fetchone()
         assert row is not None
-        self._said.awake = row[1]
+        self._said.awake = time.monotonic() if row[1] else 0.0
         return [one.id for one in jobs] if row[0] is None else list(row[0])
 
     # -- record ------------------------------------------------------------------------------------------------

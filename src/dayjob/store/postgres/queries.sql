@@ -30,7 +30,7 @@ s AS (
     INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
     SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
 )
-SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN array_agg(id::text) END,
+SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(id::text), '{}') END,
     pg_try_advisory_xact_lock(hashtext('dayjob'), 10)
 FROM new
 
@@ -140,7 +140,7 @@ WITH back AS (
     RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state, CASE WHEN j.suspect THEN 2 ELSE 1 END AS kind
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT DISTINCT queue, priority, kind, dayjob.clock() FROM back WHERE state = 'available'
+    SELECT queue, priority, kind, max(dayjob.clock()) FROM back WHERE state = 'available' GROUP BY 1, 2, 3
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 )
 INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
@@ -359,14 +359,18 @@ SELECT claim_no FROM dayjob.lease WHERE worker = $1 AND claim_no <> ALL ($2::big
     AND ($4::bigint IS NULL OR claim_no <= $4)
 
 -- name: jobs_of_leases
--- $1 worker  $2 claims, null for all: what still runs under them, as `held`, locked
+-- $1 worker  $2 claims, null for all: what still runs under them, as `held`, locked. What somebody settles at this
+-- moment, perhaps in a long transaction of his own, is left for the next time.
 SELECT j.entry, j.id::text, j.task, j.queue, j.attempt, j.crashes, j.round, j.parked, j.suspect, j.cancelling, j.reason, l.claim_no
 FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.ids, l.entries) AS u (id, entry) JOIN dayjob.job AS j ON j.id = u.id
 WHERE l.worker = $1 AND l.open > 0 AND ($2::bigint[] IS NULL OR l.claim_no = ANY ($2)) AND j.entry = u.entry
-ORDER BY j.id FOR UPDATE OF j
+ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 
 -- name: drop_leases
-DELETE FROM dayjob.lease WHERE worker = $1 AND ($2::bigint[] IS NULL OR claim_no = ANY ($2))
+-- $1 worker  $2 claims, null for all: those under which nothing runs any more
+DELETE FROM dayjob.lease AS l WHERE l.worker = $1 AND ($2::bigint[] IS NULL OR l.claim_no = ANY ($2)) AND NOT EXISTS (
+    SELECT 1 FROM unnest(l.ids, l.entries) AS u (id, entry) JOIN dayjob.job AS j ON j.id = u.id
+    WHERE l.open > 0 AND j.entry = u.entry)
 
 -- name: cancelled_of
 SELECT j.id::text, j.entry FROM dayjob.job AS j WHERE j.cancelling AND (j.entry IN (
@@ -403,12 +407,20 @@ ORDER BY j.expires_at LIMIT $2 FOR UPDATE OF j
 SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= $1 ORDER BY run_at LIMIT 1
 
 -- name: expired_workers
-SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker WHERE lost_at IS NULL AND expires <= $1
+-- $1 live time: those to be given up, and those given up before of which something was left
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker
+WHERE (lost_at IS NULL AND expires <= $1)
+    OR (lost_at IS NOT NULL AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = id AND l.open > 0))
 
 -- name: past_keeping
 -- $1 now  $2 limit: what was to be kept for less than a day
 SELECT id::text, finished_at FROM dayjob.history WHERE keep_until <= $1 AND keep_until < finished_at + 86400000000
-ORDER BY keep_until LIMIT $2
+ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED
+
+-- name: past_keeping_kept
+-- $1 now  $2 limit: what has no day's partition and goes all the same
+SELECT id::text, finished_at FROM dayjob.history_kept WHERE keep_until <= $1
+ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED
 
 -- name: past_days
 -- $1 now: the partitions whose last day is over
@@ -420,11 +432,13 @@ ORDER BY 2
 -- name: beyond_count
 -- $1 state  $2 queue  $3 limit: the oldest
 SELECT id::text, finished_at FROM dayjob.history WHERE state = $1 AND queue = $2 ORDER BY finished_at, entry LIMIT $3
+FOR UPDATE SKIP LOCKED
 
 -- name: beyond_task_count
 -- $1 state  $2 queue or null  $3 how many stay  $4 limit  $5 task
 SELECT id::text, finished_at FROM dayjob.history
 WHERE state = $1 AND ($2::text IS NULL OR queue = $2) AND task = $5 ORDER BY finished_at DESC, entry DESC LIMIT $4 OFFSET $3
+FOR UPDATE SKIP LOCKED
 
 -- name: fold_totals
 WITH t AS (DELETE FROM dayjob.total RETURNING goes, queue, state, jobs)

@@ -235,7 +235,7 @@ class Hub:
                     ear.hear(*signal)
 
     def _read(self, sender: int, payload: str) -> tuple[str, bytes] | None:
-        """A notification is a topic's letter, how it is written ("=" as it is, "+" a piece in base 64, "." the last), the data."""
+        """A notification is a topic's letter, how it is written ("=" as it is, "+" a piece in base 64 after its number, "." the last), the data."""
         topic, how, text = TOPICS.get(payload[:1]), payload[1:2], payload[2:]
         if topic is None:
             return None
@@ -243,7 +243,7 @@ class Hub:
             return topic, text.encode()
         key = (sender, topic)
         pieces = self._pieces.setdefault(key, [])
-        pieces.append(base64.b64decode(text))
+        pieces.append(base64.b64decode(text.partition(",")[2]))
         if how == "+" and len(pieces) < KEPT:
             return None
         del self._pieces[key]
@@ -271,7 +271,8 @@ def payloads(topic: str, data: bytes) -> list[str]:
             return [f"{letter}={data.decode()}"]
     step = LONGEST // 4 * 3
     pieces = [base64.b64encode(data[at : at + step]).decode() for at in range(0, len(data), step)]
-    return [f"{letter}{'.' if at == len(pieces) - 1 else '+'}{piece}" for at, piece in enumerate(pieces)]
+    last = len(pieces) - 1  # numbered: the server drops a notification that equals another one of its transaction
+    return [f"{letter}{'.' if at == last else '+'}{at},{piece}" for at, piece in enumerate(pieces)]
 
 
 class Signals:

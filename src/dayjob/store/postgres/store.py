@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from dayjob.store.contract import Listener
@@ -11,6 +12,10 @@ from dayjob.store.postgres.schema import migrate
 from dayjob.store.postgres.signals import Signals
 from dayjob.store.postgres.upkeep import UpkeepPart
 from dayjob.store.records import Health
+
+
+JUST_NOW = 0.05
+"""Seconds between an enqueue and the signal that belongs to it, at most."""
 
 
 class PostgresStore(UpkeepPart, InspectorPart):
@@ -33,9 +38,9 @@ class PostgresStore(UpkeepPart, InspectorPart):
         return self.db.pooled
 
     def _awake(self) -> bool:
-        """Whether this thread's last enqueue found nobody asleep; asking forgets it."""
-        awake, self._said.awake = getattr(self._said, "awake", False), False
-        return bool(awake)
+        """Whether this thread's enqueue of just now found nobody asleep; asking forgets it."""
+        found, self._said.awake = getattr(self._said, "awake", 0.0), 0.0
+        return bool(time.monotonic() - found < JUST_NOW)
 
     def notify(self, topic: str, data: bytes = b"") -> None:
         self._signals.notify(topic, data)

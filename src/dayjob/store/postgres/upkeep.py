@@ -51,6 +51,7 @@ class UpkeepPart(ClusterPart):
                 return None
             connection.execute(self.sql.fold_totals)
             pruned = self._prune(connection, self.sql.past_keeping, (now, limit), now)
+            pruned += self._prune(connection, self.sql.past_keeping_kept, (now, limit - pruned), now)
             counts = {(queue, state): jobs for queue, state, jobs in connection.execute(self.sql.all_totals).fetchall()}
             for bound in bounds:
                 for (queue, state), jobs in counts.items() if bound.task is None else ():

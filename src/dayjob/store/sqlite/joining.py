@@ -126,7 +126,7 @@ class LentTransaction:
 
     def __init__(self, db: Database, limit: float) -> None:
         self.expired = False
-        self._limit = limit
+        self.limit = limit
         self._db = db
         self._over = False
         self._ending = Lock()
@@ -138,18 +138,18 @@ class LentTransaction:
 
     def run(self, statement: Statement) -> Rows:
         if self.expired:
-            raise TransactionExpired(self._limit)
+            raise TransactionExpired(self.limit)
         try:
             return self.connection.execute(_marked(statement.sql), statement.parameters).fetchall()
         except sqlite3.Error as error:
             if self.expired:
-                raise TransactionExpired(self._limit) from error
+                raise TransactionExpired(self.limit) from error
             raise
 
     def commit(self) -> None:
         with self._ending:
             if self.expired:
-                raise TransactionExpired(self._limit)
+                raise TransactionExpired(self.limit)
             try:
                 self.connection.execute("COMMIT")
             except sqlite3.Error as error:

@@ -115,9 +115,12 @@ CREATE TABLE dayjob.history (
 ) PARTITION BY RANGE (goes);
 CREATE INDEX history_id ON dayjob.history (id);
 CREATE INDEX history_finished ON dayjob.history (state, queue, finished_at);
+-- Also those whose day had no partition when they were completed in a caller's transaction: they go one by one.
 CREATE TABLE dayjob.history_kept PARTITION OF dayjob.history FOR VALUES FROM ('infinity') TO (MAXVALUE);
 -- Kept for less than a day: deleted one by one when their time is over. All others go with their partition.
 CREATE INDEX history_brief ON dayjob.history (keep_until) WHERE keep_until < finished_at + 86400000000;
+
+CREATE INDEX history_kept_until ON dayjob.history_kept (keep_until) WHERE keep_until IS NOT NULL;
 
 -- How many finished jobs there are, by the day they go: every change appends, the leader folds them together.
 CREATE TABLE dayjob.total (goes date NOT NULL, queue text COLLATE "C" NOT NULL, state text COLLATE "C" NOT NULL, jobs bigint NOT NULL);
@@ -241,7 +244,7 @@ BEGIN
         RETURNING j.id, j.entry, j.place, j.queue, j.priority
     ), known AS (
         INSERT INTO dayjob.level (queue, priority, kind, used_at)
-        SELECT DISTINCT queue, priority, 0, dayjob.clock() FROM job
+        SELECT queue, priority, 0, max(dayjob.clock()) FROM job GROUP BY 1, 2
         ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
     ), stored AS (
         INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, entry, id, priority, 0, queue FROM job
@@ -382,4 +385,83 @@ BEGIN
                 AND EXISTS (SELECT 1 FROM dayjob.ready AS r
                     WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = 2)) INTO suspects;
     END IF;
+END $$;
+
+-- dayjob's producers in a transaction of their caller. *rows* are `NewRow`s: bytes as base 64, times as stamps.
+-- What exists already answers `existing`. Workers are told at the commit.
+CREATE FUNCTION dayjob.enqueue_rows(rows jsonb, at bigint DEFAULT NULL) RETURNS TABLE (number integer, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    moment bigint := coalesce(at, dayjob.clock());
+    stored uuid[];
+    known uuid[];
+BEGIN
+    WITH s AS (
+        SELECT s.*, nextval('dayjob.entry') AS n,
+            coalesce(s.run_at, moment + (s.delay * 1000000)::bigint, moment) AS due
+        FROM jsonb_to_recordset(rows) AS s (id uuid, queue text, task text, payload text, priority integer,
+            delay double precision, run_at bigint, expires double precision, max_attempts integer, tags text, meta text,
+            options text)
+    ), new AS (
+        INSERT INTO dayjob.job AS j (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue,
+            task, payload, tags, meta, options)
+        SELECT s.id, s.n, s.n, moment, s.due, moment + (s.expires * 1000000)::bigint, coalesce(s.priority, 0), s.max_attempts,
+            CASE WHEN s.due > moment THEN 'scheduled' ELSE 'available' END, s.queue, s.task, decode(s.payload, 'base64'),
+            s.tags, s.meta, decode(s.options, 'base64')
+        FROM s ON CONFLICT (id) DO NOTHING RETURNING j.id, j.entry
+    ), came AS (
+        INSERT INTO dayjob.arrival (entry, id) SELECT new.entry, new.id FROM new
+    )
+    SELECT array_agg(new.id) INTO stored FROM new;
+    SELECT array_agg(s.id) INTO known FROM unnest(stored) AS s (id)
+    WHERE EXISTS (SELECT 1 FROM dayjob.history AS h WHERE h.id = s.id) OR EXISTS (SELECT 1 FROM dayjob.gone AS g WHERE g.id = s.id);
+    IF known IS NOT NULL THEN
+        DELETE FROM dayjob.arrival AS a USING dayjob.job AS j
+        WHERE j.id = ANY (known) AND a.xid = pg_current_xact_id() AND a.entry = j.entry;
+        DELETE FROM dayjob.job AS j WHERE j.id = ANY (known);
+    END IF;
+    PERFORM pg_notify('dayjob', 'w=');
+    RETURN QUERY SELECT r.n::integer, CASE WHEN r.id = ANY (stored) AND NOT r.id = ANY (coalesce(known, '{}'))
+        AND r.n = min(r.n) OVER (PARTITION BY r.id) THEN 'inserted' ELSE 'existing' END
+    FROM (SELECT (e.value ->> 'id')::uuid AS id, e.n FROM jsonb_array_elements(rows) WITH ORDINALITY AS e (value, n)) AS r
+    ORDER BY r.n;
+END $$;
+
+-- A running job is completed in its worker's own transaction; false when the lease is gone. The rest of that transaction
+-- holds the job: nobody takes it away before its end.
+CREATE FUNCTION dayjob.complete_job(
+    by_worker text, job_id uuid, job_entry bigint, started_at bigint, finished_at bigint, keep double precision, result bytea,
+    at bigint DEFAULT NULL
+) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    moment bigint := coalesce(at, dayjob.clock());
+    until bigint := moment + (keep * 1000000)::bigint;
+    day date := coalesce(DATE '1970-01-01' + (until / 86400000000)::integer, 'infinity');
+    claim bigint;
+    done dayjob.job;
+BEGIN
+    SELECT l.claim_no INTO claim FROM dayjob.lease AS l
+    WHERE l.worker = by_worker AND l.open > 0 AND l.entries @> ARRAY[job_entry];
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM dayjob.job AS j WHERE j.id = job_id AND j.entry = job_entry RETURNING * INTO done;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF to_regclass('dayjob.history_' || to_char(day, 'YYYYMMDD')) IS NULL THEN
+        day := 'infinity';
+    END IF;
+    INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes, priority,
+        max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, tags, meta, options, worker, progress)
+    VALUES (done.id, done.entry, done.created_at, done.run_at, done.expires_at, nullif(started_at, 0),
+        coalesce(nullif(finished_at, 0), moment), until, day, done.priority, done.max_attempts, done.attempt + 1, done.crashes,
+        done.round, done.recorded, 'completed', done.queue, done.task, done.payload, result, done.tags, done.meta, done.options,
+        (SELECT w.name FROM dayjob.worker AS w WHERE w.id = by_worker), done.progress);
+    INSERT INTO dayjob.total (goes, queue, state, jobs) VALUES (day, done.queue, 'completed', 1);
+    RETURN true;
 END $$;
