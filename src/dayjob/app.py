@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dayjob.store.contract import Store
     from dayjob.store.records import Health
     from dayjob.testing import Testing, VirtualClock
+    from dayjob.worker.lent import JobTransaction
     from dayjob.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -349,6 +350,17 @@ class App(Declaring, Later):
         finally:
             producer.stored, combiner.patience, waiting.guard = before
             self._joiner.off = off
+
+    @property
+    def under_test(self) -> bool:
+        """True while another store stands in the place of the app's own, to which no caller's connection leads."""
+        return self._joiner.off
+
+    def lend(self, limit: float | None) -> JobTransaction:
+        """What `ctx.transaction()` gives where no job runs, in a direct call: nothing is completed at its end."""
+        from dayjob.worker.lent import JobTransaction
+
+        return JobTransaction(self.store, self, limit, None)
 
     @property
     def url(self) -> str:

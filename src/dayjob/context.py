@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 
 from msgspec import json
 
+from dayjob.clock import seconds
 from dayjob.codec import encode_plain
 from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from typing_extensions import TypeVar
 
     from dayjob.store.records import Claimed
+    from dayjob.worker.lent import JobTransaction
 
     # A bare `JobContext` has a state of type object. Were it Any, mypy would take an Any in the function's type for a
     # reason to choose no overload of @task, and the task's calls would not be checked.
@@ -71,6 +73,15 @@ class ContextHost(Protocol):
 
     def read_checkpoint(self) -> bytes | None:
         """The value written last, by this or an earlier attempt."""
+
+    def transaction(self, limit: float | None) -> Any:
+        """A transaction of the store's own, at whose end the job completes."""
+
+    def complete_in(self, connection: Any, result: Any) -> None:
+        """Complete the job in the transaction of *connection*."""
+
+    async def acomplete_in(self, connection: Any, result: Any) -> None:
+        """Awaitable `complete_in`."""
 
 
 RUNNING: ContextVar[ContextHost | None] = ContextVar("dayjob.running", default=None)
@@ -234,6 +245,56 @@ class JobContext(Generic[StateT]):
         if self._host is not None:
             await asyncio.to_thread(self._host.save_checkpoint, encoded)
 
+    # -- completing in a transaction -----------------------------------------------------------------------------
+
+    def transaction(self, timeout: float | timedelta | None = None) -> JobTransaction:
+        """A transaction on a connection of dayjob's own, in which the job completes: `with` or `async with`.
+
+            with ctx.transaction() as tx:
+                tx.execute("UPDATE account SET balance = balance - ? WHERE id = ?", (amount, id))
+                tx.result = "paid"
+
+        At the end of the block the job completes and everything is committed in one. An error inside rolls everything
+        back, and the attempt has failed as with any error. What the function raises afterwards is reported and changes
+        nothing. Enqueues inside join it. In `async with` use `await tx.aexecute(...)`, which returns rows.
+
+        Args:
+            timeout: seconds the block may take; past that everything is rolled back. By default 1 on SQLite, where it
+                holds the only write lock, and without limit elsewhere.
+        Raises:
+            LeaseLost: another worker may run the job; everything was rolled back. TransactionExpired: it took too long.
+            StoreUnavailable: it could not begin, or its commit was not answered: then the worker finds out how it ended.
+        """
+        limit = None if timeout is None else seconds(timeout, "timeout", least=0.001)
+        if self._host is not None:
+            return self._host.transaction(limit)  # type: ignore[no-any-return]  # the host's own kind of it
+        if self.app is None:
+            raise ConfigError("ctx.transaction() needs an app with a store, and this context has none")
+        return self.app.lend(limit)  # type: ignore[no-any-return]  # the app is Any to its context
+
+    def complete_in(self, connection: Any, result: Any = None) -> None:
+        """Complete the job in your transaction: your writes and the job's end are one commit.
+
+        The caller commits, before the function returns. If it rolls back, the job is not completed; a function that
+        returns nevertheless has failed with `NotCommitted`. What it raises after the commit is reported and changes
+        nothing. In a direct call nothing happens.
+
+        Args:
+            connection: a psycopg, sqlite3, SQLAlchemy or Django connection or session, in a transaction, to the
+                database in which the jobs are. result: the job's result.
+        Raises:
+            LeaseLost: another worker may run the job: let it out of your transaction, so that it rolls back.
+            ConfigError: the connection cannot be used. PayloadError: *result* cannot be stored.
+            StoreError: the statement failed.
+        """
+        if self._host is not None:
+            self._host.complete_in(connection, result)
+
+    async def acomplete_in(self, connection: Any, result: Any = None) -> None:
+        """Awaitable `complete_in`; also takes asyncpg, async psycopg and async SQLAlchemy."""
+        if self._host is not None:
+            await self._host.acomplete_in(connection, result)
+
     # -- other releases ------------------------------------------------------------------------------------------
 
     def step(self, name: str, fn: Any, *args: Any, **kwargs: Any) -> NoReturn:
@@ -262,12 +323,3 @@ class JobContext(Generic[StateT]):
 
     def on_rollback(self, fn: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotSupported("ctx.on_rollback")
-
-    def transaction(self) -> NoReturn:
-        raise NotSupported("ctx.transaction")
-
-    def complete_in(self, conn: Any, result: Any = None) -> NoReturn:
-        raise NotSupported("ctx.complete_in")
-
-    async def acomplete_in(self, conn: Any, result: Any = None) -> NoReturn:
-        raise NotSupported("ctx.acomplete_in")

@@ -108,6 +108,15 @@ class JobDead(JobEvent, frozen=True, kw_only=True):
     error: str
 
 
+class JobRaisedLate(JobEvent, frozen=True, kw_only=True):
+    """The function raised after its job had completed in a transaction, or returned what nobody gets. It stays completed."""
+
+    name = "job.raised_late"
+    error_type: str
+    error: str
+    traceback: str
+
+
 class JobSnoozed(JobEvent, frozen=True, kw_only=True):
     """The job put itself off; no attempt is spent."""
 

@@ -18,7 +18,7 @@ from dayjob.combiner import awake
 from dayjob.errors import ConfigError
 from dayjob.link import Link
 from dayjob.offload import offload
-from dayjob.store.callers import Caller, admit, aperform, perform
+from dayjob.store.callers import Caller, Lent, admit, aperform, perform
 from dayjob.store.callers.blocks import INNERMOST, Block, joined
 from dayjob.store.records import Enqueued, NewRow
 
@@ -47,9 +47,9 @@ class Joiner:
         Raises:
             ConfigError: several connections, or one that cannot be used here; nothing touched it.
         """
-        if self.off:
-            return None
         outer = joined(self.owner)
+        if self.off:
+            return outer if isinstance(outer, Lent) else None
         own = {id(new.said.conn): new.said.conn for new in news}
         if len(own) > 1:
             raise ConfigError(f"{verb} was given calls with different conn=: one call takes one connection")

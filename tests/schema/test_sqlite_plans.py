@@ -16,8 +16,11 @@ from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.part import with_rows
 from dayjob.store.sqlite.turns import _pick
 
+COLUMNS = {"insert": 15, "insert_joined": 14, "add_logs_joined": 4}
+"""Of the statements whose `{rows}` have not six."""
+
 STATEMENTS = {
-    name: with_rows(statement, 2, 15 if name == "insert" else 6)
+    name: with_rows(statement, 2, COLUMNS.get(name, 6))
     for name, statement in vars(load("dayjob.store.sqlite", "queries.sql")).items()
 }
 
@@ -33,6 +36,7 @@ SCANS_ON_PURPOSE = {
     "last_entry": "the one row of dayjob_cluster, and two seeks",
     "keep_entries_rising": "the same",
     "insert_alone": "the same",
+    "insert_joined": "the same, and seeks for each row",
     "bump_control": "the one row of dayjob_cluster",
     "cluster": "the one row of dayjob_cluster",
     "set_cluster": "the one row of dayjob_cluster",

@@ -405,7 +405,7 @@ async def test_so_are_their_awaitable_twins(app: App, name: str) -> None:
         await getattr(app, name)("anything")
 
 
-@pytest.mark.parametrize("name", ["astep", "aspawn", "asleep", "await_signal", "acomplete_in"])
+@pytest.mark.parametrize("name", ["astep", "aspawn", "asleep", "await_signal"])
 async def test_and_those_of_the_context(name: str) -> None:
     context = JobContext.detached("shop.send")
     with pytest.raises(NotSupported, match=f"ctx.{name}"):

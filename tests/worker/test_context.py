@@ -50,8 +50,6 @@ def test_a_checkpoint_without_a_json_form_is_refused(value: Any) -> None:
         lambda ctx: ctx.sleep(1),
         lambda ctx: ctx.wait_signal("go"),
         lambda ctx: ctx.on_rollback(len),
-        lambda ctx: ctx.transaction(),
-        lambda ctx: ctx.complete_in(None),
     ],
 )
 def test_what_is_not_part_of_this_release_is_refused_by_name(call: Any) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import random
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,13 @@ from dayjob.cli.hold import CLAIM, Hold
 from dayjob.cli.target import load_app
 from dayjob.context import RUNNING
 from dayjob.directives import CancelJob, Snooze
-from dayjob.errors import LeaseLost, PayloadError
+from dayjob.errors import LeaseLost, NotCommitted, PayloadError
 from dayjob.states import Outcome, State
 from dayjob.store.records import Checkpoint, Claimed, Log, Progress, Settlement
 from dayjob.worker import outcomes
+from dayjob.worker.completions import announced
 from dayjob.worker.hooks import attempt_async, attempt_sync
-from dayjob.worker.run import LOST, Batch, Run, Slots, monotonic
+from dayjob.worker.run import LOST, Batch, Completion, Run, Slots, monotonic
 
 if TYPE_CHECKING:
     from dayjob import App
@@ -71,6 +73,7 @@ class Bench:
 
     def __init__(self, app: App, row: JobRow, plan: Plan, state: Any, hold: Hold | None) -> None:
         self.app, self.state, self._plan, self._hold = app, state, plan, hold
+        self.settings, self.store = app.settings, app.store
         self._checkpoint = app.store.recorded(row.id)
         self._began = app.store.now() - monotonic()
         job = hold.job if hold is not None else _as_claimed(row, recorded=self._checkpoint is not None)
@@ -84,8 +87,15 @@ class Bench:
         started = self.stamp()
         try:
             value = self._call(runner)
+            if self._run.completion is not None:
+                if not self._has_completed():
+                    raise NotCommitted(self._run.job.id)
+                return 0
             result = self._plan.encode_result(value, self.app.settings.max_result)
         except (Exception, LeaseLost) as error:  # noqa: BLE001  # whatever the task raises is what one came to see
+            if self._run.completion is not None and self._has_completed():
+                _show(error, debug=debug)
+                return 0
             settlement = self._failed(error, started)
             wanted = isinstance(error, (Snooze, CancelJob))
             if wanted:
@@ -98,6 +108,15 @@ class Bench:
         job, keep = self._run.job, self._plan.keep[State.COMPLETED]
         good = Settlement(job.id, job.entry, Outcome.COMPLETED, started, self.stamp(), result=result, keep=keep)
         return 0 if self._settle(good, None, runner) else 1
+
+    def _has_completed(self) -> bool:
+        """True when the transaction in which the task completed its job was committed; waits while it is open."""
+        lease = self._run.lease
+        while (standing := self.store.standing(lease)) == "open":
+            time.sleep(0.1)
+        if standing == "completed":
+            output.say("settled: completed, in the task's transaction")
+        return standing == "completed"
 
     def _call(self, runner: asyncio.Runner) -> Any:
         """Run the task inside its arounds, as a worker would, but in this thread."""
@@ -135,6 +154,9 @@ class Bench:
             if inspect.isawaitable(answer):
                 runner.run(_awaited(answer))
         return True
+
+    def completing(self, run: Run, completion: Completion) -> Completion | None:
+        return None if self._hold is None else announced(run, completion)
 
     # -- what the run asks -----------------------------------------------------------------------------------------
 

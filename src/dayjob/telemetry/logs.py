@@ -33,6 +33,7 @@ LEVELS: dict[str, int] = {
     "job.interrupted": logging.WARNING,
     "job.abandoned": logging.ERROR,
     "job.dead": logging.ERROR,
+    "job.raised_late": logging.ERROR,
     "lease.lost": logging.WARNING,
     "worker.lost": logging.ERROR,
     "worker.gone": logging.WARNING,

@@ -33,6 +33,7 @@ class Recorder:
         self.lines: list[Line] = []
         self.steps: list[tuple[float, float | None, str]] = []
         self.saved: bytes | None = None
+        self.completed: list[Any] = []
         self.own: TestContext | None = None
 
     def context(self) -> JobContext[Any]:
@@ -51,12 +52,22 @@ class Recorder:
     def read_checkpoint(self) -> bytes | None:
         return self.saved
 
+    def transaction(self, limit: float | None) -> Any:
+        return self.app.lend(limit)
+
+    def complete_in(self, connection: Any, result: Any) -> None:
+        self.completed.append(result)
+
+    async def acomplete_in(self, connection: Any, result: Any) -> None:
+        self.completed.append(result)
+
 
 class TestContext(JobContext[Any]):
     """A context for `task.fn(ctx, ...)` in a test; in a `with`, `current_job()` gives it.
 
     Attributes:
         logged: lines written with `ctx.log`. progressed: (done, total, note) of each `ctx.progress`.
+        completed: the result of each `ctx.complete_in`.
     """
 
     __slots__ = ("_recorder", "_tokens")
@@ -75,6 +86,10 @@ class TestContext(JobContext[Any]):
     @property
     def progressed(self) -> list[tuple[float, float | None, str]]:
         return self._recorder.steps
+
+    @property
+    def completed(self) -> list[Any]:
+        return self._recorder.completed
 
     def cancel(self, why: str = "cancel") -> None:
         """Tell the function to stop: `ctx.cancelled` is True, `ctx.raise_if_cancelled()` raises."""

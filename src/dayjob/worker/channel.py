@@ -17,7 +17,7 @@ from weakref import WeakSet
 import msgspec
 from msgspec import Struct
 
-from dayjob.store.records import Claimed, Settlement, Write
+from dayjob.store.records import Claimed, Log, Settlement, Write
 
 LARGEST = 1 << 30
 
@@ -51,10 +51,11 @@ class Stop(Message):
 
 
 class Work(Message):
-    """Run this job. *stamp*: the store's time now, as the parent knows it."""
+    """Run this job. *stamp*: the store's time now, as the parent knows it. *worker*: the incarnation that holds it."""
 
     job: Claimed
     stamp: int
+    worker: str
 
 
 class Tell(Message):
@@ -64,11 +65,12 @@ class Tell(Message):
 
 
 class Answer(Message):
-    """To Save and Read. *ok* False with *error* empty: the lease is lost."""
+    """To Save, Read and Completing. *ok* False with *error* empty: the lease is lost. *logs*: see Completing."""
 
     ok: bool
     value: bytes | None = None
     error: str = ""
+    logs: list[Log] = []
 
 
 # child to parent
@@ -122,16 +124,42 @@ class Read(Message):
     """Asks for the checkpoint; answered."""
 
 
+class Completing(Message):
+    """The job is about to complete in a transaction, by *settlement*; the answer has lines that are not written yet."""
+
+    settlement: Settlement
+
+
 class Ended(Message):
-    """The job is over; without a settlement its lease is lost. *error*: type and text, for `on_dead`."""
+    """The job is over; without a settlement its lease is lost. *error*: type and text, for `on_dead`.
+
+    After Completing the settlement is what holds if that came to nothing. *committed*: it surely did not. *late*: the
+    encoded error that is to be reported then.
+    """
 
     settlement: Settlement | None
     error: str = ""
+    committed: bool = False
+    late: bytes | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
-    Setup | Stop | Work | Tell | Answer | Ready | Hello | Leaving | Ran | Failed | Say | Save | Read | Ended
+    Setup
+    | Stop
+    | Work
+    | Tell
+    | Answer
+    | Ready
+    | Hello
+    | Leaving
+    | Ran
+    | Failed
+    | Say
+    | Save
+    | Read
+    | Completing
+    | Ended
 ).decode
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dayjob.clock import SECOND
 from dayjob.config import Settings
@@ -21,15 +21,15 @@ from dayjob.errors import JobTimeout, PayloadError
 from dayjob.events import Bus, JobInterrupted, JobStarted
 from dayjob.events import LeaseLost as LeaseLostEvent
 from dayjob.states import Outcome, State
+from dayjob.store.contract import Jobs, Joining
 from dayjob.store.records import Settlement, Write
-from dayjob.worker import outcomes
+from dayjob.worker import completions, outcomes
 from dayjob.worker.limits import courteous
 from dayjob.worker.loop import LoopPool
-from dayjob.worker.run import LOST, SHUTDOWN, Run, Slots, monotonic
+from dayjob.worker.run import LOST, SHUTDOWN, Completion, Run, Slots, monotonic
 from dayjob.worker.threads import ThreadPool
 
 if TYPE_CHECKING:
-    from dayjob.store.contract import Jobs
     from dayjob.worker.hooks import Hooks
     from dayjob.worker.processes import ProcessPool
 
@@ -68,6 +68,10 @@ def _nobody() -> None:
     """Nobody sleeps yet."""
 
 
+class Place(Jobs, Joining, Protocol):
+    """The store, as far as running jobs see it."""
+
+
 class Executor:
     """The place where jobs run.
 
@@ -80,11 +84,12 @@ class Executor:
         state: what the lifespan yielded. lease_until: monotonic microseconds; no job starts later.
         offset: the store's time minus the monotonic clock.
         mortal: the process ends with its worker; else a job that hangs for good is left to itself.
+        stopped: nobody waits for ends any more.
     """
 
     def __init__(
         self,
-        store: Jobs,
+        store: Place,
         settings: Settings,
         bus: Bus,
         hooks: Hooks,
@@ -103,7 +108,7 @@ class Executor:
         self.lease_until = 0
         self.tells_started = False
         self.mortal = False
-        self.closing = False
+        self.closing = self.stopped = False
         self.note: Callable[[Run], None] = _drop
         self.processes = processes
         self.loop = LoopPool(self)
@@ -119,6 +124,7 @@ class Executor:
 
     def stop(self, patience: float = 5.0) -> None:
         """Leave the lifespan and end the threads. Jobs that still run are left to themselves."""
+        self.stopped = True
         self.threads.stop()
         self.threads.join(patience)
         if self.processes is not None:
@@ -184,6 +190,11 @@ class Executor:
 
     def complete(self, run: Run, value: Any, now: int) -> None:
         """*run* returned *value*."""
+        if run.completion is not None:
+            wrong = completions.ignored(run) if value is not None and not run.completion.said else None
+            undone = completions.not_committed(run)
+            completions.decide(self, run, lambda: self.fail(run, undone, now), wrong, returned=True)
+            return
         job, plan, offset = run.job, run.plan, self.offset
         try:
             result = plan.encode_result(value, self._max_result)
@@ -220,6 +231,9 @@ class Executor:
 
     def fail(self, run: Run, error: BaseException, now: int) -> None:
         """*run* raised *error*."""
+        if run.completion is not None:
+            completions.decide(self, run, lambda: self.fail(run, error, now), error)
+            return
         started = run.started + self.offset if run.started else 0
         self.end(run, outcomes.settle_error(run, error, started, now + self.offset, self.rng, self.settings.max_error))
 
@@ -290,11 +304,15 @@ class Executor:
     def record(self, run: Run, writes: list[Write]) -> bool:
         if self.store.record(run.lease, writes):
             return True
-        self.refused(run, "record")
+        if run.completion is None:
+            self.refused(run, "record")
         return False
 
     def recorded(self, run: Run) -> bytes | None:
         return self.store.recorded(run.job.id)
+
+    def completing(self, run: Run, completion: Completion) -> Completion:
+        return completions.announced(run, completion)
 
     def refused(self, run: Run, write: str) -> None:
         """A late write of *run* was refused."""

@@ -17,17 +17,19 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from dayjob.codec.failure import encode_failure
 from dayjob.context import RUNNING
 from dayjob.errors import LeaseLost, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store.records import Checkpoint, Settlement, Write
-from dayjob.worker import outcomes
-from dayjob.worker.channel import Answer, Channel, Ended, Failed, Read, Ready, Save, Say, Stop, Tell, Work
+from dayjob.worker import completions, outcomes
+from dayjob.worker.channel import Answer, Channel, Completing, Ended, Failed, Read, Ready, Save, Say, Stop, Tell, Work
 from dayjob.worker.hooks import attempt_async, attempt_sync
-from dayjob.worker.run import Batch, Run, Slots, monotonic
+from dayjob.worker.run import LOST, Batch, Completion, Run, Slots, monotonic
 
 if TYPE_CHECKING:
     from dayjob.app import App
+    from dayjob.store.contract import Store
 
 
 class PoolChild:
@@ -37,7 +39,7 @@ class PoolChild:
         self.app: Any = app
         self.state: Any = None
         self._channel = channel
-        self._settings, self._registry, self._hooks = app.settings, app.registry, app.hooks
+        self.settings, self._registry, self._hooks = app.settings, app.registry, app.hooks
         self._work: SimpleQueue[Work | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._run: Run | None = None
@@ -106,16 +108,28 @@ class PoolChild:
             args = plan.decode(job.payload)
         except Exception as error:  # noqa: BLE001  # the parent's code and ours may differ during a deploy
             return Ended(outcomes.settle_parked(job, started, f"{type(error).__name__}: {error}", self._rng))
-        run = self._run = Run(job, plan, Batch(0, "", 0), slots, self)
+        run = self._run = Run(job, plan, Batch(0, work.worker, 0), slots, self)
         run.started = monotonic()
         try:
             value = copy_context().run(self._call, run, args, runner)
         except BaseException as error:  # noqa: BLE001  # whatever a task raises is its outcome
-            settlement = outcomes.settle_error(run, error, started, self.stamp(), self._rng, self._settings.max_error)
-            return Ended(settlement, f"{type(error).__name__}: {error}")
+            return self._failed(run, error, started)
         finally:
             self._run = None
-        return self._completed(run, value, started)
+        if run.completion is None:
+            return self._completed(run, value, started)
+        ended = self._failed(run, completions.not_committed(run), started)
+        wrong = value is not None and not run.completion.said
+        ended.late = encode_failure(completions.ignored(run), self.settings.max_error) if wrong else None
+        return ended
+
+    def _failed(self, run: Run, error: BaseException, started: int) -> Ended:
+        limit = self.settings.max_error
+        settlement = outcomes.settle_error(run, error, started, self.stamp(), self._rng, limit)
+        ended = Ended(settlement, f"{type(error).__name__}: {error}")
+        if run.completion is not None:
+            ended.committed, ended.late = run.completion.committed, encode_failure(error, limit)
+        return ended
 
     def _call(self, run: Run, args: tuple[Any, ...], runner: asyncio.Runner) -> Any:
         RUNNING.set(run)
@@ -131,14 +145,29 @@ class PoolChild:
     def _completed(self, run: Run, value: Any, started: int) -> Ended:
         job, plan, now = run.job, run.plan, self.stamp()
         try:
-            result = plan.encode_result(value, self._settings.max_result)
+            result = plan.encode_result(value, self.settings.max_result)
         except Exception as error:  # noqa: BLE001  # whatever a user's value does when it is encoded, the job ends
-            settlement = outcomes.settle_unserialisable(run, error, started, now, self._settings.max_error)
+            settlement = outcomes.settle_unserialisable(run, error, started, now, self.settings.max_error)
             return Ended(settlement, f"{type(error).__name__}: {error}")
         keep = plan.keep[State.COMPLETED]
         return Ended(Settlement(job.id, job.entry, Outcome.COMPLETED, started, now, result=result, keep=keep))
 
     # -- the home of the run -----------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        return self.app.store  # type: ignore[no-any-return]  # the app is Any to its jobs
+
+    def completing(self, run: Run, completion: Completion) -> Completion:
+        """The parent has to know, should this process end right after the commit; and it has lines to go along."""
+        self._channel.send(Completing(completion.settlement))
+        answer = self._answers.get()
+        if not answer.ok:
+            run.stopping = LOST
+            raise LeaseLost(run.job.id, run.job.entry)
+        completion.logs = answer.logs
+        run.completion = completion
+        return completion
 
     def note(self, run: Run) -> None:
         """Pass on at once what the job says; the parent writes it, a few times a second."""

@@ -14,13 +14,15 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any
 
 from dayjob.clock import SECOND
+from dayjob.codec.failure import encode_failure
 from dayjob.errors import JobCancelled, JobTimeout, LeaseLost, StoreError
 from dayjob.events import Bus, ProcessDied
 from dayjob.states import Outcome
 from dayjob.store.records import Log, Progress, Settlement
-from dayjob.worker.channel import Answer, Ended, Failed, Read, Ready, Save, Say, Tell, Work
-from dayjob.worker.launch import Child, Launcher
-from dayjob.worker.run import TIMEOUT, Run, monotonic
+from dayjob.worker.channel import Answer, Completing, Ended, Failed, Read, Ready, Save, Say, Tell, Work
+from dayjob.worker.completions import announced, decide
+from dayjob.worker.launch import Child, Death, Launcher
+from dayjob.worker.run import TIMEOUT, Completion, Run, monotonic
 
 if TYPE_CHECKING:
     from dayjob.worker.executor import Executor
@@ -106,7 +108,7 @@ class ProcessPool:
                     executor.fail(run, Unstartable(TOO_LATE), monotonic())
                 return
             run.started = monotonic()  # the limit counts from here, not from the start of the child
-            sent = child.channel.send(Work(run.job, executor.stamp()))
+            sent = child.channel.send(Work(run.job, executor.stamp(), run.batch.worker))
             ended = self._attend(run, child) if sent else None
         finally:
             del self._running[run.job.entry]
@@ -116,7 +118,11 @@ class ProcessPool:
                 return
             if ended.error:
                 run.error = RuntimeError(ended.error)
-            executor.end(run, ended.settlement)
+            if run.completion is None:
+                executor.end(run, ended.settlement)
+            else:
+                run.completion.committed, settlement = ended.committed, ended.settlement
+                decide(executor, run, lambda: executor.end(run, settlement), ended.late)
         else:
             self._died(run, child)
 
@@ -153,6 +159,9 @@ class ProcessPool:
                 child.channel.send(Answer(True))
             elif isinstance(message, Read):
                 child.channel.send(Answer(True, run.read_checkpoint()))
+            elif isinstance(message, Completing):
+                run.check_lease()
+                child.channel.send(Answer(True, logs=announced(run, Completion(message.settlement)).logs))
         except LeaseLost:
             child.channel.send(Tell("lost") if isinstance(message, Say) else Answer(False))
         except StoreError as error:
@@ -172,6 +181,15 @@ class ProcessPool:
             return
         if not ours:
             self._bus.emit(ProcessDied(role="pool", pid=child.pid, death=death.how, peak_mb=death.peak_mb))
+        if run.completion is not None:
+            limit = executor.settings.max_error
+            error = encode_failure(RuntimeError(f"the job's process ended: {death.how}"), limit)
+            decide(executor, run, lambda: self._settle_death(executor, run, death, crashed=not ours), error)
+        else:
+            self._settle_death(executor, run, death, crashed=not ours)
+
+    def _settle_death(self, executor: Executor, run: Run, death: Death, *, crashed: bool) -> None:
+        if crashed:
             peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
             job, now = run.job, executor.stamp()
             executor.end(

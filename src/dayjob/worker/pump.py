@@ -21,16 +21,15 @@ from msgspec import Struct
 
 from dayjob.clock import SECOND
 from dayjob.errors import SchemaMismatch
-from dayjob.events import Bus, JobCompleted, JobStarted, WorkerLost
-from dayjob.states import Outcome, State
+from dayjob.events import Bus, JobStarted, WorkerLost
 from dayjob.store.records import Beat, Settlement, Turn, Want
 from dayjob.worker import outcomes
-from dayjob.worker.announce import announce
 from dayjob.worker.claims import Claims
 from dayjob.worker.ears import Ears
 from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
 from dayjob.worker.service import Service
 from dayjob.worker.tallies import Tallies
+from dayjob.worker.teller import Teller
 from dayjob.worker.winding import Winding
 
 if TYPE_CHECKING:
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
 COMPANY = 100
 LINGER = 3_000
 """An end waits up to 3 ms for others, but not once 100 have come together."""
+NAPS = (50_000, 250_000)
+"""Falling asleep: the first looks that find nothing are repeated so soon. Who stored a job a moment before may not have seen
+that somebody sleeps here, and has sent no signal."""
 
 
 class Call(Struct):
@@ -108,7 +110,7 @@ class Pump(Service):
         self._poll = int(poll * SECOND)
         self.solo, self.burst = solo, burst
         self._max_jobs = max_jobs
-        self._on_suspects, self._on_alone, self._on_dead = on_suspects, on_alone, on_dead
+        self._on_suspects, self._on_alone = on_suspects, on_alone
         self._elsewhere = elsewhere
         self._on_control, self._on_full = on_control, on_full
         self._on_feed, self._on_finished = on_feed, on_finished
@@ -122,11 +124,12 @@ class Pump(Service):
         self._pending: Call | None = None
         self._single: deque[Call] = deque()
         self._claims = self.sent = 0
-        self._look_at = 0
+        self._look_at = self._naps = 0
         self._control = -1
         self._news: deque[Beat] = deque()
         self._paused: frozenset[str] = frozenset()
         self._ears = Ears(store, bus)
+        self._teller = Teller(store, executor, bus, self.tallies, on_dead=on_dead, on_control=on_control)
         executor.outbox.wake = self.kick
 
     # -- sleeping ------------------------------------------------------------------------------------------------
@@ -269,14 +272,21 @@ class Pump(Service):
         items, done = self.executor.outbox.items, self.done
         if items and not done:
             self._done_since = now
+        known: list[Run] = []
         for _ in range(len(items)):
             run = items.popleft()
             if run.replaced:
                 run.slots.hung.discard(run)
-            if run.settlement is None or run.batch.worker != self.worker:
+            if run.completion is not None and run.completion.committed:
+                run.settlement = run.completion.settlement
+                known.append(run)
+            elif run.settlement is None or run.batch.worker != self.worker:
                 self._drop(run)
             elif run.job.entry in run.batch.runs:
+                run.settlement.claim_no = run.batch.no
                 done.append(run)
+        if known:
+            self._completed_already(known)
 
     def _drop(self, run: Run) -> None:
         """Nothing may be written for *run*: its lease is lost."""
@@ -291,55 +301,22 @@ class Pump(Service):
 
     def _settled(self, call: Call, turn: Turn) -> None:
         """The store has answered: count, tell."""
-        if not call.runs:
-            return
-        refused = set(turn.refused) if turn.refused else ()
-        moved = {(id, entry): state for id, entry, state in turn.settled}
-        tells = self.bus.wants(JobCompleted.name)
-        waited_for = self.store.listening("done")
-        completed: dict[str, list[int]] = {}
-        ended: list[str] = []
-        for run, settlement in zip(call.runs, call.settlements, strict=True):
-            job = run.job
-            if refused and (job.id, job.entry) in refused:
-                self._refused(run, call)
-            elif settlement.outcome is not Outcome.COMPLETED:
-                self._ended_otherwise(run, settlement, moved.get((job.id, job.entry)), ended)
-            else:
-                count = completed.get(job.queue)
-                if count is None:
-                    count = completed[job.queue] = [0, 0]
-                count[0] += 1
-                count[1] += settlement.finished_at - settlement.started_at
-                if waited_for:
-                    ended.append(job.id)
-                if tells:
-                    announce(self.bus, run, settlement, None)
-        for queue, (number, busy) in completed.items():
-            self.tallies.add(queue, Outcome.COMPLETED, number, busy)
-        self.claims.observe(call.runs, monotonic())
-        if ended and waited_for:
-            self.store.notify("done", ",".join(ended).encode())
+        if call.runs:
+            self._teller.tell(call.runs, call.settlements, turn, repeated=call.tries > 1)
+            self.claims.observe(call.runs, monotonic())
+            self._look_whether_full()
+
+    def _completed_already(self, runs: list[Run]) -> None:
+        """*runs* have completed in transactions: the store knows of their ends, and is not told."""
+        self._strike(runs)
+        self._teller.tell(runs, [run.settlement for run in runs if run.settlement is not None])
+        self.claims.observe(runs, monotonic())
+        self._look_whether_full()
+        self._look_at = 0  # there is room, and no turn to settle them that would ask for more
+
+    def _look_whether_full(self) -> None:
         if self._max_jobs is not None and self.tallies.counts.total() >= self._max_jobs and self._on_full is not None:
             self._on_full()
-
-    def _ended_otherwise(self, run: Run, settlement: Settlement, moved: State | None, ended: list[str]) -> None:
-        busy = settlement.finished_at - settlement.started_at if settlement.started_at else 0
-        self.tallies.add(run.job.queue, settlement.outcome, 1, busy)
-        announce(self.bus, run, settlement, moved)
-        dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
-        if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
-            ended.append(run.job.id)
-        if dead and self._on_dead is not None:
-            self._on_dead(run)
-
-    def _refused(self, run: Run, call: Call) -> None:
-        """The settlement came too late; or, after a lost reply, it was applied the first time."""
-        self.tallies.add(run.job.queue, "refused")
-        if call.tries == 1:
-            self.executor.refused(run, "settle")
-            if self._on_control is not None:
-                self._on_control(-1)  # the next beat tells whether all is lost
 
     # -- claiming --------------------------------------------------------------------------------------------------
 
@@ -389,7 +366,8 @@ class Pump(Service):
             self._finish()
 
     def _look_again(self, call: Call, turn: Turn, got: dict[Slots, int], now: int) -> None:
-        self._look_at = now + self._poll
+        self._naps = 0 if turn.claimed else self._naps + 1
+        self._look_at = now + (NAPS[self._naps - 1] if 0 < self._naps <= len(NAPS) else self._poll)
         if any(got.get(slots, 0) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
             if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked):
                 self._look_at = now  # there is more, and room for it

@@ -35,7 +35,7 @@ class Recorder(Service):
 
     def note(self, run: Run) -> None:
         """*run* has said something. Called by jobs, from any thread."""
-        if not run.dirty:
+        if not run.dirty and not run.completes():
             run.dirty = True
             self._spoke.append(run)
             if self.asleep:
@@ -64,9 +64,12 @@ class Recorder(Service):
     def flush(self, run: Run, *, finished: bool = False) -> None:
         """Write what *run* has said. Raises `StoreError`; nothing is lost then but the oldest of many lines (`BadRow`: these)."""
         with self._writing:
+            if run.completes():  # its lines go with the completion, or wait until there is none
+                return
             writes = run.take_writes(finished=finished)
             if not writes or run.stopping == LOST:
                 return
+            run.writing = writes
             try:
                 held = self._executor.record(run, writes)
             except BadRow:
@@ -79,9 +82,11 @@ class Recorder(Service):
                     run.dirty = True
                     self._spoke.append(run)
                 raise
+            finally:
+                run.writing = None
         if held:
             self._tell(run, writes)
-        elif run.settlement is None and not run.over:
+        elif not run.completes() and run.settlement is None and not run.over:
             self._executor.interrupt(run, LOST)
 
     def finish(self, runs: Iterable[Run]) -> None:

@@ -7,11 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dayjob.context import JobContext
-from dayjob.errors import LeaseLost
+from dayjob.errors import ConfigError, LeaseLost
 from dayjob.store.records import Checkpoint, Claimed, Lease, Log, Progress, Settlement, Write
 
 if TYPE_CHECKING:
+    from dayjob.config import Settings
     from dayjob.registry import Plan
+    from dayjob.store.contract import Joining
+    from dayjob.worker.lent import JobTransaction
 
 # Why a running job is told to stop; also what `ctx.raise_if_cancelled` says.
 TIMEOUT = "timeout"
@@ -30,6 +33,14 @@ class Home(Protocol):
 
     state: Any
     app: Any
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def store(self) -> Joining: ...
+
+    def completing(self, run: Run, completion: Completion) -> Completion | None:
+        """*run* is about to complete inside a transaction: remember it. None: this run settles nothing."""
 
     def note(self, run: Run) -> None:
         """*run* has something to record soon."""
@@ -59,6 +70,24 @@ class Batch:
         self.runs: dict[int, Run] = {}
 
 
+class Completion:
+    """How a run completes inside a transaction.
+
+    Attributes:
+        settlement: as the store gets it. said: a result was given.
+        logs: lines of the job that go along with it.
+        committed: our own commit has returned, or the store has confirmed it. adopted: a test's store, to which no
+            connection of the task leads: it is settled when the function has returned.
+    """
+
+    __slots__ = ("adopted", "committed", "logs", "said", "settlement")
+
+    def __init__(self, settlement: Settlement, *, said: bool = True) -> None:
+        self.settlement, self.said = settlement, said
+        self.logs: list[Log] = []
+        self.committed = self.adopted = False
+
+
 class Run:
     """One claim of one job, from claim to settlement; also the host of its context.
 
@@ -72,7 +101,9 @@ class Run:
         abandoned: it did not stop; its process must go before it may run again. replaced: its place was given away.
         settlement: how it ended; None with `over` True: nothing may be written for it any more.
         error: the exception behind the settlement.
-        spoke: the job has said something that may not be written yet. dirty: the recorder knows.
+        spoke: the job has said something that may not be written yet. dirty: the recorder knows. writing: what it is
+            writing at this moment.
+        lent: it is inside `ctx.transaction()`. completion: how it completed, or tried to, in a transaction.
     """
 
     started = 0
@@ -92,6 +123,9 @@ class Run:
     _saved = False
     dirty = False
     spoke = False
+    writing: list[Write] | None = None
+    lent = False
+    completion: Completion | None = None
 
     def __init__(self, job: Claimed, plan: Plan, batch: Batch, slots: Slots, home: Home) -> None:
         self.job = job
@@ -99,6 +133,10 @@ class Run:
         self.batch = batch
         self.slots = slots
         self.home = home
+
+    def completes(self) -> bool:
+        """True once it has completed in a transaction, or is trying to."""
+        return self.completion is not None
 
     @property
     def max_attempts(self) -> int:
@@ -136,6 +174,10 @@ class Run:
 
     def save_checkpoint(self, value: bytes) -> None:
         self.check_lease()
+        if self.lent or self.completion is not None:
+            raise ConfigError(
+                "a checkpoint is saved before the transaction in which the job completes, not in it or after"
+            )
         if not self.home.record(self, [Checkpoint(value)]):
             self.stopping = LOST
             self.check_lease()
@@ -143,6 +185,21 @@ class Run:
 
     def read_checkpoint(self) -> bytes | None:
         return self.home.recorded(self) if self.job.recorded or self._saved else None
+
+    def transaction(self, limit: float | None) -> JobTransaction:
+        from dayjob.worker.lent import JobTransaction
+
+        return JobTransaction(self.home.store, self.app, limit, self)
+
+    def complete_in(self, connection: Any, result: Any) -> None:
+        from dayjob.worker.completions import complete_in
+
+        complete_in(self, connection, result)
+
+    async def acomplete_in(self, connection: Any, result: Any) -> None:
+        from dayjob.worker.completions import acomplete_in
+
+        await acomplete_in(self, connection, result)
 
     # -- writes that may wait ------------------------------------------------------------------------------------
 

@@ -184,9 +184,9 @@ class LentTransaction:
 
 @lru_cache(maxsize=64)
 def _numbered(sql: str) -> str:
-    """*sql* with `$1`, `$2` … in the place of each `?`."""
+    """*sql* with `$1`, `$2` … in the place of each `?`, and without comments, which libraries may take for something."""
     numbers = count(1)
-    return re.sub(r"\?", lambda mark: f"${next(numbers)}", sql)
+    return re.sub(r"\?", lambda mark: f"${next(numbers)}", re.sub(r"^--.*\n", "", sql, flags=re.MULTILINE))
 
 
 @lru_cache(maxsize=64)
