@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from dayjob.states import TERMINAL, State
 from dayjob.store.records import Filter
@@ -51,14 +50,21 @@ class Storm:
     def __enter__(self) -> Storm:
         self._judge.migrate()
         self._crowd = Crowd(self._folder, self._url)
-        for _ in range(WORKERS):
-            self._crowd.add()
         self._producer.start()
-        self._until(lambda: len(self._effects()) > 50, "no job was run", 20.0)
-        time.sleep(CALM)
+        try:
+            for _ in range(WORKERS):
+                self._crowd.add()
+            self._until(lambda: len(self._effects()) > 50, "no job was run", 20.0)
+            time.sleep(CALM)  # what is measured before the fault
+        except BaseException:
+            self._close()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._ending.set()
         self._producer.join()
         self._crowd.end()

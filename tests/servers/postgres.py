@@ -130,6 +130,8 @@ class Server:
 
     def close(self) -> None:
         """End it for good and delete its data. Idempotent."""
+        if self._admin is not None:
+            self._admin.close()
         self._lodging.close()
         self._process.wait()
 
