@@ -1,13 +1,15 @@
-"""The application under test: no-ops of both kinds, and a job that notes how late it started."""
+"""The application under test: no-ops of both kinds, a job that notes how late it started, and jobs that are counted."""
 
 from __future__ import annotations
 
 import time
 from typing import NamedTuple
 
-from dayjob import App
+from dayjob import App, JobContext, Retry
 from dayjob.task import Task
 
+DONE: list[int] = [0]
+"""How many `tick` and `flaky` this process has done."""
 LATE: list[int] = []
 """Nanoseconds between enqueue and start of each `stamp`, in this process."""
 
@@ -20,6 +22,8 @@ class Application(NamedTuple):
     noop_sync: Task[..., None]
     stamp: Task[..., None]
     lateness: Task[..., list[int]]
+    tick: Task[..., None]
+    flaky: Task[..., None]
 
 
 def build(url: str | None = None) -> Application:
@@ -44,4 +48,14 @@ def build(url: str | None = None) -> Application:
         LATE.clear()
         return taken
 
-    return Application(app, noop, noop_sync, stamp, lateness)
+    @app.task(name="bench.tick")
+    async def tick(order_id: int, email: str, note: str) -> None:
+        DONE[0] += 1
+
+    @app.task(name="bench.flaky", retry=Retry(max_attempts=3, backoff="fixed", base=1, jitter=0))
+    async def flaky(ctx: JobContext[None], order_id: int, email: str, note: str) -> None:
+        if ctx.attempt == 1:
+            raise ConnectionError("once")
+        DONE[0] += 1
+
+    return Application(app, noop, noop_sync, stamp, lateness, tick, flaky)

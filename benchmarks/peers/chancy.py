@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.measure import Stopwatch
@@ -43,11 +42,9 @@ class Chancy(PythonPeer):
                     pass
         return watch.seconds
 
-    async def work(self, url: str, jobs: int, setting: int, say: Callable[[float], None]) -> None:
+    async def work(self, url: str, setting: int, tally: Tally) -> None:
         from chancy import Queue, Worker
 
-        over = asyncio.Event()
-        tally = Tally(jobs, over.set)
         _TALLY.append(tally)
         async with _app(url) as app:
             kind = app.Executor.Async
@@ -55,8 +52,7 @@ class Chancy(PythonPeer):
                 Queue("default", concurrency=setting, executor=kind, eager_polling=True, polling_interval=1)
             )
             async with Worker(app, register_signal_handlers=False) as worker:
-                await over.wait()
-                say(tally.seconds)
+                await tally.over.wait()
                 await asyncio.sleep(0.1)
                 await worker.stop()
 

@@ -11,14 +11,19 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.children import Child
 from benchmarks.measure import Stopwatch
 from benchmarks.model import Baseline
 from benchmarks.peers.peer import check
 from benchmarks.workload import TASK, arguments, batches
+
+if TYPE_CHECKING:
+    import psycopg
 
 VERSION = "0.17.3"
 SCRIPT = Path(__file__).with_name("graphile.mjs")
@@ -65,27 +70,43 @@ class Graphile:
     def prepare(self, engine: Baseline, folder: Path) -> str:
         """A database with its tables; its URL."""
         url = engine.url(folder)
-        with self.worker(url, 0) as worker:
-            worker.hear()
+        self.create(url)
         return url
+
+    def create(self, url: str) -> None:
+        """Its tables."""
+        with self.worker(url, 0, 1) as worker:
+            worker.hear()
 
     def store(self, url: str, jobs: int) -> float:
         """Store by its function for producers in other languages; the seconds that took."""
         import psycopg
 
-        with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection, Stopwatch() as watch:
+        with psycopg.connect(url, autocommit=True) as connection, Stopwatch() as watch:
             for batch in batches(jobs):
-                specs = [{"identifier": TASK, "payload": arguments(number)} for number in batch]
-                connection.execute(_ADD, [json.dumps(specs)])
+                add(connection, batch)
         return watch.seconds
 
-    def worker(self, url: str, jobs: int, setting: int = 1) -> Child:
-        """Its worker as a process, *setting* jobs at once, which says how long all took; 0 jobs only create the tables."""
+    def worker(self, url: str, jobs: int | None, setting: int, failing: int = 0) -> Child:
+        """Its worker as a process, *setting* jobs at once, which says how long all took; 0 jobs only create the tables,
+        None runs until it is killed. Every *failing*th job fails once."""
         folder = installed()
         assert isinstance(folder, Path)
-        environment = {"BENCH_URL": url, "BENCH_JOBS": str(jobs), "BENCH_SETTING": str(setting)}
-        environment |= {"BENCH_TASK": TASK, "NODE_ENV": "production"}
+        environment = {
+            "NODE_ENV": "production",
+            "BENCH_URL": url,
+            "BENCH_TASK": TASK,
+            "BENCH_JOBS": "" if jobs is None else str(jobs),
+            "BENCH_SETTING": str(setting),
+            "BENCH_FAILING": str(failing),
+        }
         return Child(str(folder / SCRIPT.name), env=environment, program=("node",))
+
+
+def add(connection: psycopg.Connection[Any], numbers: Iterable[int]) -> None:
+    """Store the jobs of these *numbers* in one call."""
+    specs = [{"identifier": TASK, "payload": arguments(number)} for number in numbers]
+    connection.execute(_ADD, [json.dumps(specs)], prepare=True)
 
 
 @cache

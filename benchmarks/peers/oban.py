@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.measure import Stopwatch
@@ -52,15 +51,12 @@ class Oban(PythonPeer):
         await pool.close()
         return watch.seconds
 
-    async def work(self, url: str, jobs: int, setting: int, say: Callable[[float], None]) -> None:
+    async def work(self, url: str, setting: int, tally: Tally) -> None:
         from oban import Oban
 
-        over = asyncio.Event()
-        tally = Tally(jobs, over.set)
         _TALLY.append(tally)
         pool = await Oban.create_pool(url)
         async with Oban(pool=pool, queues={"default": setting}):
-            await over.wait()
-            say(tally.seconds)
+            await tally.over.wait()
             await asyncio.sleep(1)  # the last are being acknowledged
         await pool.close()

@@ -7,12 +7,11 @@ import importlib.util
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.children import Child
+from benchmarks.children import Child, say
 from benchmarks.model import Baseline
 
 
@@ -42,25 +41,26 @@ class Peer(Protocol):
 
 
 class Tally:
-    """In a peer's worker: counts the jobs as they start, and knows when the last one did.
+    """In a peer's worker: counts the jobs as they are done, and tells when the last one is. Make it in the loop.
 
-    Args:
-        done: called when it has; in the thread that runs the job.
+    Attributes:
+        over: set with the last job. done: how many are. failing: every so manyth job fails once; 0: none.
     """
 
-    def __init__(self, jobs: int, done: Callable[[], None]) -> None:
-        self._left, self._done = jobs, done
+    def __init__(self, jobs: int, failing: int = 0) -> None:
+        self.over = asyncio.Event()
+        self.done, self.failing = 0, failing
+        self._jobs = jobs
         self._first = 0.0
-        self.seconds = 0.0
 
     def job(self) -> None:
-        """One more job has started."""
+        """One more job is at its only line."""
         if not self._first:
             self._first = time.perf_counter()
-        self._left -= 1
-        if self._left == 0:
-            self.seconds = time.perf_counter() - self._first
-            self._done()
+        self.done += 1
+        if self.done == self._jobs:
+            say(seconds=time.perf_counter() - self._first)
+            self.over.set()
 
 
 class PythonPeer(ABC):
@@ -117,8 +117,8 @@ class PythonPeer(ABC):
         """Store so many jobs by its best means, durably; the seconds that took."""
 
     @abstractmethod
-    async def work(self, url: str, jobs: int, setting: int, say: Callable[[float], None]) -> None:
-        """In the worker's process: run that many jobs, `say` the seconds, end in order."""
+    async def work(self, url: str, setting: int, tally: Tally) -> None:
+        """In the worker's process: run jobs, each telling *tally*, until it is over; then end in order."""
 
 
 def check(name: str, url: str, unfinished: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -24,12 +24,12 @@ class PgQueuer(PythonPeer):
     unfinished = "SELECT count(*) FROM pgqueuer"
 
     async def prepare(self, url: str) -> None:
-        queries, connection = await _open(url)
+        queries, connection = await open_(url)
         await queries.install()
         await connection.close()
 
     async def store(self, url: str, jobs: int) -> float:
-        queries, connection = await _open(url)
+        queries, connection = await open_(url)
         with Stopwatch() as watch:
             for batch in batches(jobs, 1_000):
                 content = [payload(number) for number in batch]
@@ -37,28 +37,27 @@ class PgQueuer(PythonPeer):
         await connection.close()
         return watch.seconds
 
-    async def work(self, url: str, jobs: int, setting: int, say: Callable[[float], None]) -> None:
+    async def work(self, url: str, setting: int, tally: Tally) -> None:
         import asyncpg
-        from pgqueuer import AsyncpgPoolDriver, PgQueuer
+        from pgqueuer import AsyncpgPoolDriver, PgQueuer, RetryRequested
 
         logging.getLogger("pgqueuer").setLevel(logging.ERROR)
         async with asyncpg.create_pool(url, min_size=4, max_size=8) as pool:
             queuer = PgQueuer(AsyncpgPoolDriver(pool))
-            over = asyncio.Event()
-            tally = Tally(jobs, over.set)
 
             @queuer.entrypoint(TASK)
             async def noop(job: Any) -> None:
+                if tally.failing and not job.attempts and json.loads(job.payload)["order_id"] % tally.failing == 0:
+                    raise RetryRequested(delay=timedelta(seconds=1))
                 tally.job()
 
             running = asyncio.create_task(queuer.run(dequeue_timeout=timedelta(seconds=1), batch_size=setting))
-            await over.wait()
-            say(tally.seconds)
+            await tally.over.wait()
             queuer.shutdown.set()
             await running
 
 
-async def _open(url: str) -> Any:
+async def open_(url: str) -> Any:
     import asyncpg
     from pgqueuer import Queries
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.measure import Stopwatch
@@ -34,10 +33,8 @@ class Procrastinate(PythonPeer):
                     await deferrer.batch_defer_async(*(dict(arguments(number)) for number in batch))
         return watch.seconds
 
-    async def work(self, url: str, jobs: int, setting: int, say: Callable[[float], None]) -> None:
+    async def work(self, url: str, setting: int, tally: Tally) -> None:
         logging.getLogger("procrastinate").setLevel(logging.ERROR)
-        over = asyncio.Event()
-        tally = Tally(jobs, over.set)
         app = _app(url, setting + 2)
 
         @app.task(name=TASK, queue="default")  # type: ignore[untyped-decorator]
@@ -48,8 +45,7 @@ class Procrastinate(PythonPeer):
             running = asyncio.create_task(
                 app.run_worker_async(concurrency=setting, install_signal_handlers=False, wait=True)
             )
-            await over.wait()
-            say(tally.seconds)
+            await tally.over.wait()
             await asyncio.sleep(1)  # the last are being written down
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
