@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from dayjob.errors import StoreError
+from dayjob.errors import DayjobError
 from dayjob.store.records import (
     Action,
     Beat,
@@ -205,7 +205,7 @@ class Joining(Protocol):
             StoreUnavailable: it could not begin.
         """
 
-    def joined_error(self, error: Exception) -> StoreError:
+    def joined_error(self, error: Exception) -> DayjobError:
         """What a driver, or a library above one, raised while a script ran, as dayjob says it."""
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PLACEHOLDER = re.compile(r"\$(\d+)")
+_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+"""Comments speak of placeholders, too."""
 
 
 class Caller:
@@ -104,16 +106,16 @@ async def aperform(store: Joining, caller: Caller, script: Script[T]) -> T:
 @lru_cache(maxsize=64)
 def question_marks(sql: str) -> str:
     """*sql* with `?` for placeholders."""
-    return _PLACEHOLDER.sub("?", sql)
+    return _PLACEHOLDER.sub("?", _COMMENT.sub("", sql))
 
 
 @lru_cache(maxsize=64)
 def percents(sql: str) -> str:
     """*sql* with `%s` for placeholders."""
-    return _PLACEHOLDER.sub("%s", sql.replace("%", "%%"))
+    return _PLACEHOLDER.sub("%s", _COMMENT.sub("", sql).replace("%", "%%"))
 
 
 @lru_cache(maxsize=64)
 def names(sql: str) -> str:
     """*sql* with `:p1`, `:p2` … for placeholders."""
-    return _PLACEHOLDER.sub(r":p\1", sql)
+    return _PLACEHOLDER.sub(r":p\1", _COMMENT.sub("", sql))

@@ -115,6 +115,15 @@ class Database:
             raise
         return connection
 
+    def plain_connection(self) -> Connection:
+        """A new connection as the server gives it, not in autocommit, for statements that are not ours."""
+        try:
+            return psycopg.connect(
+                self._conninfo, connect_timeout=5, tcp_user_timeout=10_000, application_name="dayjob job"
+            )
+        except psycopg.Error as error:
+            raise translated(error, self.url, SCHEMA) from error
+
     def _begin_session(self, connection: Connection) -> None:
         if connection.info.server_version < OLDEST_SERVER:
             raise ConfigError(

@@ -72,6 +72,29 @@ WITH known AS (
 )
 SELECT id::text FROM job
 
+-- == in a caller's transaction ===================================================================================
+
+-- name: enqueue_joined
+-- $1 JSON array of rows  $2 now
+SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint)) ORDER BY number
+
+-- name: complete_joined
+-- $1 worker  $2 id  $3 entry  $4 started  $5 finished  $6 seconds to keep  $7 result  $8 JSON array of log lines  $9 now
+SELECT dayjob.complete_job(CAST($1 AS text), CAST(CAST($2 AS text) AS uuid), CAST($3 AS bigint), CAST($4 AS bigint),
+    CAST($5 AS bigint), CAST($6 AS double precision), CAST($7 AS bytea), CAST(CAST($8 AS text) AS jsonb), CAST($9 AS bigint))
+
+-- name: is_free
+-- $1 id  $2 entry: a row when the job is there and no transaction holds it
+SELECT 1 FROM dayjob.job WHERE id = $1::uuid AND entry = $2 FOR UPDATE SKIP LOCKED
+
+-- name: is_there
+SELECT 1 FROM dayjob.job WHERE id = $1::uuid AND entry = $2
+
+-- name: has_completed
+-- $1 id  $2 entry: also when it has gone from the history since
+SELECT 1 WHERE EXISTS (SELECT 1 FROM dayjob.history WHERE id = $1::uuid AND entry = $2 AND state = 'completed')
+    OR (EXISTS (SELECT 1 FROM dayjob.gone WHERE id = $1::uuid) AND NOT EXISTS (SELECT 1 FROM dayjob.job WHERE id = $1::uuid))
+
 -- == settle ======================================================================================================
 
 -- name: finish

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dayjob.store.contract import Listener
 from dayjob.store.postgres.database import SCHEMA, Database
 from dayjob.store.postgres.inspector import InspectorPart
+from dayjob.store.postgres.joining import JoiningPart
 from dayjob.store.postgres.schema import migrate
 from dayjob.store.postgres.signals import Signals
 from dayjob.store.postgres.upkeep import UpkeepPart
 from dayjob.store.records import Health
 
-
 JUST_NOW = 0.05
 """Seconds between an enqueue and the signal that belongs to it, at most."""
 
 
-class PostgresStore(UpkeepPart, InspectorPart):
+class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
     """`dayjob.store.contract.Store` on PostgreSQL.
 
     Attributes:
@@ -66,4 +66,5 @@ class PostgresStore(UpkeepPart, InspectorPart):
 
     def close(self) -> None:
         self._signals.hub.close()
+        self.lender.close()
         self.db.close()

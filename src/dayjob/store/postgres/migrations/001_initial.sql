@@ -430,10 +430,10 @@ BEGIN
 END $$;
 
 -- A running job is completed in its worker's own transaction; false when the lease is gone. The rest of that transaction
--- holds the job: nobody takes it away before its end.
+-- holds the job: nobody takes it away before its end. *lines* are those of its log: [{"at":, "level":, "message":}, ..].
 CREATE FUNCTION dayjob.complete_job(
     by_worker text, job_id uuid, job_entry bigint, started_at bigint, finished_at bigint, keep double precision, result bytea,
-    at bigint DEFAULT NULL
+    lines jsonb DEFAULT NULL, at bigint DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
@@ -463,5 +463,7 @@ BEGIN
         done.round, done.recorded, 'completed', done.queue, done.task, done.payload, result, done.tags, done.meta, done.options,
         (SELECT w.name FROM dayjob.worker AS w WHERE w.id = by_worker), done.progress);
     INSERT INTO dayjob.total (goes, queue, state, jobs) VALUES (day, done.queue, 'completed', 1);
+    INSERT INTO dayjob.log (id, at, level, message)
+    SELECT done.id, l.at, l.level, l.message FROM jsonb_to_recordset(lines) AS l (at bigint, level text, message text);
     RETURN true;
 END $$;

@@ -1,0 +1,166 @@
+"""Connections lent to jobs, for `ctx.transaction()`: in addition to those on which the engine itself works.
+
+They are as the server hands them out: the statements there are the job's own, with its search path, its time zone and
+whatever limits its role has. The engine's own settings would not suit them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import threading
+import weakref
+from threading import Lock, Timer
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dayjob.errors import StoreError, StoreUnavailable, TransactionExpired
+from dayjob.store.callers.caller import percents
+from dayjob.store.postgres.database import SCHEMA, Connection, Database
+from dayjob.store.postgres.faults import translated
+from dayjob.store.records import Rows, Statement
+
+
+class Lender:
+    """Lends a connection to one job at a time, and keeps it for the next."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self._reset()
+        _ALL.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._lent: set[Connection] = set()
+
+    def take(self) -> Connection:
+        """A connection in a transaction; `StoreUnavailable` when there is none to be had."""
+        while True:
+            with self._lock:
+                known = self._idle.pop() if self._idle else None
+            connection = known or self._connect()
+            try:
+                connection.execute("SELECT 1")  # begins, and shows whether it lives
+            except psycopg.Error as error:
+                connection.close()
+                if known is None:
+                    raise translated(error, self.db.url, SCHEMA) from error
+                continue
+            with self._lock:
+                self._lent.add(connection)
+            return connection
+
+    def _connect(self) -> Connection:
+        with self.db.session():
+            pass  # the schema is as it should be, and it is known whether a pooler stands between
+        connection = self.db.plain_connection()
+        if self.db.pooled:
+            connection.prepare_threshold = None
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """The job is done with *connection*."""
+        with self._lock:
+            known = connection in self._lent
+            self._lent.discard(connection)
+            if known and not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE:
+                self._idle.append(connection)
+                return
+        with contextlib.suppress(psycopg.Error):
+            connection.close()
+
+    def close(self) -> None:
+        """Close what nobody has; what is lent is closed when it comes back."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._lent.clear()
+        for connection in idle:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+    def __del__(self) -> None:
+        for connection in getattr(self, "_idle", ()):
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child: closing would end the parent's sessions."""
+        for connection in (*self._idle, *self._lent):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # one reference too many is never collected
+        self._reset()
+
+
+class LentTransaction:
+    """A transaction lent to a job: `contract.Transaction`."""
+
+    def __init__(self, lender: Lender, limit: float | None) -> None:
+        self.limit = math.inf if limit is None else limit
+        self.expired = False
+        self._lender = lender
+        self._over = False
+        self._ending = Lock()
+        self.connection = lender.take()
+        self._timer: Timer | None = None
+        if limit is not None:
+            self._timer = Timer(limit, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def run(self, statement: Statement) -> Rows:
+        if self.expired:
+            raise TransactionExpired(self.limit)
+        with self.connection.cursor() as cursor:
+            cursor.execute(percents(statement.sql), statement.parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def commit(self) -> None:
+        with self._ending:
+            if self.expired:
+                raise TransactionExpired(self.limit)
+            try:
+                if self.connection.info.transaction_status is TransactionStatus.INERROR:
+                    raise StoreError("a statement in ctx.transaction() failed, and nothing of it can be committed")
+                self.connection.commit()
+            except psycopg.Error as error:
+                raise StoreUnavailable(f"{self._lender.db.url} did not answer to a commit: {error}") from error
+            finally:
+                self._let_go()
+
+    def rollback(self) -> None:
+        with self._ending:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        with contextlib.suppress(psycopg.Error):
+            self.connection.rollback()
+        self._lender.give_back(self.connection)
+
+    def _expire(self) -> None:
+        with self._ending:
+            if self._over:
+                return
+            self.expired = True
+            with contextlib.suppress(psycopg.Error):
+                self.connection.cancel_safe(timeout=5.0)  # else we would wait for the statement that runs
+                self.connection.close()  # which rolls back; what the job does here now fails
+
+
+_ALL: weakref.WeakSet[Lender] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for lender in list(_ALL):
+        lender.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
