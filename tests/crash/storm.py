@@ -26,6 +26,8 @@ RECOVERY = 5.0
 SHARE = 0.8
 """…at this share of what they did before."""
 LEAST = 2_000
+FIRST = 60
+"""Jobs with which the workers show that they are there."""
 UNFINISHED = tuple(state for state in State if state not in TERMINAL)
 
 
@@ -42,7 +44,7 @@ class Storm:
         self._url, self._folder = url, folder
         self._judge, _ = arena.producer(judged_at or url)
         self.acknowledged: set[str] = set()
-        self._ending = threading.Event()
+        self._ending, self._flowing = threading.Event(), threading.Event()
         self._producer = threading.Thread(target=self._produce, name="producer")
         self._failure: Exception | None = None
         self._fault: tuple[float, float] | None = None
@@ -54,7 +56,8 @@ class Storm:
         try:
             for _ in range(WORKERS):
                 self._crowd.add()
-            self._until(lambda: len(self._effects()) > 50, "no job was run", 20.0)
+            self._until(lambda: len(self._effects()) >= FIRST, "the first jobs were not run", 20.0)
+            self._flowing.set()
             time.sleep(CALM)  # what is measured before the fault
         except BaseException:
             self._close()
@@ -75,7 +78,9 @@ class Storm:
         begun = time.monotonic()
         try:
             while not self._ending.wait(0.02):  # the pace of the producer
-                due = int((time.monotonic() - begun) * PACE) - len(self.acknowledged)
+                if not self._flowing.is_set():
+                    begun = time.monotonic()  # the workers are not there yet
+                due = FIRST + int((time.monotonic() - begun) * PACE) - len(self.acknowledged)
                 batch = [(nap, work)[n % 2].job(0.01) for n in range(min(due, 200))]
                 if batch:
                     self.acknowledged.update(job.id for job in app.enqueue_many(batch))
