@@ -49,7 +49,16 @@ class Holder:
         if len(turn.claimed) != limit:
             raise RuntimeError(f"claimed {len(turn.claimed)} jobs, not {limit}")
         self._held += [
-            Settlement(job.id, job.entry, Outcome.COMPLETED, turn.now, turn.now, result=b"null", keep=60.0)
+            Settlement(
+                job.id,
+                job.entry,
+                Outcome.COMPLETED,
+                turn.now,
+                turn.now,
+                result=b"null",
+                keep=60.0,
+                claim_no=self._claims,
+            )
             for job in turn.claimed
         ]
         return seconds

@@ -29,7 +29,7 @@ SELECT
     CASE WHEN i %% 100 = 0 THEN 'infinity' ELSE (current_date + (1 + i %% %(days)s)::integer) END,
     0, 5, 1, 0, 0, false,
     CASE WHEN i %% 100 = 0 THEN 'dead' WHEN i %% 100 = 1 THEN 'cancelled' ELSE 'completed' END,
-    'queue' || i %% 7, CASE WHEN i %% 1000 = 0 THEN 'shop.rare' ELSE 'shop.task' || i %% 20 END,
+    'queue' || i %% 7, CASE WHEN i %% 1000 = 7 THEN 'shop.rare' ELSE 'shop.task' || i %% 20 END,
     %(payload)s, 'null', 'bench@1'
 FROM (SELECT %(start)s::bigint AS start, %(step)s::bigint AS step) AS t, generate_series(%(low)s::bigint, %(high)s::bigint) AS i
 """
