@@ -29,7 +29,7 @@ class ActsPart(JobsPart):
         now = self.db.at(now)
         with self.db.write() as connection:
             connection.execute("SELECT set_config('lock_timeout', '1s', true)")  # claims wait for us
-            self.take_turn(connection)
+            self.take_turn(connection, now)
             live = self._live(connection, which, live_states, limit, action)
             done = self._done(connection, which, done_states, limit - len(live))
             match action:

@@ -121,7 +121,9 @@ class ClusterPart(ActsPart):
 
     def leave(self, worker: str, *, death: str | None = None, now: int | None = None) -> Gone | None:
         with self.db.write() as connection:
-            self.take_turn(connection)  # a claim of its own that is still under way comes before, and is taken, too
+            self.take_turn(
+                connection, self.db.at(now)
+            )  # a claim of its own that is still under way comes before, and is taken, too
             *_, now = self._cluster(connection, now)
             row = connection.execute(self.sql.worker, (worker,)).fetchone()
             if row is None or row[7] is not None:
@@ -130,7 +132,7 @@ class ClusterPart(ActsPart):
 
     def rescue(self, term: int, *, now: int | None = None) -> list[Gone] | None:
         with self.db.write() as connection:
-            self.take_turn(connection)
+            self.take_turn(connection, self.db.at(now))
             live, beat_at, reigning, leader, _, now = self._cluster(connection, now)
             if reigning != term or leader is None:
                 return None

@@ -43,10 +43,14 @@ class Part:
         row = connection.execute(statement, parameters).fetchone()
         return None if row is None else row[0]
 
-    def take_turn(self, connection: Connection) -> None:
-        """Until the end of the transaction nobody else claims or moves waiting jobs; arrivals are in their places."""
-        connection.execute(f'SELECT "{self.db.namespace}".take_turn()')
-        connection.execute(f'SELECT "{self.db.namespace}".admit_arrivals(NULL)')
+    def take_turn(self, connection: Connection, now: int | None, seen: str | None = None) -> None:
+        """Until the end of the transaction nobody else claims or moves waiting jobs; arrivals are in their places.
+
+        Args:
+            seen: a snapshot at which all arrivals were admitted.
+        """
+        connection.execute(self.sql.take_turn)
+        connection.execute(self.sql.admit_arrivals, (now, seen))
 
 
 def uuids(ids: Iterable[str]) -> list[str]:

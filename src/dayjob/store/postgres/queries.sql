@@ -163,7 +163,10 @@ WITH back AS (
     RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state, CASE WHEN j.suspect THEN 2 ELSE 1 END AS kind
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT queue, priority, kind, max(dayjob.clock()) FROM back WHERE state = 'available' GROUP BY 1, 2, 3
+    SELECT n.queue, n.priority, n.kind, dayjob.clock()
+    FROM (SELECT DISTINCT queue, priority, kind FROM back WHERE state = 'available') AS n
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
+        AND k.used_at > dayjob.clock() - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 )
 INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
@@ -174,6 +177,11 @@ SELECT place, entry, id, priority, kind, queue FROM back WHERE state = 'availabl
 UPDATE dayjob.lease AS l SET open = l.open - c.n
 FROM (SELECT no, count(*)::integer AS n FROM unnest($2::bigint[]) AS u (no) GROUP BY no) AS c
 WHERE l.worker = $1 AND l.claim_no = c.no
+
+-- name: settling
+-- The store's clock. From here on we count as writers of `ready` (floors.py): what is scheduled after this moment is below
+-- nobody's floor.
+SELECT dayjob.clock() FROM (SELECT count(*) FROM (SELECT FROM dayjob.ready WHERE false FOR UPDATE) AS none) AS one
 
 -- name: add_attempts
 -- $1.. columns: id, number, round, outcome, started, finished, reason, error; $9 worker
@@ -198,8 +206,15 @@ DELETE FROM dayjob.attempt AS a USING over AS o WHERE a.no = o.no
 -- == claim =======================================================================================================
 
 -- name: claim
-SELECT moment, control, next_due, suspects, claimed, top, snapshot::text, levels, heard
-FROM dayjob.claim($1, $2, $3, $4::jsonb, $5::text[], $6::integer[], $7::bigint[], $8, $9::pg_snapshot)
+SELECT moment, control, next_due, suspects, claimed, top, snapshot::text, levels, heard, more, writers, incarnation::text
+FROM dayjob.claim($1, $2, $3, $4::jsonb, $5::text[], $6::integer[], $7::bigint[], $8, $9::pg_snapshot, $10)
+
+-- name: take_turn
+SELECT dayjob.take_turn()
+
+-- name: admit_arrivals
+-- $1 now  $2 a snapshot at which all were admitted, or null
+SELECT dayjob.admit_arrivals($2::pg_snapshot, coalesce($1::bigint, dayjob.clock()))
 
 -- name: fetch
 SELECT j.entry, j.id::text, j.task, j.queue, j.priority, j.attempt, j.crashes, j.round, j.parked, j.max_attempts,
@@ -297,7 +312,9 @@ h AS MATERIALIZED (
     FROM numbered, t ON CONFLICT (id) DO NOTHING RETURNING id, place, priority, queue
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT DISTINCT queue, priority, 0, now FROM new, t
+    SELECT n.queue, n.priority, 0, now FROM (SELECT DISTINCT queue, priority FROM new) AS n, t
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
+        AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 )
 INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, 0, queue FROM new
@@ -311,7 +328,9 @@ new AS (
     RETURNING j.id, j.place, j.priority, j.queue, CASE WHEN j.suspect THEN 2 ELSE 0 END AS kind
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT DISTINCT queue, priority, kind, now FROM new, t
+    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new) AS n, t
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
+        AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 )
 INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, kind, queue FROM new
@@ -331,7 +350,9 @@ new AS (
         CASE WHEN j.suspect THEN 2 WHEN j.place < s.no THEN 1 ELSE 0 END AS kind
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT DISTINCT queue, priority, kind, now FROM new, t WHERE state = 'available'
+    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE state = 'available') AS n, t
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
+        AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 )
 INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)

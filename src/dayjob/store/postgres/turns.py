@@ -16,7 +16,7 @@ import psycopg
 from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.exits import Exit, Held, begun, exit_of, finished, first_of_each, returned
 from dayjob.store.postgres.database import Connection, Database
-from dayjob.store.postgres.floors import Floors, Question
+from dayjob.store.postgres.floors import Answer, Floors, Question
 from dayjob.store.postgres.part import Part, encode, uuids
 from dayjob.store.postgres.wire import Bigints, Blobs, plain, words
 from dayjob.store.records import Claimed, Settlement, Turn, Want
@@ -48,11 +48,9 @@ class TurnPart(Part):
         with self.db.session() as connection:
             if settlements:
                 settlements = self._prepare(connection, worker, settlements, turn.refused)
-            began = time.monotonic()
             if self.db.pooled or any(one.outcome is not Outcome.COMPLETED for one in settlements):
                 if settlements:
                     self._settle(connection, worker, settlements, now, turn)
-                began = time.monotonic()
                 told = connection.execute(self.sql.claim, claim).fetchone()
                 if told is not None and told[4]:
                     turn.claimed = self._fetch(connection, worker, claim_no)
@@ -60,8 +58,8 @@ class TurnPart(Part):
                 told = self._exchange(connection, worker, claim_no, settlements, claim, now, turn)
         assert told is not None
         turn.now, turn.control, turn.next_due, turn.suspects = told[:4]
-        levels, heard = told[7:9]
-        self.floors.learn(asked, levels, turn.now, told[6], time.monotonic() - began)
+        top, seen, levels, heard, more, writers, incarnation = told[5:]
+        self.floors.learn(asked, Answer(turn.now, top, seen, levels, more, writers, incarnation))
         self.ears_open = (time.monotonic(), heard)
         return turn
 
@@ -228,8 +226,9 @@ class TurnPart(Part):
         self._put_back(connection, worker, [out for out in exits if not out.state.terminal], moment)
 
     def _moment(self, connection: Connection, now: int | None) -> int:
-        """*now*, asked of the server where it is not given."""
-        return int(self.value(connection, f'SELECT "{self.db.namespace}".clock()')) if now is None else now
+        """*now*, asked of the server where it is not given; from here on floors wait for this transaction."""
+        moment = int(self.value(connection, self.sql.settling))
+        return moment if now is None else now
 
     def _add_attempts(self, connection: Connection, worker: str, exits: Sequence[Exit], now: int) -> None:
         if not exits:
@@ -294,7 +293,7 @@ class TurnPart(Part):
         queues, priorities = [level[0] for level in asked.levels], [level[1] for level in asked.levels]
         return (
             worker, claim_no, now, encode(told).decode(), words(queues), plain(priorities), plain(asked.floors),
-            asked.due, asked.seen,
+            asked.due, asked.seen, asked.check,
         )  # fmt: skip
 
     def _fetch(self, connection: Connection, worker: str, claim_no: int | None) -> list[Claimed]:

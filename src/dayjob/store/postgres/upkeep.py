@@ -33,7 +33,7 @@ class UpkeepPart(ClusterPart):
             now = self._leads(connection, term, now)
             if now is None:
                 return None
-            self.take_turn(connection)
+            self.take_turn(connection, now, asked.seen)
             expired = connection.execute(self.sql.expired_waiting, (now, limit)).fetchall()
             if expired:
                 self.cancel_waiting(connection, [id for id, _ in expired], "expired", now)

@@ -42,8 +42,9 @@ CREATE INDEX job_expires ON dayjob.job (expires_at) WHERE expires_at IS NOT NULL
 CREATE INDEX job_cancelling ON dayjob.job (id) WHERE cancelling;
 
 -- What can be claimed, narrow, deleted when claimed. kind 0: in the order of arrival; 1: come back to an old place; 2: suspects.
--- Rows of kind 0 get rising places in short transactions, so a claim need not look below where it has been
--- (`Floors` in claims.py): dead rows that vacuum may not remove yet cost nothing.
+-- Rows of kind 0 get rising places in short transactions, so a claim need not look below where it has been (floors.py): dead
+-- rows that vacuum may not remove yet cost nothing. Whoever writes here holds the table's lock from before he takes a place
+-- until his row is there to see, and that is how a claim knows that nobody will come below a place any more.
 CREATE TABLE dayjob.ready (
     place bigint NOT NULL,
     entry bigint NOT NULL,
@@ -57,11 +58,16 @@ CREATE TABLE dayjob.ready (
     autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_cost_delay = 0
 );
 
--- Which (queue, priority, kind) were ever in `ready`: one look into its index for each.
+-- Which (queue, priority, kind) were ever in `ready`: one look into its index for each. Every claim reads all of it, so a row
+-- is rewritten once an hour at most; and its `floor`, where a new process begins, after so many places that it pays.
 CREATE TABLE dayjob.level (
     queue text COLLATE "C" NOT NULL, priority integer NOT NULL, kind smallint NOT NULL, used_at bigint NOT NULL,
-    PRIMARY KEY (queue, priority, kind)
-);
+    floor bigint NOT NULL DEFAULT 0, PRIMARY KEY (queue, priority, kind)
+) WITH (fillfactor = 50);
+
+-- Empty after a crash of the server, on a standby that takes over and in a restored backup: what processes remember of the
+-- time before is void then, as the last claims may have been taken back.
+CREATE UNLOGGED TABLE dayjob.incarnation (id uuid PRIMARY KEY DEFAULT gen_random_uuid());
 
 -- Jobs that came in a caller's transaction, which may have been long: their places are given when somebody sees them.
 CREATE TABLE dayjob.arrival (
@@ -224,12 +230,12 @@ $$;
 CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1); END $$;
 
--- Jobs of callers' transactions that have ended since *seen* was taken become claimable. The caller has the turn.
--- Returns the earliest time of those that are to wait, null when there are none.
-CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- Jobs of callers' transactions that have ended since *seen* was taken become claimable, those of them that are due, too: their
+-- time may lie below everybody's floor. The caller has the turn.
+CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
-DECLARE first_due bigint;
 BEGIN
     WITH ended (xid) AS (
         SELECT a.xid FROM dayjob.arrival AS a WHERE seen IS NULL OR a.xid >= pg_snapshot_xmax(seen)
@@ -239,18 +245,17 @@ BEGIN
     ), numbered AS MATERIALIZED (
         SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
     ), job AS (
-        UPDATE dayjob.job AS j SET entry = n.place, place = n.place FROM numbered AS n
-        WHERE j.id = n.id AND j.entry = n.entry AND j.state = 'available'
+        UPDATE dayjob.job AS j SET state = 'available', entry = n.place, place = n.place FROM numbered AS n
+        WHERE j.id = n.id AND j.entry = n.entry AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
         RETURNING j.id, j.entry, j.place, j.queue, j.priority
     ), known AS (
         INSERT INTO dayjob.level (queue, priority, kind, used_at)
-        SELECT queue, priority, 0, max(dayjob.clock()) FROM job GROUP BY 1, 2
+        SELECT n.queue, n.priority, 0, moment FROM (SELECT DISTINCT queue, priority FROM job) AS n
+        WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
+            AND k.used_at > moment - 3600000000)
         ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
-    ), stored AS (
-        INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, entry, id, priority, 0, queue FROM job
     )
-    SELECT min(j.run_at) INTO first_due FROM came AS c JOIN dayjob.job AS j ON j.id = c.id WHERE j.state = 'scheduled';
-    RETURN first_due;
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, entry, id, priority, 0, queue FROM job;
 END $$;
 
 -- Up to *most* jobs that are due become available, in the order of their time. The caller has the turn.
@@ -274,7 +279,10 @@ BEGIN
         RETURNING j.id, j.place, j.queue, j.priority, j.suspect
     ), known AS (
         INSERT INTO dayjob.level (queue, priority, kind, used_at)
-        SELECT DISTINCT queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END, moment FROM job
+        SELECT n.queue, n.priority, n.kind, moment
+        FROM (SELECT DISTINCT queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END AS kind FROM job) AS n
+        WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
+            AND k.used_at > moment - 3600000000)
         ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
     ), stored AS (
         INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
@@ -289,11 +297,14 @@ END $$;
 --   wants: [{"queues": [..] or null, "exclude": [..], "limit": n, "suspects": bool, "id": uuid or null}, ..]
 --   floors: places below which no unclaimed row of kind 0 can be, by queue and priority; due_floor: the same for due times
 --   seen: the snapshot of the last call, when all arrivals were admitted
+--   check: tell who writes to `ready` at this moment, and the incarnation; keep floors that have risen far
+-- Answers also `top`, the last place given away; `more`: not all that is due was staged; `levels`: up to which place nothing
+-- unclaimed was seen, by queue and priority; `heard`: who listens to what (signals.py).
 CREATE FUNCTION dayjob.claim(
     by_worker text, number bigint, at bigint, wants jsonb,
-    floor_queues text[], floor_priorities integer[], floors bigint[], due_floor bigint, seen pg_snapshot,
+    floor_queues text[], floor_priorities integer[], floors bigint[], due_floor bigint, seen pg_snapshot, "check" boolean,
     OUT moment bigint, OUT control bigint, OUT next_due bigint, OUT suspects boolean, OUT claimed integer, OUT top bigint,
-    OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer
+    OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer, OUT more boolean, OUT writers text[], OUT incarnation uuid
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
@@ -310,10 +321,20 @@ BEGIN
     moment := coalesce(at, dayjob.clock());
     snapshot := pg_current_snapshot();
     SELECT last_value INTO top FROM dayjob.entry;
-    due_floor := least(due_floor, dayjob.admit_arrivals(seen));
-    IF dayjob.stage_due(moment, due_floor, 1000) = 1000 THEN
-        top := NULL;  -- more is due: floors must not rise above it
+    IF "check" THEN  -- after the top was read: who got a place up to it either writes still, or has ended and is seen from here on
+        SELECT coalesce(array_agg(DISTINCT w.virtualtransaction), '{}') INTO writers FROM pg_locks AS w
+        WHERE w.locktype = 'relation' AND w.relation = 'dayjob.ready'::regclass AND w.mode IN ('RowShareLock', 'RowExclusiveLock')
+            AND w.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+            AND w.pid IS DISTINCT FROM pg_backend_pid();
+        SELECT i.id INTO incarnation FROM dayjob.incarnation AS i;
+        IF NOT FOUND THEN
+            INSERT INTO dayjob.incarnation DEFAULT VALUES RETURNING id INTO incarnation;
+        END IF;
+        UPDATE dayjob.level AS l SET floor = f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
+        WHERE l.queue = f.queue AND l.priority = f.priority AND l.kind = 0 AND l.floor < f.floor - 250000;
     END IF;
+    PERFORM dayjob.admit_arrivals(seen, moment);
+    more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     SELECT c.control, (SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= due_floor ORDER BY run_at LIMIT 1)
         INTO control, next_due FROM dayjob.cluster AS c;
     claimed := 0;
@@ -338,9 +359,9 @@ BEGIN
                     SELECT array_agg(g.id), array_agg(g.entry) INTO picked_ids, picked_entries FROM gone AS g;
                 ELSE
                     WITH level AS MATERIALIZED (
-                        SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN coalesce((
+                        SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN greatest(l.floor, (
                             SELECT f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
-                            WHERE f.queue = l.queue AND f.priority = l.priority), 0) ELSE 0 END AS floor
+                            WHERE f.queue = l.queue AND f.priority = l.priority)) ELSE 0 END AS floor
                         FROM dayjob.level AS l
                         WHERE (want.queues IS NULL OR l.queue = ANY (want.queues)) AND l.queue <> ALL (want.exclude)
                             AND CASE WHEN want.suspects THEN l.kind = 2 ELSE l.kind < 2 END
