@@ -127,6 +127,24 @@ def test_a_thread_task_is_parked_as_well(shop: ModuleType, witness: Witness) -> 
     assert len(witness.of("job.parked")) == 2
 
 
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"", b"[1]", b"{" * 5000])
+def test_bytes_that_no_code_can_read_are_dead_at_once_and_their_neighbours_run(
+    shop: ModuleType, witness: Witness, payload: bytes
+) -> None:
+    from dayjob.store.records import Edit, Filter
+
+    broken = [task.enqueue(*args) for task, args in ((shop.add, (1, 2)), (shop.join, ("a", "b")), (shop.square, (1,)))]
+    shop.app.store.act(Filter(ids=tuple(job.id for job in broken)), Edit(payload=payload))
+    sound = shop.add.enqueue(1, 2)
+
+    assert run(shop, sound).state == "completed"
+    for job in broken:
+        job.refresh()
+        assert (job.state, job.reason) == ("dead", "unreadable")
+        assert "JSON" in job.attempts[0].message
+    assert len(witness.of("job.dead")) == 3
+
+
 def test_events_tell_each_failure_once_and_the_death_after_it(shop: ModuleType, witness: Witness) -> None:
     run(shop, shop.refuse.enqueue("no"))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dayjob.clock import SECOND
 from dayjob.config import Settings
-from dayjob.errors import JobTimeout, PayloadError
+from dayjob.errors import JobTimeout
 from dayjob.events import Bus, JobInterrupted, JobStarted
 from dayjob.events import LeaseLost as LeaseLostEvent
 from dayjob.states import Outcome, State
@@ -240,8 +240,8 @@ class Executor:
     def park(self, run: Run, error: Exception, now: int) -> None:
         """The payload of *run* does not fit the task here."""
         run.error = error
-        why = str(error) if isinstance(error, PayloadError) else f"{type(error).__name__}: {error}"
-        self.end(run, outcomes.settle_parked(run.job, now + self.offset, why, self.rng))
+        limit = self.settings.max_error
+        self.end(run, outcomes.settle_misfit(run.job, run.plan, error, now + self.offset, self.rng, limit))
 
     def end(self, run: Run, settlement: Settlement | None) -> None:
         """*run* is over; without a *settlement* nothing may be written for it any more."""

@@ -6,8 +6,9 @@ import random
 from typing import TYPE_CHECKING
 
 from dayjob.codec.failure import encode_failure
+from dayjob.codec.untyped import decode_untyped
 from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
-from dayjob.errors import BadRow, DayjobError, JobCancelled, JobTimeout, LeaseLost
+from dayjob.errors import BadRow, DayjobError, JobCancelled, JobTimeout, LeaseLost, PayloadError
 from dayjob.states import Outcome, State
 from dayjob.store.records import Settlement
 from dayjob.worker.run import CANCEL, LOST, SHUTDOWN, TIMEOUT
@@ -91,6 +92,26 @@ def settle_parked(job: Claimed, now: int, why: str, rng: random.Random) -> Settl
     """*job* cannot run here: its task is unknown, or its payload does not fit. It waits, longer each time."""
     delay = min(PARK_LONGEST, PARK_FIRST * 2 ** min(job.parked, 20)) * (1 + rng.random() / 5)
     return Settlement(job.id, job.entry, Outcome.PARKED, 0, now, delay=delay, reason=_clean(why))
+
+
+UNREADABLE = "unreadable"
+
+
+def settle_misfit(job: Claimed, plan: Plan, error: Exception, now: int, rng: random.Random, limit: int) -> Settlement:
+    """The payload of *job* does not fit the task here. It waits for code that it fits; bytes that are no JSON object
+    (only who writes into the store by other means leaves such) fit none: dead at once."""
+    try:
+        readable = isinstance(decode_untyped(job.payload), dict)
+    except ValueError:
+        readable = False
+    if readable:
+        return settle_parked(job, now, str(error) if isinstance(error, PayloadError) else _named(error), rng)
+    encoded, keep = encode_failure(error, limit), plan.keep[State.DEAD]
+    return Settlement(job.id, job.entry, Outcome.DEAD, 0, now, error=encoded, reason=UNREADABLE, keep=keep)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def settle_released(job: Claimed, now: int, why: str, started_at: int = 0) -> Settlement:

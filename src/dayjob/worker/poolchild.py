@@ -105,9 +105,15 @@ class PoolChild:
         slots = Slots(None, 1)
         try:
             plan = self._registry.plan(job.task, job.queue, job.options)
-            args = plan.decode(job.payload)
         except Exception as error:  # noqa: BLE001  # the parent's code and ours may differ during a deploy
             return Ended(outcomes.settle_parked(job, started, f"{type(error).__name__}: {error}", self._rng))
+        try:
+            args = plan.decode(job.payload)
+        except Exception as error:  # noqa: BLE001  # an upcaster is user code
+            limit = self.settings.max_error
+            return Ended(
+                outcomes.settle_misfit(job, plan, error, started, self._rng, limit), f"{type(error).__name__}: {error}"
+            )
         run = self._run = Run(job, plan, Batch(0, work.worker, 0), slots, self)
         run.started = monotonic()
         try:

@@ -32,7 +32,12 @@ CREATE TABLE dayjob.job (
     meta text,
     options bytea,
     reason text,
-    progress text
+    progress text,
+    -- For those who write here by themselves: no reader must meet a time that no datetime holds (years 1 to 9999).
+    CONSTRAINT job_times CHECK (run_at BETWEEN -62135596800000000 AND 253402300799999999
+        AND created_at BETWEEN -62135596800000000 AND 253402300799999999
+        AND expires_at BETWEEN -62135596800000000 AND 253402300799999999),
+    CONSTRAINT job_state CHECK (state IN ('scheduled', 'available'))
 ) WITH (
     fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
@@ -448,6 +453,85 @@ BEGIN
         AND r.n = min(r.n) OVER (PARTITION BY r.id) THEN 'inserted' ELSE 'existing' END
     FROM (SELECT (e.value ->> 'id')::uuid AS id, e.n FROM jsonb_array_elements(rows) WITH ORDINALITY AS e (value, n)) AS r
     ORDER BY r.n;
+END $$;
+
+-- The id of a new job, as Python's producers make them: a UUID of version 7, which begins with the time.
+CREATE FUNCTION dayjob.new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE
+AS $$
+    SELECT (lpad(to_hex(t.us / 1000), 12, '0') || to_hex(28672 + t.us % 1000 * 4096 / 1000)
+        || right(replace(gen_random_uuid()::text, '-', ''), 16))::uuid FROM (SELECT dayjob.clock() AS us) AS t
+$$;
+
+-- One job by SQL (triggers, other languages), stored when the caller's transaction commits; answers its id. *args* are the
+-- task's arguments by name, in the JSON forms in which Python writes them: "9.99" for a Decimal, ISO 8601 for a datetime.
+-- An *id* that exists already is not stored again. What Python's producers would refuse is refused here, too.
+CREATE FUNCTION dayjob.enqueue(
+    task text, args jsonb DEFAULT '{}', queue text DEFAULT 'default', priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
+    expires interval DEFAULT NULL, tags text[] DEFAULT NULL, meta jsonb DEFAULT NULL, id uuid DEFAULT NULL
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name CONSTANT text COLLATE "C" := '^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}$';
+    no_parameter CONSTANT text COLLATE "C" := '^([0-9]|$)|[\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]';
+    most CONSTANT integer := coalesce(nullif(current_setting('dayjob.max_payload', true), ''), '10000');
+    payload CONSTANT bytea := convert_to(args::text, 'UTF8');
+    labels CONSTANT text[] := array(SELECT u.tag FROM unnest(tags) WITH ORDINALITY AS u (tag, n) GROUP BY u.tag ORDER BY min(u.n));
+    wrong CONSTANT text := (SELECT coalesce(quote_literal(left(u.tag, 40)), 'NULL') FROM unnest(labels) AS u (tag)
+        WHERE (u.tag ~ name) IS NOT TRUE LIMIT 1);
+    problem text;
+    remedy text := 'use up to 200 of A-Z a-z 0-9 _ . : - and begin with a letter, a digit or _';
+BEGIN
+    IF (task ~ name) IS NOT TRUE THEN
+        problem := format('task %s is no name', coalesce(quote_literal(left(task, 40)), 'NULL'));
+    ELSIF (queue ~ name) IS NOT TRUE THEN
+        problem := format('queue %s is no name', coalesce(quote_literal(left(queue, 40)), 'NULL'));
+    ELSIF wrong IS NOT NULL THEN
+        problem := format('tag %s is no name', wrong);
+    ELSIF cardinality(labels) > 100 THEN
+        problem := format('%s tags', cardinality(labels));
+        remedy := 'a job can have 100';
+    ELSIF (priority BETWEEN -100 AND 100) IS NOT TRUE THEN
+        problem := format('priority %s', coalesce(priority::text, 'NULL'));
+        remedy := 'use -100 to 100, higher first';
+    ELSIF (jsonb_typeof(args) = 'object') IS NOT TRUE THEN
+        problem := format('args is %s', coalesce('a JSON ' || jsonb_typeof(args), 'NULL'));
+        remedy := 'give an object with the arguments by name: jsonb_build_object(''order_id'', 7), or ''{}'' for none';
+    ELSIF length(payload) > most THEN
+        problem := format('args has %s bytes, the limit is %s', length(payload), most);
+        remedy := 'keep what is large in a table and pass its key; ALTER DATABASE .. SET dayjob.max_payload = .. raises the limit';
+    ELSIF EXISTS (SELECT 1 FROM jsonb_object_keys(args) AS k WHERE k ~ no_parameter) THEN
+        problem := format('the argument %s', (SELECT quote_literal(left(k, 40)) FROM jsonb_object_keys(args) AS k WHERE k ~ no_parameter LIMIT 1));
+        remedy := 'no parameter of a task can have this name';
+    ELSIF run_at IS NOT NULL AND delay IS NOT NULL THEN
+        problem := 'run_at and delay both say when';
+        remedy := 'give one of them';
+    ELSIF NOT isfinite(run_at) OR run_at NOT BETWEEN '0001-01-01Z' AND clock_timestamp() + interval '100 years' THEN
+        problem := format('run_at %s', run_at);
+        remedy := 'use a time less than 100 years away, or leave it out for at once';
+    ELSIF NOT isfinite(delay) OR delay NOT BETWEEN '0' AND '100 years' THEN
+        problem := format('delay %s', delay);
+        remedy := 'use 0 to 100 years';
+    ELSIF NOT isfinite(expires) OR expires NOT BETWEEN '1 millisecond' AND '100 years' THEN
+        problem := format('expires %s', expires);
+        remedy := 'use 1 millisecond to 100 years';
+    ELSIF max_attempts NOT BETWEEN 1 AND 1000000 THEN
+        problem := format('max_attempts %s', max_attempts);
+        remedy := 'use 1 (no retry) to 1000000, or leave it to the task';
+    ELSIF jsonb_typeof(meta) <> 'object' OR octet_length(meta::text) > 10000 THEN
+        problem := format('meta is a JSON %s of %s bytes', jsonb_typeof(meta), octet_length(meta::text));
+        remedy := 'give an object of at most 10000 bytes';
+    END IF;
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob.enqueue: ' || problem, HINT = remedy;
+    END IF;
+    id := coalesce(id, dayjob.new_id());
+    PERFORM dayjob.enqueue_rows(jsonb_build_array(jsonb_build_object(
+        'id', id, 'queue', queue, 'task', task, 'payload', encode(payload, 'base64'), 'priority', priority,
+        'run_at', (extract(epoch FROM coalesce(run_at, clock_timestamp() + delay)) * 1000000)::bigint,
+        'expires', extract(epoch FROM expires), 'max_attempts', max_attempts,
+        'tags', array_to_json(nullif(labels, '{}'))::text, 'meta', nullif(meta, '{}')::text)));
+    RETURN id;
 END $$;
 
 -- A running job is completed in its worker's own transaction; false when the lease is gone. The rest of that transaction
