@@ -16,6 +16,7 @@ from benchmarks.scenarios import ALL
 
 LATEST = ROOT / "build"
 PUBLISHED = ROOT / "benchmarks" / "results"
+COURSES = ROOT / "benchmarks" / "horizon.json"
 NOTES = ROOT / "benchmarks" / "notes.md"
 
 
@@ -71,7 +72,7 @@ def run(
 def report_() -> None:
     """Write benchmarks/RESULTS.md (with notes.md at its end) and the figures in README.md, from benchmarks/results."""
     documents = published()
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(documents, NOTES.read_text()))
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(report.results(documents, NOTES.read_text(), courses()))
     readme = ROOT / "README.md"
     readme.write_text(report.into(readme.read_text(), documents))
 
@@ -79,6 +80,11 @@ def report_() -> None:
 def published() -> list[report.Document]:
     """The runs that RESULTS.md shows: one of each engine, the embedded one first."""
     return [json.loads(path.read_text()) for path in sorted(PUBLISHED.glob("*.json"), reverse=True)]
+
+
+def courses() -> list[report.Document]:
+    """The runs of `benchmarks.horizon` that RESULTS.md shows."""
+    return json.loads(COURSES.read_text()) if COURSES.exists() else []  # type: ignore[no-any-return]
 
 
 def _packages(*names: str) -> dict[str, str]:

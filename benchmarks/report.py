@@ -85,9 +85,12 @@ def _range(each: Mapping[str, Any]) -> str:
     return f"{shown(low, each['unit'])} .. {shown(high, each['unit'])}"
 
 
-def results(documents: Sequence[Mapping[str, Any]], notes: str = "") -> str:
-    """RESULTS.md: of each engine the floors first, then every figure behind them; then *notes*."""
+def results(documents: Sequence[Mapping[str, Any]], notes: str = "", courses: Sequence[Mapping[str, Any]] = ()) -> str:
+    """RESULTS.md: of each engine the floors first, then every figure behind them; then the *courses* of
+    `benchmarks.horizon`, and *notes*."""
     parts = [_HEAD, *(part for document in documents for part in _engine(document))]
+    if courses:
+        parts += [_HORIZON, _grid(_COURSE, (_course(course) for course in courses))]
     if notes:
         parts.append(notes.strip())
     return "\n\n".join(parts) + "\n"
@@ -209,6 +212,39 @@ best of the settings tried.""",
         ),
     ),
 }
+
+
+_COURSE = (
+    "",
+    "minutes",
+    "jobs per s",
+    "failing once",
+    "in the future",
+    "a claim, at first",
+    "at the end",
+    "growth",
+    "waiting, at the end",
+)
+_HORIZON = """## PostgreSQL, minutes on end beside an open snapshot
+
+`python -m benchmarks.horizon`: jobs are stored at a steady rate while another session holds a snapshot open, so that vacuum may
+remove nothing. A claim's time is the server's, its mean over the first and the last tenth of the run; the floor is a growth of
+at most 1.5 x. With jobs that fail once, those that wait for their next attempt are among the waiting."""
+
+
+def _course(course: Mapping[str, Any]) -> tuple[str, ...]:
+    held = "" if course["snapshot"] else ", no snapshot held"
+    return (
+        f"{course['side']} {course['version']}{held}",
+        f"{course['minutes']:g}",
+        f"{course['rate']:,}",
+        f"{course['failing']:.0%}",
+        f"{course['future']:,}",
+        shown(course["claim_first"], "ms"),
+        shown(course["claim_last"], "ms"),
+        shown(course["growth"], "x"),
+        f"{course['waiting_last']:,.0f}",
+    )
 
 
 def _rounds(scenarios: Sequence[Mapping[str, Any]]) -> str:

@@ -13,8 +13,10 @@ half.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +24,7 @@ from uuid import UUID
 import psycopg
 from tests.servers.postgres import Server, postgres
 
+from benchmarks.children import Child, listen, say
 from benchmarks.measure import Stopwatch
 from benchmarks.workload import BATCH, QUEUE, TASK, batches, ids, payload
 
@@ -126,6 +129,21 @@ class Postgres:
             _expect(base, "history", jobs)
         return jobs / watch.seconds
 
+    def drain_together(self, folder: Path, jobs: int, processes: int) -> float:
+        """`drain` by so many processes at once; jobs per second until the last of them finds nothing."""
+        with self._open(folder) as base, ExitStack() as stack:
+            _fill(base, _rows(jobs))
+            self.server.sql("CHECKPOINT")
+            url = self.server.url(base.info.dbname)
+            loops = [stack.enter_context(Child("benchmarks.engines.postgres", url)) for _ in range(processes)]
+            for loop in loops:
+                loop.hear()
+            for loop in loops:
+                loop.tell(go=True)
+            seconds = max(float(loop.hear()["seconds"]) for loop in loops)
+            _expect(base, "history", jobs)
+        return jobs / seconds
+
     def singles(self, folder: Path) -> Callable[[int], float]:
         base = self._open(folder)
 
@@ -175,3 +193,17 @@ def _expect(base: Connection, table: str, jobs: int) -> None:
     found = base.execute(f"SELECT count(*) FROM {table}", prepare=False).fetchone()
     if found != (jobs,):
         raise RuntimeError(f"the bare engine has {found} rows in {table}, not {jobs}")
+
+
+def main() -> None:
+    """One of the processes of `drain_together`."""
+    with psycopg.connect(sys.argv[1], autocommit=True, prepare_threshold=0) as base:
+        say(ready=True)
+        listen()
+        with Stopwatch() as watch:
+            _drain(base)
+        say(seconds=watch.seconds)
+
+
+if __name__ == "__main__":
+    main()
