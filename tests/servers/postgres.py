@@ -28,7 +28,13 @@ import psycopg
 from tests.servers.host import Lodging, Missing, free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
-ROOMY = {"max_connections": "300", "shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+ROOMY = {
+    "max_connections": "300",
+    "max_prepared_transactions": "10",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "30min",
+}
 FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 """What is written survives a crash of the server, but no power cut: right for tests, wrong for benchmarks."""
 PECULIAR = {
