@@ -38,6 +38,11 @@ class TestP7Claimable:
 
         assert scene.worker().ids(10, exclude=("report", "nothing")) == [mail, web]
 
+    def test_an_exclusion_means_nothing_where_queues_are_named(self, scene: Scene) -> None:
+        id = scene.job(queue="mail")
+
+        assert scene.worker().ids(10, "mail", exclude=("mail",)) == [id]
+
     def test_a_queue_name_is_matched_whole_and_by_its_case(self, scene: Scene) -> None:
         scene.job(queue="mail")
 
