@@ -63,6 +63,7 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._main_file: str | None = "" if self.path is None else None
         self._schema_seen = False
         self._synced = True
 
@@ -83,6 +84,13 @@ class Database:
             return self.now()
         with self.read() as connection:
             return self._boot.now() if self._boot.look(connection, self.namespace) else wall()
+
+    def main_file(self) -> str:
+        """The file as SQLite names it, "" in memory."""
+        if self._main_file is None:
+            with self.read() as connection:
+                self._main_file = str(connection.execute("PRAGMA database_list").fetchone()[2] or "")
+        return self._main_file
 
     def skew(self) -> float:
         """Seconds by which this process's wall clock is ahead of the store's clock."""

@@ -13,7 +13,7 @@ from threading import Lock, Timer
 from typing import Any
 
 from dayjob.clock import SECOND
-from dayjob.errors import BadRow, ConfigError, StoreError, StoreUnavailable, TransactionExpired
+from dayjob.errors import BadRow, ConfigError, DayjobError, StoreError, StoreUnavailable, TransactionExpired
 from dayjob.store.records import (
     EXISTING,
     INSERTED,
@@ -34,6 +34,7 @@ from dayjob.store.sqlite.part import Part, chunked, with_rows
 LIMIT = 1.0
 """Seconds for which a job may hold the only write lock of the file. Producers and workers wait for it up to 5 s."""
 
+_IN_OUR_FILE = " AND EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'main' AND file = ?) RETURNING entry"
 _STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
 
 
@@ -45,13 +46,12 @@ class JoiningPart(Part):
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
     ) -> Script[list[Enqueued]]:
-        yield from self._same_file()
         now = self.db.glance() if now is None else now
         rows = [(number, *values_of(job, now)) for number, job in enumerate(jobs, 1)]
         stored: set[str] = set()
         for size, chunk in chunked(rows):
             statement = _numbered(with_rows(self.sql.insert_joined, size, 14))
-            found = yield Statement(statement, tuple(chain.from_iterable(chunk)))
+            found = yield from self._here(statement, tuple(chain.from_iterable(chunk)), size)
             stored.update(_word(row[0]) for row in found)
         outcomes = []
         for job in jobs:
@@ -62,13 +62,12 @@ class JoiningPart(Part):
     def completion_script(
         self, lease: Lease, settlement: Settlement, logs: Sequence[Log] = (), *, now: int | None = None
     ) -> Script[bool]:
-        yield from self._same_file()
         now = self.db.glance() if now is None else now
         keep_until = None if settlement.keep is None else now + int(settlement.keep * SECOND)
         row = (settlement.entry, settlement.id, settlement.started_at, settlement.finished_at or now, keep_until)
         constants = ("completed", None, True, True, 1, 0, lease.worker, lease.worker)
-        finish = _numbered(with_rows(self.sql.finish, 1, 6) + " RETURNING entry")
-        found = yield Statement(finish, (*row, settlement.result, *constants))
+        finish = _numbered(with_rows(self.sql.finish, 1, 6) + _IN_OUR_FILE)
+        found = yield from self._here(finish, (*row, settlement.result, *constants), 1)
         if not found:
             return False
         yield Statement(_numbered(self.sql.forget_one), (settlement.entry,))
@@ -77,20 +76,27 @@ class JoiningPart(Part):
             yield Statement(statement, tuple(chain.from_iterable(chunk)))
         return True
 
-    def _same_file(self) -> Script[None]:
-        """Refuse a connection whose main database is another: a write there would be a job that nobody finds."""
-        found = yield Statement(self.sql.main_file)
-        theirs, ours = _word(found[0][0] or ""), self.db.path
-        same = not theirs and ours is None
-        if theirs and ours is not None:
-            with contextlib.suppress(OSError):
-                same = Path(theirs).samefile(ours)
-        if not same:
-            raise ConfigError(
-                f"this connection is to {theirs or ':memory:'}, the jobs are in {ours or ':memory:'}: one transaction "
-                "does not span two files. Keep the jobs in the application's file, or use app.outbox(...), which "
-                "carries them over"
-            )
+    def _here(self, sql: str, parameters: tuple[Any, ...], wanted: int) -> Script[Rows]:
+        """The rows of *sql*, whose last parameter is the file that it may write to; *wanted* of them, or there is a reason.
+
+        A write into another file would be a job that nobody finds.
+        """
+        ours = self.db.main_file()
+        found = yield Statement(sql, (*parameters, ours))
+        if len(found) < wanted:
+            named = yield Statement(self.sql.main_file)
+            theirs = _word(named[0][0] or "")
+            if not _same(theirs, ours):
+                raise self._elsewhere(theirs or ":memory:")
+            if theirs != ours:  # the same under another name
+                found = yield Statement(sql, (*parameters, theirs))
+        return found
+
+    def _elsewhere(self, theirs: str) -> ConfigError:
+        return ConfigError(
+            f"this connection is to {theirs}, the jobs are in {self.db.path or ':memory:'}: one transaction does not span "
+            "two files. Keep the jobs in the application's file, or use app.outbox(...), which carries them over"
+        )
 
     def standing(self, lease: Lease) -> Standing:
         with self.db.read() as connection:
@@ -100,7 +106,7 @@ class JoiningPart(Part):
     def begin(self, *, limit: float | None = None) -> LentTransaction:
         return LentTransaction(self.db, LIMIT if limit is None else limit)
 
-    def joined_error(self, error: Exception) -> StoreError:
+    def joined_error(self, error: Exception) -> DayjobError:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, sqlite3.Error):
             cause = getattr(cause, "orig", None) or cause.__cause__  # SQLAlchemy has it in `orig`
@@ -114,6 +120,8 @@ class JoiningPart(Part):
                 f"{where} is being written by another connection ({cause}): roll back and repeat your transaction; begun "
                 "with BEGIN IMMEDIATE, on a connection with a timeout, it waits for its turn"
             )
+        if "no such table" in str(cause):
+            return self._elsewhere("a file without dayjob's tables")
         return translated(cause, self.db.path)
 
 
@@ -192,6 +200,16 @@ def _numbered(sql: str) -> str:
 @lru_cache(maxsize=64)
 def _marked(sql: str) -> str:
     return re.sub(r"\$\d+", "?", sql)
+
+
+def _same(theirs: str, ours: str) -> bool:
+    """True when both name one file; "" is memory, and nobody else's."""
+    if not theirs or not ours:
+        return theirs == ours
+    try:
+        return Path(theirs).samefile(ours)
+    except OSError:
+        return False
 
 
 def _word(value: Any) -> str:

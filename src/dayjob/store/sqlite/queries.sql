@@ -42,8 +42,9 @@ SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WH
 SELECT file FROM pragma_database_list WHERE name = 'main'
 
 -- name: insert_joined
--- Rows: number from 1, then the columns of `insert`. Begins with INSERT, by which drivers know that a transaction is to
--- be begun. An id that is known, or twice among the rows, is left out; what is returned was stored.
+-- Rows: number from 1, then the columns of `insert`; then our file. Begins with INSERT, by which drivers know that a
+-- transaction is to be begun. Reads nothing before: a transaction that has read may not be able to write any more. An id
+-- that is known, or twice among the rows, is left out; what is returned was stored.
 INSERT INTO dayjob_job (
     entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
     options)
@@ -55,6 +56,7 @@ FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry)
     coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l CROSS JOIN g
 WHERE NOT EXISTS (SELECT 1 FROM dayjob_history AS h WHERE h.id = g.id)
     AND NOT EXISTS (SELECT 1 FROM dayjob_gone AS o WHERE o.id = g.id)
+    AND EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'main' AND file = ?)
 ON CONFLICT (id) DO NOTHING
 RETURNING id || ''
 
