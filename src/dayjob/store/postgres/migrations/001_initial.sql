@@ -243,7 +243,7 @@ CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS v
 AS $$
 BEGIN
     WITH ended (xid) AS (
-        SELECT a.xid FROM dayjob.arrival AS a WHERE seen IS NULL OR a.xid >= pg_snapshot_xmax(seen)
+        SELECT a.xid FROM dayjob.arrival AS a WHERE a.xid >= coalesce(pg_snapshot_xmax(seen), '0'::xid8)
         UNION SELECT x FROM pg_snapshot_xip(seen) AS x WHERE EXISTS (SELECT 1 FROM dayjob.arrival AS a WHERE a.xid = x)
     ), came AS (
         DELETE FROM dayjob.arrival AS a USING ended AS e WHERE a.xid = e.xid RETURNING a.id, a.entry
