@@ -25,6 +25,7 @@ _TEXTS = {
     "no encryption": "28000",
     "is not permitted to log in": "28000",
     'FATAL:  role "': "28000",
+    "is not currently accepting connections": "57P03",
     'FATAL:  database "': "3D000",
     "too many clients": "53300",
     "remaining connection slots": "53300",

@@ -16,6 +16,7 @@ import psycopg
 from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.exits import Exit, Held, begun, exit_of, finished, first_of_each, returned
 from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.flight import Flight
 from dayjob.store.postgres.floors import Answer, Floors, Question
 from dayjob.store.postgres.part import Part, encode, uuids
 from dayjob.store.postgres.wire import Bigints, Blobs, plain, words
@@ -43,24 +44,16 @@ class TurnPart(Part):
         assert claim_no is not None or not wants, "a claim needs its number"
         now = self.db.at(now)
         turn = Turn(0, [], [], [], 0, None, False)
-        asked = self.floors.ask()
-        claim = self._claim_parameters(worker, claim_no, now, wants, asked)
         with self.db.session() as connection:
             if settlements:
                 settlements = self._prepare(connection, worker, settlements, turn.refused)
-            if self.db.pooled or any(one.outcome is not Outcome.COMPLETED for one in settlements):
-                if settlements:
-                    self._settle(connection, worker, settlements, now, turn)
-                told = connection.execute(self.sql.claim, claim).fetchone()
-                if told is not None and told[4]:
-                    turn.claimed = self._fetch(connection, worker, claim_no)
+            if not settlements:
+                self._claim(connection, worker, claim_no, wants, now, turn)
+            elif self.db.pooled or any(one.outcome is not Outcome.COMPLETED for one in settlements):
+                self._settle(connection, worker, settlements, now, turn)
+                self._claim(connection, worker, claim_no, wants, now, turn)
             else:
-                told = self._exchange(connection, worker, claim_no, settlements, claim, now, turn)
-        assert told is not None
-        turn.now, turn.control, turn.next_due, turn.suspects = told[:4]
-        top, seen, levels, heard, more, writers, incarnation = told[5:]
-        self.floors.learn(asked, Answer(turn.now, top, seen, levels, more, writers, incarnation))
-        self.ears_open = (time.monotonic(), heard)
+                self._exchange(connection, worker, claim_no, settlements, wants, now, turn)
         return turn
 
     def _exchange(
@@ -68,32 +61,26 @@ class TurnPart(Part):
         connection: Connection,
         worker: str,
         claim_no: int | None,
-        settlements: Sequence[Settlement],
-        claim: Sequence[Any],
+        completed: Sequence[Settlement],
+        wants: Sequence[Want],
         now: int | None,
         turn: Turn,
-    ) -> Any:
-        """Completions, claim and fetch in one round trip."""
-        finish = self._finish_parameters(worker, settlements, State.COMPLETED, None, now) if settlements else None
-        while True:
+    ) -> None:
+        """Completions and a claim side by side, on two connections: neither has to know of the other, and the server
+        works on both at once. Both are answered in the end, whatever becomes of one."""
+        finish = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
+        flight = Flight(connection, "dayjob_finish", self.sql.finish, finish)
+        try:
+            with self.db.session() as other:
+                self._claim(other, worker, claim_no, wants, now, turn)
+        finally:
             try:
-                with connection.pipeline() as pipeline:
-                    if finish is not None:
-                        done = connection.execute(self.sql.finish, finish, prepare=True)
-                        pipeline.sync()
-                    told = connection.execute(self.sql.claim, claim, prepare=True)
-                    pipeline.sync()
-                    if claim_no is not None:
-                        rows = connection.execute(self.sql.fetch, (worker, claim_no), prepare=True, binary=True)
-            except psycopg.errors.CheckViolation:  # the first job that goes on a certain day
-                self._add_days(connection, settlements, now)
-                continue
-            break
-        if finish is not None:
-            self._finished(connection, settlements, done.fetchone(), now, turn.refused)
-        if claim_no is not None:
-            turn.claimed = [Claimed(*row) for row in rows.fetchall()]
-        return told.fetchone()
+                late = flight.land()
+            except psycopg.errors.CheckViolation:  # the first jobs that go on a certain day
+                self._settle(connection, worker, completed, now, turn)
+                completed, late = (), None
+        entries = None if late is None else [int(entry) for entry in late[1:-1].split(b",") if entry]
+        self._finished(connection, completed, entries, now, turn.refused)
 
     # -- settle ------------------------------------------------------------------------------------------------
 
@@ -141,8 +128,8 @@ class TurnPart(Part):
         completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
         if completed:
             parameters = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
-            row = connection.execute(self.sql.finish, parameters, prepare=self._prepared).fetchone()
-            self._finished(connection, completed, row, now, refused)
+            here = self.value(connection, self.sql.finish, parameters)
+            self._finished(connection, completed, here, now, refused)
         others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
         if not others:
             return refused, []
@@ -196,13 +183,13 @@ class TurnPart(Part):
         self,
         connection: Connection,
         done: Sequence[Settlement],
-        row: tuple[Any, ...] | None,
+        entries: Sequence[int] | None,
         now: int | None,
         refused: list[tuple[str, int]],
     ) -> None:
         """From the answer of `finish`: who came too late, and whose id alone is kept."""
-        if row is not None and row[0] is not None:
-            here = set(row[0])
+        if entries is not None:
+            here = set(entries)
             refused.extend((one.id, one.entry) for one in done if one.entry not in here)
             done = [one for one in done if one.entry in here]
         self.forget_jobs(connection, [one.id for one in done if one.keep == 0], now)
@@ -221,8 +208,7 @@ class TurnPart(Part):
         for (state, reason, outcome), group in finished(exits).items():
             effect = EFFECTS[outcome]
             parameters = self._finish_parameters(worker, group, state, reason, now, effect.attempt, effect.crashes)
-            row = connection.execute(self.sql.finish, parameters).fetchone()
-            self._finished(connection, group, row, now, [])
+            self._finished(connection, group, self.value(connection, self.sql.finish, parameters), now, [])
         self._put_back(connection, worker, [out for out in exits if not out.state.terminal], moment)
 
     def _moment(self, connection: Connection, now: int | None) -> int:
@@ -276,6 +262,35 @@ class TurnPart(Part):
 
     # -- claim -------------------------------------------------------------------------------------------------
 
+    def _claim(
+        self,
+        connection: Connection,
+        worker: str,
+        claim_no: int | None,
+        wants: Sequence[Want],
+        now: int | None,
+        turn: Turn,
+    ) -> None:
+        """Stage and claim, and read what was claimed."""
+        asked = self.floors.ask()
+        given = self._claim_parameters(worker, claim_no, now, wants, asked)
+        if self.db.pooled or claim_no is None:
+            told = connection.execute(self.sql.claim, given, prepare=self._prepared).fetchone()
+            if claim_no is not None:
+                rows = connection.execute(self.sql.fetch, (worker, claim_no), binary=True).fetchall()
+        else:
+            with connection.pipeline():
+                answer = connection.execute(self.sql.claim, given, prepare=True)
+                found = connection.execute(self.sql.fetch, (worker, claim_no), prepare=True, binary=True)
+            told, rows = answer.fetchone(), found.fetchall()
+        assert told is not None
+        turn.now, turn.control, turn.next_due, turn.suspects, claimed = told[:5]
+        top, seen, levels, heard, more, writers, incarnation = told[5:]
+        self.floors.learn(asked, Answer(turn.now, top, seen, levels, more, writers, incarnation))
+        self.ears_open = (time.monotonic(), heard)
+        if claimed:
+            turn.claimed = [Claimed(*row) for row in rows]
+
     @staticmethod
     def _claim_parameters(
         worker: str, claim_no: int | None, now: int | None, wants: Sequence[Want], asked: Question
@@ -295,10 +310,6 @@ class TurnPart(Part):
             worker, claim_no, now, encode(told).decode(), words(queues), plain(priorities), plain(asked.floors),
             asked.due, asked.seen, asked.check,
         )  # fmt: skip
-
-    def _fetch(self, connection: Connection, worker: str, claim_no: int | None) -> list[Claimed]:
-        rows = connection.execute(self.sql.fetch, (worker, claim_no), prepare=self._prepared, binary=True)
-        return [Claimed(*row) for row in rows.fetchall()]
 
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
