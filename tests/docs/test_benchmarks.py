@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import psycopg
 import pytest
 from benchmarks import engines, measure, report, runner
+from benchmarks.horizon import Course, Window, snapshot
 from benchmarks.model import Answer, Bench, Figure, Floor, Round, Scenario, figure, ratio
 from benchmarks.workload import ids, payload
 
@@ -121,3 +123,33 @@ def test_every_floor_can_be_computed_from_the_figures_of_its_scenario() -> None:
 
         assert all(floor.value(figures) == 1.0 for floor in scenario.floors), scenario.name
         assert figure(scenario.figures[0].name)(figures) == 1.0
+
+
+def test_a_course_is_judged_by_its_first_and_its_last_tenth() -> None:
+    windows = [
+        Window(at=float(at), claim=claim, claims=30.0, jobs=1_000.0, waiting=at)
+        for at, claim in enumerate([1.0, 3.0, *[9.0] * 16, 4.0, 5.0])
+    ]
+    course = Course("dayjob", "0", 1_000, 10.0, 0.0, 0, True, windows)
+
+    found = course.summary()
+
+    assert (found["claim_first"], found["claim_last"], found["growth"]) == (2.0, 4.5, 2.25)
+    assert (found["waiting_first"], found["waiting_last"], found["waiting_most"]) == (0.5, 18.5, 19)
+
+
+def test_an_open_snapshot_keeps_the_dead_rows(tmp_path: Path) -> None:
+    engine = engines.engine("postgres")
+    url = engine.url(tmp_path)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE rows AS SELECT generate_series(1, 100) AS n")
+        with snapshot(url):
+            connection.execute("DELETE FROM rows")
+            connection.execute("VACUUM rows")
+            kept = connection.execute("SELECT pg_relation_size('rows')").fetchone()
+        connection.execute("VACUUM rows")
+        after = connection.execute("SELECT pg_relation_size('rows')").fetchone()
+    engine.clear()
+
+    assert kept == (8192,)
+    assert after == (0,)
