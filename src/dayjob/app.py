@@ -263,17 +263,24 @@ class App(Declaring, Later):
 
     # -- the store ---------------------------------------------------------------------------------------------------
 
-    def migrate(self, *, dry_run: bool = False) -> list[str]:
-        """Bring the store's schema up to date; returns the migrations applied (or due, if *dry_run*)."""
-        return self._link.bare().migrate(dry_run=dry_run)
+    def migrate(self, *, dry_run: bool = False, part: Literal["pre", "post", "roles"] | None = None) -> list[str]:
+        """Bring the store's schema up to date; returns the migrations applied (or due, if *dry_run*).
 
-    async def amigrate(self, *, dry_run: bool = False) -> list[str]:
+        Args:
+            part: "pre", what a new release adds, before its workers start; "post", what the previous one leaves, when
+                its last worker has gone; "roles", who may do what on a server. None: the first two.
+        """
+        return self.bare_store.migrate(dry_run=dry_run, part=part)
+
+    async def amigrate(
+        self, *, dry_run: bool = False, part: Literal["pre", "post", "roles"] | None = None
+    ) -> list[str]:
         """Awaitable `migrate`."""
-        return await offload(self.migrate, dry_run=dry_run)
+        return await offload(self.migrate, dry_run=dry_run, part=part)
 
     def check(self) -> Health:
         """Look at the store's health without changing anything."""
-        return self._link.bare().check()
+        return self.bare_store.check()
 
     async def acheck(self) -> Health:
         """Awaitable `check`."""
@@ -377,6 +384,11 @@ class App(Declaring, Later):
     def store(self) -> Store:
         """The engine behind it all, opened on first use."""
         return self._link()
+
+    @property
+    def bare_store(self) -> Store:
+        """The engine as it is, nothing opened and nothing migrated: for those who look after it."""
+        return self._link.bare()
 
     @property
     def registry(self) -> Registry:

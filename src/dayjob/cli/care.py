@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -13,49 +12,49 @@ from msgspec import Struct
 from dayjob.cli import output
 from dayjob.cli.options import as_json, option, target
 from dayjob.cli.target import located
-from dayjob.errors import DayjobError, NotSupported, SchemaMismatch
+from dayjob.errors import DayjobError, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dayjob import App
     from dayjob.queues import WorkerStats
+    from dayjob.store.contract import MigrationPart
 
 
 @click.command()
 @option("--check", is_flag=True, help="Only look; exit status 1 when something is due.")
-@option("--sql", is_flag=True, help="Print the SQL that is due, and run nothing.")
-@option("--pre", is_flag=True, help="Not part of this release.")
-@option("--post", is_flag=True, help="Not part of this release.")
+@option("--sql", is_flag=True, help="Print the SQL, and run nothing.")
+@option("--pre", is_flag=True, help="Only what this release adds: before its first worker starts.")
+@option("--post", is_flag=True, help="Only what the previous release leaves: when its last worker has gone.")
+@option(
+    "--roles", is_flag=True, help="Create the group roles owner, worker, producer and viewer instead, or mend them."
+)
 @as_json
 @target
-def migrate(app_name: str | None, url: str | None, json: bool, check: bool, sql: bool, pre: bool, post: bool) -> int:
-    """Bring the store's schema up to date."""
-    if pre or post:
-        raise NotSupported("--pre" if pre else "--post", "this engine's migrations have one part")
+def migrate(
+    app_name: str | None, url: str | None, json: bool, check: bool, sql: bool, pre: bool, post: bool, roles: bool
+) -> int:
+    """Bring the store's schema up to date, or its roles."""
+    if roles and (check or pre or post):
+        raise click.UsageError("--roles goes with --sql alone: roles have no parts, and making them twice does no harm")
+    part: MigrationPart | None = "roles" if roles else None if pre == post else "pre" if pre else "post"
     with contextlib.closing(located(app_name, url)) as app:
-        due = app.migrate(dry_run=True)
         if sql:
-            click.echo(_sql(app.url, due), nl=False)
+            click.echo(app.bare_store.migration_sql(part=part), nl=False)
             return 0
-        applied = [] if check else app.migrate()
+        due = app.migrate(dry_run=True, part=part)
+        applied = [] if check else app.migrate(part=part)
     if json:
         output.document({"due": due if check else [], "applied": applied})
     elif check:
         click.echo("\n".join(f"due: {name}" for name in due) or "the schema is up to date")
+    elif roles:
+        click.echo("\n".join(f"role: {name}" for name in applied))
+        click.echo(f"\nto let a login role in: GRANT {applied[1]} TO its_name;")
     else:
         click.echo("\n".join(f"applied: {name}" for name in applied) or "the schema is up to date")
     return 1 if check and due else 0
-
-
-def _sql(url: str, due: list[str]) -> str:
-    """The text of the migrations *due*; they lie beside their engine."""
-    from dayjob.store import open_store
-    from dayjob.store.migrate import migrations
-
-    engine = import_module(type(open_store(url)).__module__)
-    steps = migrations(f"{engine.__package__}.migrations")
-    return "".join(f"-- {step.name}\n{step.sql.rstrip()}\n\n" for step in steps if step.name in due)
 
 
 class Finding(Struct, frozen=True):

@@ -21,7 +21,7 @@ accepted no beat from anyone. So an outage of the store rescues nobody who beats
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dayjob.errors import DayjobError
 from dayjob.store.records import (
@@ -53,6 +53,9 @@ from dayjob.store.records import (
     WorkerRow,
     Write,
 )
+
+MigrationPart = Literal["pre", "post", "roles"]
+"""What a new release adds; what the previous one leaves; who may do what."""
 
 
 class Jobs(Protocol):
@@ -371,12 +374,21 @@ class Signals(Protocol):
 class Lifecycle(Protocol):
     """Birth and death of the store."""
 
-    def migrate(self, *, dry_run: bool = False) -> list[str]:
+    def migrate(self, *, dry_run: bool = False, part: MigrationPart | None = None) -> list[str]:
         """Bring the schema to this code's version; returns the names of the migrations applied (or due, if dry).
 
         Several processes may call it at once; one works, the others find nothing left. A newer schema is
         `SchemaMismatch`.
+
+        Args:
+            part: None, all that is missing. Engines whose store outlives a deploy know two halves of it: `pre` only
+                adds, so that workers of the previous release go on; `post` takes away what only they needed. Servers
+                that know `roles` share out among them who may do what: made or mended whenever it is said, and only
+                then; their names are returned. Else `NotSupported`.
         """
+
+    def migration_sql(self, *, part: MigrationPart | None = None) -> str:
+        """What `migrate` would do, as SQL for people who run it themselves; empty when nothing is due."""
 
     def check(self) -> Health:
         """Look at the store's health without changing anything."""
@@ -410,6 +422,7 @@ __all__ = [
     "Joining",
     "Lifecycle",
     "Listener",
+    "MigrationPart",
     "Records",
     "Signals",
     "Store",

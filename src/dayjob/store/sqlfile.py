@@ -4,7 +4,7 @@
     UPDATE ...;
 
 The statement runs to the next `-- name:` line; a closing semicolon is dropped. Tables are written with the prefix
-`dayjob_` or in the schema `dayjob.`, which the loader changes to the namespace in use.
+`dayjob_` or in the schema `dayjob.` (`SCHEMA dayjob`), which the loader changes to the namespace in use.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def load(package: str, filename: str, namespace: str = "dayjob") -> SimpleNamesp
 
 
 def in_namespace(sql: str, namespace: str) -> str:
-    """*sql* with *namespace* for every prefix `dayjob_`, every schema `dayjob.` and the word `'dayjob'`."""
+    """*sql* with *namespace* for every prefix `dayjob_`, schema `dayjob.` and `SCHEMA dayjob`, and the word `'dayjob'`."""
     if not _NAMESPACE.match(namespace):
         raise ConfigError(f"namespace {namespace!r:.80} must be a lower-case word like 'dayjob' (letters, digits, _)")
     if namespace == "dayjob":
         return sql
-    in_schema = re.sub(r"\bdayjob(?=\.)", f'"{namespace}"', sql)
-    return re.sub(r"\bdayjob(?=[_'])", namespace, in_schema)
+    named = r"\bdayjob(?=([._']))|(?<=\bSCHEMA )dayjob\b"
+    return re.sub(named, lambda found: namespace if found[1] in ("_", "'") else f'"{namespace}"', sql)

@@ -64,6 +64,8 @@ class Database:
     Attributes:
         url: without the password.
         pooled: True when a pooler in transaction mode stands between; known after the first connection.
+        wanted: the version of the schema that this code works with.
+        inserts: False for a role that may only call the functions that enqueue; known after the first operation.
     """
 
     def __init__(self, url: str, namespace: str, clock: Callable[[], int] | None) -> None:
@@ -72,6 +74,8 @@ class Database:
         self.namespace = namespace
         self._virtual = clock
         self.pooled = False
+        self.wanted = SCHEMA
+        self.inserts = True
         self._reset()
         _OPEN.add(self)
 
@@ -150,7 +154,7 @@ class Database:
                     self._require_schema(connection)
                 yield connection
             except psycopg.Error as error:
-                raise translated(error, self.url, SCHEMA) from error
+                raise self._fault(error) from error
             except (
                 OverflowError,
                 UnicodeError,
@@ -254,28 +258,46 @@ class Database:
 
     # -- schema --------------------------------------------------------------------------------------------------
 
+    def require_schema(self) -> None:
+        """Look, before anything else is done, whether the schema is there, and what our role may do; once."""
+        if not self._schema_seen:
+            with self.session():
+                pass
+
     def _require_schema(self, connection: Connection) -> None:
         before, after = self.versions(connection)
-        if before < SCHEMA:
-            raise SchemaMismatch(before, SCHEMA)
-        if after > SCHEMA:
-            raise SchemaMismatch(after, SCHEMA)
+        if before < self.wanted:
+            raise SchemaMismatch(before, self.wanted)
+        if after > self.wanted:
+            raise SchemaMismatch(after, self.wanted)
+        row = connection.execute("SELECT has_table_privilege($1, 'INSERT')", (f'"{self.namespace}".job',)).fetchone()
+        self.inserts = row is not None and bool(row[0])
         self._schema_seen = True
 
     def versions(self, connection: Connection) -> tuple[int, int]:
         """How far the schema's `pre` and `post` parts are applied; (0, 0) when there is none.
 
-        Code of version N works from `pre` N on, until `post` N + 1 takes away what it needs.
+        Code of version N works from `pre` N on, until `post` N + 1 takes away what it needs. Every role may ask.
         """
-        row = connection.execute("SELECT to_regclass($1)", (f'"{self.namespace}".schema',)).fetchone()
+        row = connection.execute("SELECT to_regprocedure($1)", (f'"{self.namespace}".versions()',)).fetchone()
         if row is None or row[0] is None:
             return 0, 0
-        row = connection.execute(
-            f"SELECT coalesce(max(version) FILTER (WHERE part = 'pre'), 0), coalesce(max(version) FILTER (WHERE part = 'post'), 0) "
-            f'FROM "{self.namespace}".schema'
-        ).fetchone()
+        row = connection.execute(f'SELECT pre, post FROM "{self.namespace}".versions()').fetchone()
         assert row is not None
         return int(row[0]), int(row[1])
+
+    def _fault(self, error: psycopg.Error) -> StoreError:
+        """What *error* means. Something of the schema is missing that was there: it says how the schema stands now."""
+        fault = translated(error, self.url, self.wanted)
+        if isinstance(fault, SchemaMismatch) and self._schema_seen:
+            self._schema_seen = False
+            try:
+                with contextlib.closing(self.connect()) as connection:
+                    self._require_schema(connection)
+            except (SchemaMismatch, StoreUnavailable) as better:
+                return better
+            return StoreError(f"{self.url}: a statement of dayjob's own failed, please report it ({error})")
+        return fault
 
 
 def _spoken_to(connection: Connection) -> bool:

@@ -51,6 +51,17 @@ class JoiningPart(Part):
             outcomes += [INSERTED if outcome == "inserted" else EXISTING for _, outcome in found]
         return outcomes
 
+    def enqueue_by_function(self, jobs: Sequence[NewRow], *, now: int | None = None) -> list[Enqueued]:
+        """`enqueue` for a role that may call functions only: as in a caller's transaction, which here is our own."""
+        script, rows = self.enqueue_script(jobs, now=now), None
+        with self.db.write() as connection:
+            while True:
+                try:
+                    statement = script.send(rows)  # type: ignore[arg-type]  # None starts a generator
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]  # what the script returns
+                rows = connection.execute(statement.sql, statement.parameters).fetchall()
+
     def completion_script(
         self, lease: Lease, settlement: Settlement, logs: Sequence[Log] = (), *, now: int | None = None
     ) -> Script[bool]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from dayjob.store.contract import Listener
+from dayjob.store.contract import Listener, MigrationPart
+from dayjob.store.postgres import schema
 from dayjob.store.postgres.database import SCHEMA, Database
 from dayjob.store.postgres.inspector import InspectorPart
 from dayjob.store.postgres.joining import JoiningPart
-from dayjob.store.postgres.schema import migrate
 from dayjob.store.postgres.signals import Signals
 from dayjob.store.postgres.upkeep import UpkeepPart
-from dayjob.store.records import Health
+from dayjob.store.records import Enqueued, Health, NewRow
 
 JUST_NOW = 0.05
 """Seconds between an enqueue and the signal that belongs to it, at most."""
@@ -37,6 +37,14 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
         """True behind a pooler in transaction mode, once a connection has shown it."""
         return self.db.pooled
 
+    def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
+        self.db.require_schema()
+        if self.db.inserts:
+            return super().enqueue(jobs, repeat=repeat, now=now)
+        outcomes = self.enqueue_by_function(jobs, now=now)
+        self._said.awake = time.monotonic()  # the function has told whoever sleeps
+        return outcomes
+
     def _awake(self) -> bool:
         """Whether this thread's enqueue of just now found nobody asleep; asking forgets it."""
         found, self._said.awake = getattr(self._said, "awake", 0.0), 0.0
@@ -51,8 +59,13 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
     def listen(self, topics: Sequence[str]) -> Listener:
         return self._signals.hub.listen(topics)
 
-    def migrate(self, *, dry_run: bool = False) -> list[str]:
-        return migrate(self.db, dry_run=dry_run)
+    def migrate(self, *, dry_run: bool = False, part: MigrationPart | None = None) -> list[str]:
+        if part == "roles":
+            return schema.role_names(self.db) if dry_run else schema.make_roles(self.db)
+        return schema.migrate(self.db, dry_run=dry_run, part=part)
+
+    def migration_sql(self, *, part: MigrationPart | None = None) -> str:
+        return schema.roles_script(self.db) if part == "roles" else schema.script(self.db, part=part)
 
     def check(self) -> Health:
         with self.db.read(schema=False) as connection:

@@ -33,6 +33,7 @@ BUSY_LIMIT = 5.0
 
 _MIGRATIONS = migrations("dayjob.store.sqlite.migrations")
 SCHEMA = _MIGRATIONS[-1].version
+_BOOK = "CREATE TABLE IF NOT EXISTS dayjob_schema (version INTEGER PRIMARY KEY, name TEXT, at INTEGER)"
 _BAD_ROW = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 _WAITING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -354,18 +355,11 @@ class Database:
             raise SchemaMismatch(found, SCHEMA)
         self._schema_seen = True
 
-    def migrate(self, *, dry_run: bool) -> list[str]:
+    def migrate(self) -> list[str]:
         """Apply what is missing in one transaction; of two processes the second finds nothing left."""
-        if dry_run:
-            if self.path is not None and not self.path.exists():
-                return [step.name for step in _MIGRATIONS]
-            with self.read(schema=False) as connection:
-                return [step.name for step in self._missing(connection)]
         with self.write(schema=False) as connection:
             missing = self._missing(connection)
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {self.namespace}_schema (version INTEGER PRIMARY KEY, name TEXT, at INTEGER)"
-            )
+            connection.execute(in_namespace(_BOOK, self.namespace))
             for step in missing:
                 for statement in in_namespace(step.sql, self.namespace).split(";\n"):
                     connection.execute(statement)
@@ -375,6 +369,21 @@ class Database:
             if not self._boot.known:
                 self._boot.learn(connection, self.namespace)
         return [step.name for step in missing]
+
+    def missing(self) -> list[Migration]:
+        """What `migrate` would apply."""
+        if self.path is not None and not self.path.exists():
+            return _MIGRATIONS
+        with self.read(schema=False) as connection:
+            return self._missing(connection)
+
+    def migration_sql(self) -> str:
+        """What `migrate` would run, as one text."""
+        parts = []
+        for step in self.missing():
+            done = f"INSERT INTO dayjob_schema VALUES ({step.version}, '{step.name}', strftime('%s', 'now') * 1000000);"
+            parts.append(f"-- {step.name}\nBEGIN IMMEDIATE;\n{_BOOK};\n{step.sql.strip()}\n{done}\nCOMMIT;\n")
+        return in_namespace("\n".join(parts), self.namespace)
 
     def _missing(self, connection: sqlite3.Connection) -> list[Migration]:
         found = self.version(connection)

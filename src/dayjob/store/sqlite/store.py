@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from dayjob.errors import ConfigError
-from dayjob.store.contract import Listener
+from dayjob.errors import ConfigError, NotSupported
+from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.records import Health
 from dayjob.store.sqlite.cluster import ClusterPart
 from dayjob.store.sqlite.database import SCHEMA, Database
@@ -42,8 +42,13 @@ class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
     def listen(self, topics: Sequence[str]) -> Listener:
         return self._signals.listen(topics)
 
-    def migrate(self, *, dry_run: bool = False) -> list[str]:
-        return self.db.migrate(dry_run=dry_run)
+    def migrate(self, *, dry_run: bool = False, part: MigrationPart | None = None) -> list[str]:
+        _refuse(part)
+        return [step.name for step in self.db.missing()] if dry_run else self.db.migrate()
+
+    def migration_sql(self, *, part: MigrationPart | None = None) -> str:
+        _refuse(part)
+        return self.db.migration_sql()
 
     def check(self) -> Health:
         if self.db.path is not None and not self.db.path.exists():
@@ -86,6 +91,13 @@ class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
     def close(self) -> None:
         self._signals.close()
         self.db.close()
+
+
+def _refuse(part: MigrationPart | None) -> None:
+    if part == "roles":
+        raise NotSupported("--roles", "who may read and write a file is said by the file's mode")
+    if part is not None:
+        raise NotSupported(f"--{part}", "this engine's migrations have one part")
 
 
 def _path(url: str) -> Path | None:

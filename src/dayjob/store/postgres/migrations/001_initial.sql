@@ -5,6 +5,14 @@ CREATE SEQUENCE dayjob.entry AS bigint;
 CREATE FUNCTION dayjob.clock() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE
 AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
 
+-- How far the parts of the schema are applied: all that a role needs to know that may do nothing but enqueue.
+CREATE FUNCTION dayjob.versions(OUT pre integer, OUT post integer) LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(max(version) FILTER (WHERE part = 'pre'), 0), coalesce(max(version) FILTER (WHERE part = 'post'), 0)
+    FROM dayjob.schema
+$$;
+
 -- The live jobs. A claim does not touch them: `available` stands for running, too, and open leases tell which run.
 -- `entry` is the fence: every exit but success gives a new one, so a stale writer finds nothing. `place` orders a queue
 -- and survives release, loss and crash. Only `id`, and the rare states, are indexed, so that most updates stay in their page.
