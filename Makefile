@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with make and any Python >= 3.11; the first call makes .venv by itself.
-#   make demo [DIR=path]    make test [ARGS=...]    make check    make bench    make docs    make format    make clean
+#   make demo [DIR=path] [URL=store]    make test [ARGS=...]    make check    make bench    make docs    make format    make clean
 
 # Shims of version managers may be on the path without a Python behind them, so each candidate is tried.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -15,7 +15,7 @@ help:
 	@sed -n '2s/^#   //p' Makefile | tr -s ' ' | sed 's/ make/\nmake/g'
 
 demo: $(VENV)/.rich
-	@$(BIN)/dayjob demo $(DIR)
+	@$(BIN)/dayjob demo $(DIR) $(if $(URL),--url $(URL))
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(ARGS)

@@ -399,6 +399,9 @@ class Lifecycle(Protocol):
     def close(self) -> None:
         """Let go of connections; idempotent. A later call opens them again."""
 
+    def drop(self) -> None:
+        """Remove the store with everything in it, its schema too; idempotent. For what was made to be thrown away."""
+
 
 class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Protocol):
     """A whole engine. Consumers take only the protocol they need.

@@ -19,8 +19,9 @@ from dayjob.cli.options import option
     "folder", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @option("--workers", type=click.IntRange(2, 16), default=3, show_default=True, help="Worker processes.")
+@click.option("--url", metavar="URL", help="A store to show it on, in a namespace of its own; default: an SQLite file.")
 @option("--keep", is_flag=True, help="Keep the store and the logs, and say where they are.")
-def demo(folder: Path | None, workers: int, keep: bool) -> int:
+def demo(folder: Path | None, workers: int, url: str | None, keep: bool) -> int:
     """See it work on every file below DIR (default: Python's own standard library).
 
     Each file is a job: read, hashed, counted. One worker is killed with SIGKILL in mid-run. In the end every result is
@@ -28,4 +29,4 @@ def demo(folder: Path | None, workers: int, keep: bool) -> int:
     """
     from dayjob.cli.demo.show import run
 
-    return run(folder, workers, keep=keep)
+    return run(folder, workers, url, keep=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from dayjob.cli.demo.reading import LAST_LINE, files_below, standard_library
 from dayjob.cli.demo.scene import Scene
 from dayjob.cli.demo.verify import stamp
 from dayjob.cli.output import jobs
+from dayjob.errors import DayjobError
 
 if TYPE_CHECKING:
     from dayjob import App, Job
@@ -34,11 +36,11 @@ KILL_AT = 0.3
 """Share of the jobs that is done when a worker is killed."""
 
 
-def run(top: Path | None, workers: int, *, keep: bool) -> int:
+def run(top: Path | None, workers: int, url: str | None = None, *, keep: bool) -> int:
     """Give the whole show; returns the exit status. Whatever happens, no process and no file is left behind."""
     scratch = Path(tempfile.mkdtemp(prefix="dayjob-demo-"))
     screen = Screen()
-    show = Show(screen, scratch, (top or standard_library()).resolve(), workers)
+    show = Show(screen, scratch, (top or standard_library()).resolve(), workers, url)
     # SIGTERM ends the demo as Ctrl-C does: through `finally`, so that the workers end with it.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -48,10 +50,11 @@ def run(top: Path | None, workers: int, *, keep: bool) -> int:
         screen.say("  stopped; the workers are being ended ...")
         return 1
     finally:
-        show.end()
+        show.end(keep=keep)
         signal.signal(signal.SIGTERM, before)
         if keep:
-            screen.say(f"  kept: {scratch}  (dayjob jobs list --url {show.url})")
+            where = f"dayjob jobs list --url {show.url}" if url is None else f"namespace {show.namespace}"
+            screen.say(f"  kept: {scratch}  ({where})")
         else:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -67,11 +70,12 @@ class Show:
         paths: of all files, ours first. victims: ids of the jobs that the killed worker held. killed_at: wall clock.
     """
 
-    def __init__(self, screen: Screen, scratch: Path, top: Path, workers: int) -> None:
+    def __init__(self, screen: Screen, scratch: Path, top: Path, workers: int, url: str | None = None) -> None:
         from dayjob.config import DEFAULT_URL
 
         self.screen, self.scratch, self.top, self.workers = screen, scratch, top, workers
-        self.url = DEFAULT_URL.replace("dayjob.db", str(scratch / "demo.db"))
+        self.url = url or DEFAULT_URL.replace("dayjob.db", str(scratch / "demo.db"))
+        self.namespace = "dayjob" if url is None else f"dayjob_demo_{os.getpid()}"
         self.crew = Crew(scratch, self._environ(), CONCURRENCY)
         self.app: App | None = None
         self.late = scratch / "late.txt"
@@ -89,6 +93,7 @@ class Show:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DAYJOB_")}
         return environ | {
             "DAYJOB_URL": self.url,
+            "DAYJOB_DEMO_NAMESPACE": self.namespace,
             "DAYJOB_DEMO_FOLDER": str(self.scratch),
             "DAYJOB_DEMO_LEASH": "1",
             "DAYJOB_LEASE": str(LEASE),
@@ -149,6 +154,10 @@ class Show:
         from dayjob.cli.demo.tasks import app
 
         self.app = app
+        try:
+            app.migrate()
+        except DayjobError as error:
+            raise Trouble(str(error)) from None
         app.open()
 
     def _store(self, paths: list[str]) -> Job[Any]:
@@ -227,7 +236,7 @@ class Show:
             return
         member = next(one for one in self.crew.members if one.pid == people[worker].pid)
         self.crew.freeze(member)  # so that what it holds in mid-run can be looked at
-        self.victim_name, self.victim, self.victims = worker, member, self._held_by(worker)
+        self.victim_name, self.victim, self.victims = worker, member, self._settled_view(worker)
         self.killed_at = datetime.now(UTC)
         self.crew.kill(member)
         with self.growing.open("a") as file:
@@ -239,13 +248,25 @@ class Show:
             f"held {jobs(len(self.victims))}, which nobody else may touch until its lease is over"
         )
 
+    def _settled_view(self, worker: str) -> list[str]:
+        """What frozen *worker* holds, when nothing changes any more: a server still does what it was sent before."""
+        held = self._held_by(worker)
+        while True:
+            time.sleep(0.1)
+            before, held = held, self._held_by(worker)
+            if held == before:
+                return held
+
     def _held_by(self, worker: str) -> list[str]:
         assert self.app is not None
         page = self.app.jobs.find(state="running", limit=10_000)
         return [job.id for job in page if job.worker == worker]
 
-    def end(self) -> None:
-        """End every worker and let go of the store."""
+    def end(self, *, keep: bool) -> None:
+        """End every worker and let go of the store, which goes with us unless it is to be kept."""
         self.crew.stop()
         if self.app is not None:
+            if not keep:
+                with contextlib.suppress(DayjobError):
+                    self.app.store.drop()
             self.app.close()

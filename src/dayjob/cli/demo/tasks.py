@@ -66,7 +66,11 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, name="leash", daemon=True).start()
 
 
-app = App(lifespan=effects, settings=Settings.from_env(os.environ))
+app = App(
+    namespace=os.environ.get("DAYJOB_DEMO_NAMESPACE", "dayjob"),
+    lifespan=effects,
+    settings=Settings.from_env(os.environ),
+)
 
 
 @app.task(

@@ -54,6 +54,10 @@ SETTINGS: dict[str, str] = {
     "jit": "off",
 }
 
+_BEGIN_READING = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on"
+)
+
 _MIGRATIONS = migrations("dayjob.store.postgres.migrations")
 SCHEMA = _MIGRATIONS[-1].version
 
@@ -206,13 +210,14 @@ class Database:
     @contextlib.contextmanager
     def read(self, *, schema: bool = True) -> Iterator[Connection]:
         """A read transaction: everything inside sees one state of the store."""
-        with self.session(schema=schema) as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            self.tell(connection)
-            connection.execute(
-                "SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)"
-            )
-            yield connection
+        with self.session(schema=schema) as connection:
+            connection.execute(_BEGIN_READING)
+            try:
+                self.tell(connection)
+                yield connection
+            finally:
+                if connection.info.transaction_status is not TransactionStatus.UNKNOWN:
+                    connection.execute("ROLLBACK")
 
     def tell(self, connection: Connection) -> None:
         """Behind a pooler a transaction must be told what a session of our own knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,16 +48,28 @@ class InspectorPart(Part):
     """The Inspector and Records protocols."""
 
     def get(self, id: str) -> JobRow | None:
-        with self.db.read() as connection:
-            found = self._rows(connection, Filter(ids=(id,)), live=True, states=None, limit=1)
-            found = found or self._rows(connection, Filter(ids=(id,)), live=False, states=None, limit=1)
-            if not found:
-                return None
-            job = found[0]
-            job.attempts = [
-                AttemptRow(number, round, Outcome(outcome), *rest)
-                for number, round, outcome, *rest in connection.execute(self.sql.attempts, (job.id,)).fetchall()
-            ]
+        if not uuids([id]):
+            return None
+        # Each statement sees its own moment: a job that finishes meanwhile is found by the second. One that is retried
+        # meanwhile could slip through both, so whoever was not found is looked for once more.
+        return self._get(id) or self._get(id)
+
+    def _get(self, id: str) -> JobRow | None:
+        namespace = f'"{self.db.namespace}"'
+        live = f"SELECT {_LIVE} FROM {{ns}}.job AS j {_RUNS} WHERE j.id = $1::uuid".replace("{ns}", namespace)
+        done = f"SELECT {_DONE} FROM {namespace}.history AS j WHERE j.id = $1::uuid ORDER BY j.entry DESC LIMIT 1"
+        with self.db.session() as connection:
+            together = contextlib.nullcontext() if self.db.pooled else connection.pipeline()
+            with together:
+                cursors = [
+                    connection.execute(statement, (id,), binary=True) for statement in (live, done, self.sql.attempts)
+                ]
+            rows = [cursor.fetchall() for cursor in cursors]
+        found = rows[0] or rows[1]
+        if not found:
+            return None
+        job = _job(found[0])
+        job.attempts = [AttemptRow(number, round, Outcome(outcome), *rest) for number, round, outcome, *rest in rows[2]]
         return job
 
     def find(self, which: Filter, *, limit: int = 50, after: str | None = None) -> Page:

@@ -81,3 +81,8 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
         self._signals.hub.close()
         self.lender.close()
         self.db.close()
+
+    def drop(self) -> None:
+        with self.db.write(schema=False) as connection:
+            connection.execute(f'DROP SCHEMA IF EXISTS "{self.db.namespace}" CASCADE')
+        self.close()

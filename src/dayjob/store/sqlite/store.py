@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,13 @@ class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
     def close(self) -> None:
         self._signals.close()
         self.db.close()
+
+    def drop(self) -> None:
+        self.close()
+        if self.db.path is not None:
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.db.path}{ending}").unlink(missing_ok=True)
+            shutil.rmtree(f"{self.db.path}-wake", ignore_errors=True)
 
 
 def _refuse(part: MigrationPart | None) -> None:
