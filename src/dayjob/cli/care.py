@@ -95,7 +95,7 @@ def _versions() -> Finding:
     from importlib.metadata import version
 
     have = [f"dayjob {version('dayjob')}", f"Python {sys.version.split()[0]}", f"msgspec {version('msgspec')}"]
-    for extra in ("rich", "psutil"):
+    for extra in ("rich", "psutil", "psycopg"):
         with contextlib.suppress(ModuleNotFoundError):
             have.append(f"{extra} {version(extra)}")
     return Finding("ok", "versions", ", ".join(have))
@@ -104,8 +104,8 @@ def _versions() -> Finding:
 def _store(app: App) -> list[Finding]:
     """What the store says of itself; the last finding is about the schema."""
     health = app.check()
-    facts = ", ".join(f"{name} {value}" for name, value in health.facts.items())
-    found = [Finding("ok", "store", f"{health.engine}: {facts}")]
+    found = [Finding("ok", "store", f"{health.engine}, {app.bare_store.url}")]
+    found += [Finding("ok", "store", f"{name}: {value}") for name, value in health.facts.items()]
     found += [Finding("problem", "store", warning) for warning in health.warnings]
     if health.schema == health.wanted:
         return [*found, Finding("ok", "schema", f"version {health.schema}")]

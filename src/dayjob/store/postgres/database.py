@@ -109,6 +109,7 @@ class Database:
                 keepalives_count=3,
                 tcp_user_timeout=10_000,
                 application_name="dayjob",
+                client_encoding="UTF8",
             )
         except psycopg.Error as error:
             raise translated(error, self.url, SCHEMA) from error

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.postgres import schema
-from dayjob.store.postgres.database import SCHEMA, Database
+from dayjob.store.postgres.database import Database
+from dayjob.store.postgres.health import Examination
 from dayjob.store.postgres.inspector import InspectorPart
 from dayjob.store.postgres.joining import JoiningPart
 from dayjob.store.postgres.signals import Signals
@@ -68,11 +69,7 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
         return schema.roles_script(self.db) if part == "roles" else schema.script(self.db, part=part)
 
     def check(self) -> Health:
-        with self.db.read(schema=False) as connection:
-            before, _ = self.db.versions(connection)
-            row = connection.execute("SELECT current_setting('server_version')").fetchone()
-        assert row is not None
-        return Health(f"PostgreSQL {row[0]}", before, SCHEMA, {}, [])
+        return Examination(self.db).health()
 
     def now(self) -> int:
         return self.db.now()
