@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dayjob.store.postgres.database import Connection, Database
 from dayjob.store.postgres.part import encode, uuids
 from dayjob.store.postgres.turns import TurnPart
-from dayjob.store.postgres.wire import Blobs, plain, words
+from dayjob.store.postgres.wire import Blobs, Uuids, plain, words
 from dayjob.store.records import EXISTING, INSERTED, Checkpoint, Enqueued, Lease, Log, NewRow, Progress, Write
 
 
@@ -60,7 +60,7 @@ class JobsPart(TurnPart):
             self.sql.insert,
             (
                 now,
-                plain([one.id for one in jobs]),
+                Uuids([one.id for one in jobs]),
                 words([one.queue for one in jobs]),
                 words([one.task for one in jobs]),
                 Blobs([one.payload for one in jobs]),

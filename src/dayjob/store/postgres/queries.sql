@@ -100,33 +100,37 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM dayjob.history WHERE id = $1::uuid AND entr
 -- name: finish
 -- $2.. columns: id, entry, claim, started, finished, keep, body (result or error). Then $9 worker, $10 the claims,
 -- $11 state, $12 reason, $13 attempts and $14 crashes added. Answers the entries that were held, null when all were.
--- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one.
-WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
-done AS (
+-- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one. What is counted and compared comes first
+-- in the rows handed on: to read a column of such a row is to walk over all before it.
+WITH done AS (
     DELETE FROM dayjob.job AS j
-    USING unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::double precision[], $8::bytea[])
+    USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now OFFSET 0) AS t,
+        unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::double precision[], $8::bytea[])
         AS s (id, entry, claim_no, started_at, finished_at, keep, body)
     WHERE j.id = s.id AND j.entry = s.entry AND (s.entry IN (
         SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.worker = $9 AND l.claim_no = ANY ($10::bigint[]))) IS TRUE
-    RETURNING j.*, s.claim_no, s.started_at, s.finished_at, s.keep, s.body
+    RETURNING s.claim_no, j.entry, s.keep, j.queue,
+        coalesce(DATE '1970-01-01' + ((t.now + (s.keep * 1000000)::bigint) / 86400000000)::integer, 'infinity') AS goes,
+        j.id, j.created_at, j.run_at, j.expires_at, nullif(s.started_at, 0) AS started_at,
+        coalesce(nullif(s.finished_at, 0), t.now) AS finished_at, t.now + (s.keep * 1000000)::bigint AS keep_until,
+        j.priority, j.max_attempts, j.attempt + $13::integer AS attempt, j.crashes + $14::integer AS crashes, j.round,
+        j.recorded, j.task, j.payload, s.body, j.tags, j.meta, j.options, j.progress
 ), closed AS (
     UPDATE dayjob.lease AS l SET open = l.open - d.n
     FROM (SELECT claim_no, count(*)::integer AS n FROM done GROUP BY claim_no) AS d
     WHERE l.worker = $9 AND l.claim_no = d.claim_no
+), counted AS (
+    INSERT INTO dayjob.total (goes, queue, state, jobs)
+    SELECT goes, queue, $11, count(*) FROM done WHERE keep IS DISTINCT FROM 0 GROUP BY goes, queue
 ), kept AS (
     INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes,
         priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
         options, reason, worker, progress)
-    SELECT id, entry, created_at, run_at, expires_at, nullif(started_at, 0), coalesce(nullif(finished_at, 0), now),
-        now + (keep * 1000000)::bigint,
-        coalesce(DATE '1970-01-01' + ((now + (keep * 1000000)::bigint) / 86400000000)::integer, 'infinity'),
-        priority, max_attempts, attempt + $13::integer, crashes + $14::integer, round, recorded, $11::text, queue, task, payload,
+    SELECT id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes, priority, max_attempts,
+        attempt, crashes, round, recorded, $11::text, queue, task, payload,
         CASE WHEN $11 = 'completed' THEN body END, CASE WHEN $11 <> 'completed' THEN body END,
         tags, meta, options, $12::text, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9), progress
-    FROM done, t WHERE keep IS DISTINCT FROM 0
-    RETURNING goes, queue
-), counted AS (
-    INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, $11, count(*) FROM kept GROUP BY goes, queue
+    FROM done WHERE keep IS DISTINCT FROM 0
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END FROM done
 

@@ -19,7 +19,7 @@ from dayjob.store.postgres.database import Connection, Database
 from dayjob.store.postgres.flight import Flight
 from dayjob.store.postgres.floors import Answer, Floors, Question
 from dayjob.store.postgres.part import Part, encode, uuids
-from dayjob.store.postgres.wire import Bigints, Blobs, plain, words
+from dayjob.store.postgres.wire import Bigints, Blobs, Uuids, plain, words
 from dayjob.store.records import Claimed, Settlement, Turn, Want
 
 
@@ -164,7 +164,7 @@ class TurnPart(Part):
         claims = [one.claim_no or 0 for one in done]
         return (
             now,
-            plain([one.id for one in done]),
+            Uuids([one.id for one in done]),
             Bigints([one.entry for one in done]),
             Bigints(claims),
             Bigints([one.started_at for one in done]),

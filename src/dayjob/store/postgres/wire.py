@@ -9,16 +9,17 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from psycopg import RawCursor, pq
+from psycopg import DataError, pq
 from psycopg.adapt import Dumper
 
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext
 
-_BYTEA, _BYTEA_ARRAY, _INT8, _INT8_ARRAY = 17, 1001, 20, 1016
+_BYTEA, _BYTEA_ARRAY, _INT8, _INT8_ARRAY, _UUID, _UUID_ARRAY = 17, 1001, 20, 1016, 2950, 2951
 _header = struct.Struct("!iiIii").pack  # dimensions, has nulls, type of elements, length, lower bound
 _length = struct.Struct("!i").pack
 _NULL = _length(-1)
+_SIXTEEN = _length(16)
 
 
 class Blobs(list[bytes | None]):
@@ -27,6 +28,10 @@ class Blobs(list[bytes | None]):
 
 class Bigints(list[int]):
     """A column of integers without nulls, as `bigint[]`."""
+
+
+class Uuids(list[str]):
+    """A column of UUIDs without nulls, given as text, as `uuid[]`."""
 
 
 class BlobsDumper(Dumper):
@@ -63,6 +68,29 @@ class BigintsDumper(Dumper):
         return _header(1, 0, _INT8, len(obj), 1) + struct.pack(f"!{'iq' * len(obj)}", *flat)
 
 
+class UuidsDumper(Dumper):
+    """`Uuids` in the binary format: the server would take three times as long to read them as text."""
+
+    format = pq.Format.BINARY
+    oid = _UUID_ARRAY
+
+    def dump(self, obj: Uuids) -> bytes:
+        if not obj:
+            return _header(0, 0, _UUID, 0, 1)[:12]
+        try:
+            digits = bytes.fromhex("".join(obj).replace("-", ""))
+        except ValueError:
+            digits = b""
+        if len(digits) != 16 * len(obj):
+            raise DataError("an id is no UUID")
+        parts = [_header(1, 0, _UUID, len(obj), 1)]
+        add = parts.append
+        for at in range(0, len(digits), 16):
+            add(_SIXTEEN)
+            add(digits[at : at + 16])
+        return b"".join(parts)
+
+
 def plain(values: Iterable[Any]) -> str:
     """An array literal of values that need no quotes: numbers, UUIDs, booleans, None."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
@@ -81,6 +109,7 @@ def set_up(context: AdaptContext) -> None:
     """Teach a connection these types."""
     context.adapters.register_dumper(Blobs, BlobsDumper)
     context.adapters.register_dumper(Bigints, BigintsDumper)
+    context.adapters.register_dumper(Uuids, UuidsDumper)
 
 
-__all__ = ["Bigints", "Blobs", "RawCursor", "plain", "set_up", "words"]
+__all__ = ["Bigints", "Blobs", "Uuids", "plain", "set_up", "words"]
