@@ -99,6 +99,14 @@ class Side(ABC):
             yield side
         finally:
             await side.close()
+            if cls.awaited:
+                await settle()
+
+
+async def settle() -> None:
+    """Let the loop turn until transports that were closed are gone."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def at_once(awaitable: Awaitable[T]) -> T:
@@ -135,18 +143,38 @@ class Sqlite3(Side):
 class Sqlite3ByHand(Sqlite3):
     """`sqlite3` without its own transactions, with a row factory and bytes for text."""
 
+    begins = True
+
     async def open(self) -> None:
         self.connection = sqlite3.connect(_path(self.url), isolation_level=None)
         self.connection.row_factory = sqlite3.Row
         self.connection.text_factory = bytes
-        self.connection.execute("BEGIN IMMEDIATE")
 
-    async def commit(self) -> None:
-        self.connection.execute("COMMIT")
+    async def execute(self, sql: str) -> None:
+        self.begin()
+        await super().execute(sql)
 
-    async def rollback(self) -> None:
-        self.connection.execute("ROLLBACK")
-        self.connection.execute("BEGIN IMMEDIATE")
+    async def enqueue(self, task: Any, *args: Any, **options: Any) -> Any:
+        self.begin()
+        return await super().enqueue(task, *args, **options)
+
+    async def plainly(self, task: Any, *args: Any) -> Any:
+        self.begin()
+        return await super().plainly(task, *args)
+
+    async def complete(self, context: Any, result: Any = None) -> None:
+        self.begin()
+        await super().complete(context, result)
+
+    def begin(self) -> None:
+        if self.begins and not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator[None]:
+        self.begins = False
+        yield
+        self.begins = True
 
 
 class Aiosqlite(Side):
@@ -202,6 +230,13 @@ class PsycopgRaw(Psycopg):
         self._transaction = self.connection.transaction()
         self._transaction.__enter__()
 
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator[None]:
+        """Without its transaction."""
+        self._transaction.__exit__(None, None, None)
+        yield
+        self._begin()
+
     async def commit(self) -> None:
         self._transaction.__exit__(None, None, None)
         self._begin()
@@ -244,6 +279,13 @@ class Asyncpg(Side):
     async def _begin(self) -> None:
         self._transaction = self.connection.transaction()
         await self._transaction.start()
+
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator[None]:
+        """Without its transaction."""
+        await self._transaction.rollback()
+        yield
+        await self._begin()
 
     async def execute(self, sql: str) -> None:
         await self.connection.execute(sql)
