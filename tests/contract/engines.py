@@ -174,6 +174,7 @@ class Postgres15(Postgres):
 
     name = "postgres-15"
     major = 15
+    stories = 30
 
 
 class PostgresBouncer(Postgres):

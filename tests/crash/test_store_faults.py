@@ -22,7 +22,7 @@ REPLIES = {"enqueue": r"INSERT INTO \S*\bjob\b", "claim": r"\bclaim\(", "settle"
 """What the statements of each step have in their text."""
 EACH = 10
 
-pytestmark = [pytest.mark.crash, pytest.mark.processes, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.crash, pytest.mark.storm, pytest.mark.processes, pytest.mark.timeout(150)]
 
 
 both_servers = pytest.mark.parametrize(
