@@ -60,10 +60,12 @@ s AS (
 SELECT count(*) = 1, pg_try_advisory_xact_lock(hashtext('dayjob'), 10) FROM new
 
 -- name: take_back
--- $1 ids just inserted: those that were known before, finished or gone, are taken back.
+-- $1 ids just inserted: those that were known before, finished or gone, are taken back. No EXISTS: where the history was
+-- empty when the plan was made, it reads all of it.
 WITH known AS (
     SELECT s.id FROM unnest($1::uuid[]) AS s (id)
-    WHERE EXISTS (SELECT 1 FROM dayjob.history AS h WHERE h.id = s.id) OR EXISTS (SELECT 1 FROM dayjob.gone AS g WHERE g.id = s.id)
+    WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
+        (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1))
 ), job AS (
     DELETE FROM dayjob.job AS j USING known AS k WHERE j.id = k.id RETURNING j.id, j.queue, j.priority, j.place
 ), ready AS (

@@ -379,13 +379,28 @@ BEGIN
                         WHERE (want.queues IS NULL OR l.queue = ANY (want.queues)) AND l.queue <> ALL (want.exclude)
                             AND CASE WHEN want.suspects THEN l.kind = 2 ELSE l.kind < 2 END
                             AND NOT EXISTS (SELECT 1 FROM dayjob.paused AS p WHERE p.queue = l.queue)
-                    ), picked AS MATERIALIZED (
+                    ), few AS MATERIALIZED (  -- of many levels a few rows each
                         SELECT l.queue, l.priority, l.kind, r.*
                         FROM level AS l CROSS JOIN LATERAL (
                             SELECT r.ctid AS address, r.place, r.id, r.entry FROM dayjob.ready AS r
                             WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind AND r.place >= l.floor
-                            ORDER BY r.place LIMIT want."limit") AS r
-                        ORDER BY l.priority DESC, r.place LIMIT want."limit"
+                            ORDER BY r.place LIMIT (SELECT CASE WHEN count(*) <= 2 THEN want."limit"
+                                ELSE least(want."limit", 10 + 2 * want."limit" / count(*)) END FROM level)) AS r
+                    ), rest AS (  -- and the rest of those that had no more to offer than they were asked for
+                        SELECT s.queue, s.priority, s.kind, r.*
+                        FROM (
+                            SELECT queue, priority, kind, max(place) AS place, count(*) AS found FROM few GROUP BY 1, 2, 3
+                            HAVING count(*) = 10 + 2 * want."limit" / (SELECT count(*) FROM level)) AS s
+                        CROSS JOIN LATERAL (
+                            SELECT r.ctid AS address, r.place, r.id, r.entry FROM dayjob.ready AS r
+                            WHERE r.queue = s.queue AND r.priority = s.priority AND r.kind = s.kind AND r.place > s.place
+                            ORDER BY r.place LIMIT want."limit" - s.found) AS r
+                        WHERE (SELECT count(*) FROM level) > 2 AND (s.priority, -s.place) > (
+                            SELECT coalesce(min(b.priority), -2147483648), coalesce(min(-b.place), 0) FROM (
+                                SELECT priority, place FROM few ORDER BY priority DESC, place OFFSET want."limit" - 1 LIMIT 1) AS b)
+                    ), picked AS MATERIALIZED (
+                        SELECT * FROM (SELECT * FROM few UNION ALL SELECT * FROM rest) AS p
+                        ORDER BY p.priority DESC, p.place LIMIT want."limit"
                     ), gone AS (
                         DELETE FROM dayjob.ready WHERE ctid = ANY (ARRAY(SELECT address FROM picked))
                     ), up_to AS (
@@ -450,7 +465,8 @@ BEGIN
     )
     SELECT array_agg(new.id) INTO stored FROM new;
     SELECT array_agg(s.id) INTO known FROM unnest(stored) AS s (id)
-    WHERE EXISTS (SELECT 1 FROM dayjob.history AS h WHERE h.id = s.id) OR EXISTS (SELECT 1 FROM dayjob.gone AS g WHERE g.id = s.id);
+    WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
+        (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1));
     IF known IS NOT NULL THEN
         DELETE FROM dayjob.arrival AS a USING dayjob.job AS j
         WHERE j.id = ANY (known) AND a.xid = pg_current_xact_id() AND a.entry = j.entry;
