@@ -5,11 +5,13 @@ A page is executed from top to bottom in one empty folder (`runner`):
     ```python            runs, in one module per page; a first line `# name.py` writes it to that file instead
     ```output            right after a python block: what the block prints
     ```console           `$ command` lines run in a shell, each followed by what it prints
+    ```sql               runs in the page's database; an output block after it shows the rows of its last statement
     ```sh                not run (installing, services); but every `dayjob ...` in it must parse
     <!-- setup           hidden Python, run like a python block
     ... -->
     <!-- raises -->      the next python block ends with an error; its output is `Type: message`
     <!-- foreign -->     the next python block is another library's code; it must only compile
+    <!-- postgresql -->  once, anywhere: the page has a server with an empty database `shop`, found by `postgresql:///shop`
 
 In expected output `...` stands for anything.
 """
@@ -40,6 +42,11 @@ class Block(NamedTuple):
         """The file that the block is to be written to."""
         found = _FILE.match(self.text.partition("\n")[0])
         return found["name"] if found and self.kind in {"python", "toml"} else None
+
+
+def needs_postgresql(page: Path) -> bool:
+    """Whether the examples of *page* need a PostgreSQL server."""
+    return "<!-- postgresql -->" in page.read_text(encoding="utf-8")
 
 
 def pages() -> list[Path]:

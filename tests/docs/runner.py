@@ -45,6 +45,8 @@ class Session:
             self.printed = None
         elif block.kind == "console":
             self.console(block)
+        elif block.kind == "sql":
+            self.sql(block)
         elif block.kind == "sh":
             self.parse(block)
 
@@ -81,6 +83,26 @@ class Session:
                 ["bash", "-c", command], capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False
             )
             self.compare(expected, done.stdout + done.stderr, f"`{command}` printed")
+
+    def sql(self, block: Block) -> None:
+        import psycopg
+
+        with psycopg.connect("", autocommit=True) as connection:
+            try:
+                cursor = connection.execute(block.text)
+                while cursor.nextset():
+                    pass
+            except psycopg.Error as error:
+                if block.note != "raises":
+                    raise
+                self.printed = "\n".join(
+                    filter(None, [f"ERROR: {error.diag.message_primary}", error.diag.message_hint])
+                )
+                return
+            if block.note == "raises":
+                raise Wrong("the statement should have failed, it did not")
+            rows = cursor.fetchall() if cursor.description else []
+        self.printed = "\n".join(" | ".join("" if value is None else str(value) for value in row) for row in rows)
 
     def parse(self, block: Block) -> None:
         """Every `dayjob` command in the block has a valid form; nothing is run."""

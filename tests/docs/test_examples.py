@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.page import ROOT, pages, read
+from tests.docs.page import ROOT, needs_postgresql, pages, read
+from tests.servers.needed import needed
+from tests.servers.postgres import postgres
 
-EXECUTED = {"python", "console", "output", "sh"}
+EXECUTED = {"python", "console", "output", "sh", "sql"}
 SHOWN = {
     "text",
     "toml",
@@ -40,6 +42,11 @@ def test_examples_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> None:
         "COLUMNS": "120",
         "NO_COLOR": "1",
     }
+    if needs_postgresql(page):
+        server = needed(postgres)
+        server.drop_database("shop")
+        server.sql("CREATE DATABASE shop")
+        environment |= {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "shop"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(here / "runner.py"), str(page)],
         cwd=tmp_path,

@@ -213,7 +213,7 @@ def test_a_table_that_is_not_vacuumed_is_told(engine: Postgres, store: Store) ->
 def test_a_day_of_the_history_that_should_be_gone_is_told(engine: Postgres, store: Store) -> None:
     engine.server.sql("SELECT dayjob.add_day('2020-02-03'), dayjob.add_day('2090-01-01')", database=engine.database)
 
-    assert store.check().facts["history"] == "2 days, by the day they go: 2020-02-03 to 2090-01-01"
+    assert store.check().facts["history"] == "2 days, by when they go: 2020-02-03 to 2090-01-01"
     assert the_one(store)[0] == "the history of 2020-02-03 should be gone"
 
 

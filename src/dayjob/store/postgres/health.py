@@ -176,7 +176,9 @@ class Examination:
         history, rest = _row(connection, self._sql.sizes)
         days, first, last, late = _row(connection, self._sql.days)
         self._facts["sizes"] = f"history {_bytes(history)}, all else {_bytes(rest)}"
-        self._facts["history"] = f"{days} days, by the day they go: {first} to {last}" if days else "no day yet"
+        self._facts["history"] = (
+            f"{days} day{'s' if days > 1 else ''}, by when they go: {first} to {last}" if days else "no day yet"
+        )
         if late:
             self._warn(
                 f"the history of {first} should be gone",
