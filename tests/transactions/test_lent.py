@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dayjob import ConfigError, JobContext
+from dayjob import ConfigError, JobContext, Settings
 from dayjob.errors import TransactionExpired
 from dayjob.store.records import Filter
 from dayjob.testing import VirtualClock
@@ -232,6 +232,26 @@ def test_many_jobs_at_once_have_it_one_after_the_other(stage: Stage) -> None:
 
     assert counts == {"completed": 30}
     assert stage.effects() == sorted(job.id for job in jobs)
+
+
+def test_a_job_that_has_completed_makes_room_for_the_next_at_once(tmp_path: Path) -> None:
+    """No turn settles it, and a turn is what asks for more."""
+    stage = Stage(SqliteFile(tmp_path), Sqlite3)
+    pay = task(stage, lambda ctx, tx: tx.execute(PAID))
+    with stage.app:
+        stage.app.settings = Settings(poll=5.0)
+        jobs = stage.app.enqueue_many([pay.job() for _ in range(8)])
+        before = time.monotonic()
+        worker = stage.app.worker(concurrency=1)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        for job in jobs:
+            job.join(timeout=5)
+        took = time.monotonic() - before
+        worker.stop(now=True)
+        thread.join(10)
+
+        assert took < 3.0
 
 
 def test_one_that_is_cancelled_lets_go(stage: Stage) -> None:
