@@ -298,7 +298,7 @@ class TurnPart(Part):
         told = [
             {
                 "queues": want.queues,
-                "exclude": want.exclude,
+                "exclude": want.exclude if want.queues is None else (),
                 "limit": max(want.limit, 0),
                 "suspects": want.suspects,
                 "id": None if want.id is None else next(iter(uuids([want.id])), _NOBODY),
