@@ -138,8 +138,8 @@ def test_a_step_that_fails_leaves_nothing_of_itself(engine: Postgres) -> None:
 
 def test_four_processes_that_migrate_at_once_apply_each_step_once(engine: Postgres) -> None:
     program = (
-        "import sys; from dayjob.store import open_store; store = open_store(sys.argv[1]); "
-        "sys.stdin.readline(); print(len(store.migrate()))"
+        "import sys; from dayjob.store import open_store; store = open_store(sys.argv[1]); store.migrate(dry_run=True); "
+        "print('ready', flush=True); sys.stdin.readline(); print(len(store.migrate()))"
     )
     children = [
         subprocess.Popen(
@@ -147,6 +147,9 @@ def test_four_processes_that_migrate_at_once_apply_each_step_once(engine: Postgr
         )
         for _ in range(4)
     ]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")

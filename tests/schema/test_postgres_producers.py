@@ -213,6 +213,13 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(engine: Postgres, call: st
     assert len(remedy) > 10
 
 
+def test_an_interval_without_end_is_refused(engine: Postgres) -> None:
+    if engine.major < 17:
+        pytest.skip("intervals end there")
+    for name in ("delay", "expires"):
+        assert "infinity" in refused(engine, f"'t', {name} => 'infinity'")[0]
+
+
 def test_nul_cannot_be_said_in_sql(engine: Postgres) -> None:
     with pytest.raises(psycopg.errors.UntranslatableCharacter):
         sql(engine, """SELECT dayjob.enqueue('t', '{"note": "a\\u0000b"}')""")

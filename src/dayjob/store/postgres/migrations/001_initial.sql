@@ -530,13 +530,13 @@ BEGIN
     ELSIF run_at IS NOT NULL AND delay IS NOT NULL THEN
         problem := 'run_at and delay both say when';
         remedy := 'give one of them';
-    ELSIF NOT isfinite(run_at) OR run_at NOT BETWEEN '0001-01-01Z' AND clock_timestamp() + interval '100 years' THEN
+    ELSIF run_at NOT BETWEEN '0001-01-01Z' AND clock_timestamp() + interval '100 years' THEN
         problem := format('run_at %s', run_at);
         remedy := 'use a time less than 100 years away, or leave it out for at once';
-    ELSIF NOT isfinite(delay) OR delay NOT BETWEEN '0' AND '100 years' THEN
+    ELSIF delay NOT BETWEEN '0' AND '100 years' THEN
         problem := format('delay %s', delay);
         remedy := 'use 0 to 100 years';
-    ELSIF NOT isfinite(expires) OR expires NOT BETWEEN '1 millisecond' AND '100 years' THEN
+    ELSIF expires NOT BETWEEN '1 millisecond' AND '100 years' THEN
         problem := format('expires %s', expires);
         remedy := 'use 1 millisecond to 100 years';
     ELSIF max_attempts NOT BETWEEN 1 AND 1000000 THEN
