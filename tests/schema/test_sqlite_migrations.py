@@ -6,10 +6,11 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dayjob.errors import ConfigError, SchemaMismatch
+from dayjob.errors import ConfigError, NotSupported, SchemaMismatch
 from dayjob.store import open_store
 from dayjob.store.migrate import migrations
 from dayjob.store.records import Filter, NewRow
@@ -28,6 +29,26 @@ def test_migrate_names_what_it_applied_and_then_finds_nothing_left(tmp_path: Pat
     assert store.migrate() == [step.name for step in migrations("dayjob.store.sqlite.migrations")]
     assert store.migrate() == []
     assert store.migrate(dry_run=True) == []
+
+
+def test_the_sql_for_people_who_run_it_themselves_is_all_of_it(tmp_path: Path) -> None:
+    store = open_store(url(tmp_path), namespace="shop")
+    sql = store.migration_sql()
+    assert list(tmp_path.iterdir()) == []
+    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+        connection.executescript(sql)
+    connection.close()
+
+    assert (store.migrate(), store.migration_sql()) == ([], "")
+    assert store.enqueue([NewRow("1", "t", "q", b"{}")])[0].outcome == "inserted"
+
+
+@pytest.mark.parametrize("part", ["pre", "post", "roles"])
+def test_a_file_has_no_parts_and_no_roles(tmp_path: Path, part: Any) -> None:
+    store = open_store(url(tmp_path))
+    for call in (store.migrate, store.migration_sql):
+        with pytest.raises(NotSupported, match=f"--{part}"):
+            call(part=part)
 
 
 def test_a_store_that_was_never_migrated_says_so(tmp_path: Path) -> None:
