@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers.bouncer import bouncer
 from tests.servers.needed import needed
-from tests.servers.postgres import Server, postgres
+from tests.servers.postgres import Server, postgres, programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,3 +95,15 @@ def test_behind_the_bouncer_a_connection_is_another_with_each_transaction(major:
                     [(again,)] = other.execute("SELECT pg_backend_pid()").fetchall()
 
     assert first == again != second
+
+
+@pytest.mark.parametrize(
+    ("everything_must_run", "ending"), [(False, pytest.skip.Exception), (True, pytest.fail.Exception)]
+)
+def test_a_missing_server_skips_a_test_and_fails_it_where_all_must_run(
+    monkeypatch: pytest.MonkeyPatch, everything_must_run: bool, ending: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", "true" if everything_must_run else "")
+
+    with pytest.raises(ending, match="pip install"):
+        needed(lambda: programs(9))
