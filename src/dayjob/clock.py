@@ -16,6 +16,7 @@ LONGEST = 100 * 366 * 86_400.0
 """The longest delay in seconds (a hundred years): past it a number is a mistake, and doubles lose microseconds."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -37,8 +38,11 @@ def to_stamp(moment: datetime, what: str = "run_at") -> int:
 
 
 def from_stamp(stamp: int) -> datetime:
-    """The aware UTC datetime of *stamp*."""
-    return _EPOCH + timedelta(microseconds=stamp)
+    """The aware UTC datetime of *stamp*; of one that no datetime holds (somebody wrote it by hand), the nearest."""
+    try:
+        return _EPOCH + timedelta(microseconds=stamp)
+    except OverflowError:
+        return _LATEST if stamp > 0 else _EARLIEST
 
 
 def seconds(value: object, what: str, *, least: float = 0.0, most: float = LONGEST) -> float:

@@ -52,10 +52,13 @@ SETTINGS: dict[str, str] = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
+    # A plan for every execution would cost more than the execution: 100 of the 150 microseconds of a lone enqueue.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 _BEGIN_READING = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on"
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; "
+    "SET LOCAL plan_cache_mode = auto"
 )
 
 _MIGRATIONS = migrations("dayjob.store.postgres.migrations")

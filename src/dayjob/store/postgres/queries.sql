@@ -35,29 +35,7 @@ SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(id::
 FROM new
 
 -- name: insert_one
--- `insert` of a single row, which need not come as arrays.
-WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
-s AS (
-    SELECT t.now, nextval('dayjob.entry') AS n, coalesce($8::bigint, t.now + ($7::double precision * 1000000)::bigint, t.now) AS due
-    FROM t
-), new AS (
-    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue, task,
-        payload, tags, meta, options)
-    SELECT $2::uuid, n, n, now, due, now + ($9::double precision * 1000000)::bigint, $6::integer, $10::integer,
-        CASE WHEN due > now THEN 'scheduled' ELSE 'available' END, $3::text, $4::text, $5::bytea, $11::text, $12::text, $13::bytea
-    FROM s ON CONFLICT (id) DO NOTHING
-    RETURNING id, entry, place, state, queue, priority
-), known AS (
-    INSERT INTO dayjob.level AS l (queue, priority, kind, used_at)
-    SELECT n.queue, n.priority, 0, t.now FROM (SELECT DISTINCT queue, priority FROM new WHERE state = 'available') AS n, t
-    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
-        AND k.used_at > t.now - 3600000000)
-    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
-), stored AS (
-    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
-    SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
-)
-SELECT count(*) = 1, pg_try_advisory_xact_lock(hashtext('dayjob'), 10) FROM new
+SELECT fresh, awake FROM dayjob.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
 -- name: take_back
 -- $1 ids just inserted: those that were known before, finished or gone, are taken back. No EXISTS: where the history was

@@ -109,15 +109,16 @@ class TurnPart(Part):
         self, connection: Connection, worker: str, settlements: Sequence[Settlement], now: int | None, turn: Turn
     ) -> None:
         """Settlements of every kind, in a transaction of their own."""
-        while True:
+        for last in (False, False, True):
             try:
                 with connection.transaction():
                     self.db.tell(connection)
                     refused, settled = self._settle_all(connection, worker, settlements, now)
-            except psycopg.errors.CheckViolation:
+                break
+            except psycopg.errors.CheckViolation:  # no partition for the day; at midnight not for the next one either
+                if last:
+                    raise
                 self._add_days(connection, settlements, now)
-                continue
-            break
         turn.refused += refused
         turn.settled += settled
 

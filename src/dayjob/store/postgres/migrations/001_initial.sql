@@ -40,12 +40,7 @@ CREATE TABLE dayjob.job (
     meta text,
     options bytea,
     reason text,
-    progress text,
-    -- For those who write here by themselves: no reader must meet a time that no datetime holds (years 1 to 9999).
-    CONSTRAINT job_times CHECK (run_at BETWEEN -62135596800000000 AND 253402300799999999
-        AND created_at BETWEEN -62135596800000000 AND 253402300799999999
-        AND expires_at BETWEEN -62135596800000000 AND 253402300799999999),
-    CONSTRAINT job_state CHECK (state IN ('scheduled', 'available'))
+    progress text
 ) WITH (
     fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
@@ -434,6 +429,41 @@ BEGIN
                 AND EXISTS (SELECT 1 FROM dayjob.ready AS r
                     WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = 2)) INTO suspects;
     END IF;
+END $$;
+
+-- One job of a producer of dayjob's own: the commonest call of all, in a third of the time of the statement for many.
+-- *fresh*: it was not there. *awake*: nobody sleeps who would have to be woken.
+CREATE FUNCTION dayjob.put(
+    at bigint, job_id uuid, into_queue text, of_task text, payload bytea, urgency integer, delay double precision, due bigint,
+    expires double precision, max_attempts integer, tags text, meta text, options bytea, OUT fresh boolean, OUT awake boolean
+) LANGUAGE plpgsql
+AS $$
+#variable_conflict use_variable
+DECLARE
+    moment bigint := coalesce(at, dayjob.clock());
+    number bigint;
+    waits boolean;
+BEGIN
+    LOCK TABLE dayjob.ready IN ROW EXCLUSIVE MODE;  -- before the place is taken: see `ready`
+    number := nextval('dayjob.entry');
+    due := coalesce(due, moment + (delay * 1000000)::bigint, moment);
+    waits := due > moment;
+    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue, task,
+        payload, tags, meta, options)
+    VALUES (job_id, number, number, moment, due, moment + (expires * 1000000)::bigint, urgency, max_attempts,
+        CASE WHEN waits THEN 'scheduled' ELSE 'available' END, into_queue, of_task, payload, tags, meta, options)
+    ON CONFLICT DO NOTHING;
+    fresh := FOUND;
+    IF fresh AND NOT waits THEN
+        INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) VALUES (number, number, job_id, urgency, 0, into_queue);
+        PERFORM 1 FROM dayjob.level AS l
+        WHERE l.queue = into_queue AND l.priority = urgency AND l.kind = 0 AND l.used_at > moment - 3600000000;
+        IF NOT FOUND THEN
+            INSERT INTO dayjob.level (queue, priority, kind, used_at) VALUES (into_queue, urgency, 0, moment)
+            ON CONFLICT ON CONSTRAINT level_pkey DO UPDATE SET used_at = excluded.used_at;
+        END IF;
+    END IF;
+    awake := pg_try_advisory_xact_lock(hashtext('dayjob'), 10);
 END $$;
 
 -- dayjob's producers in a transaction of their caller. *rows* are `NewRow`s: bytes as base 64, times as stamps.
