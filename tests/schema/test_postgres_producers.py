@@ -271,6 +271,9 @@ WRONG: dict[str, str] = {
     "the year 10000": "expires_at = 253402300800000000, created_at = 253402300800000000",
     "the end of all times": "expires_at = 9223372036854775807, created_at = 9223372036854775807",
     "the beginning of all times": "created_at = -9223372036854775808",
+    "due at the end of all times": "run_at = 9223372036854775807",
+    "due at the beginning of all times": "run_at = -9223372036854775808",
+    "expired at the beginning of all times": "expires_at = -9223372036854775808",
 }
 
 
