@@ -54,7 +54,7 @@ class TestP12OneMeaning:
         assert len(METHODS) <= 37
 
     def test_a_store_says_where_and_what_it_is(self, engine: EngineUnderTest, store: Store) -> None:
-        assert set(typing.get_type_hints(Store)) == {"url", "polls", "processes", "system"}
+        assert set(typing.get_type_hints(Store)) == {"url", "polls", "processes", "system", "exclusive"}
         assert store.url == engine.url
         assert isinstance(store.polls, bool)
         assert store.processes is engine.processes

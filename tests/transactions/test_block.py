@@ -14,7 +14,7 @@ import aiosqlite
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from dayjob import App, ConfigError, Task
+from dayjob import App, ConfigError, Settings, Task
 from dayjob.errors import StoreUnavailable
 from dayjob.testing import VirtualClock
 from tests.transactions.conftest import Stage
@@ -216,6 +216,28 @@ def test_in_autocommit_it_is_an_ordinary_enqueue_there(app: App, send: Task[[int
 
         assert not connection.in_transaction
         assert job.refresh().state == "available"
+
+
+def test_and_wakes_a_sleeping_worker(place: Path) -> None:
+    app = App(f"sqlite:///{place}", settings=Settings(poll=10.0))
+
+    @app.task(name="shop.hurry")
+    def hurry() -> int:
+        return 1
+
+    with app, closing(sqlite3.connect(place, isolation_level=None)) as connection:
+        worker = app.worker()
+        thread = threading.Thread(target=worker.run)
+        asleep = threading.Event()
+        app.on("worker.started")(lambda event: asleep.set())
+        thread.start()
+        asleep.wait(5)
+        hurry.enqueue().result(timeout=5)  # it has looked, and found nothing more
+        job = hurry.using(conn=connection).enqueue()
+
+        assert job.result(timeout=4) == 1
+        worker.stop(now=True)
+        thread.join(10)
 
 
 def test_another_file_of_the_same_kind_is_refused_and_gets_nothing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -238,6 +240,50 @@ def test_who_waits_for_the_result_hears_it(stage: Stage) -> None:
     assert asyncio.run(wait()) == "done"
 
 
+def test_lines_go_with_the_completion_whoever_was_about_to_write_them(stage: Stage) -> None:
+    """The recorder writes ten times a second, and waits for this very transaction (SQLite), or for its job (PostgreSQL)."""
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        await side.note("paid")
+        ctx.log.info("before")
+        time.sleep(0.25)  # noqa: ASYNC251  # it is the only job, and the recorder's turn comes meanwhile
+        await side.complete(ctx, 1)
+        ctx.log.info("too late to be kept")
+        time.sleep(0.25)  # noqa: ASYNC251  # the same
+        await side.commit()
+
+    trimmed: list[int] = []
+    stage.app.on("writes.trimmed")(lambda event: trimmed.append(event.count))
+    job, happened, _ = ran(stage, body)
+
+    assert [line.message for line in job.logs()] == ["before"]
+    assert happened == ["job.completed"]
+    assert trimmed == [1]
+
+
+def test_lines_that_are_being_written_are_not_written_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    if stage.app.store.exclusive:
+        pytest.skip("there they cannot be written before the end of this transaction")
+    record, writing = stage.app.store.record, threading.Event()
+
+    def slowly(lease: Lease, writes: Any, *, now: int | None = None) -> bool:
+        writing.set()
+        time.sleep(0.1)
+        return record(lease, writes, now=now)
+
+    monkeypatch.setattr(stage.app.store, "record", slowly)
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        ctx.log.info("once")
+        assert writing.wait(5)
+        await side.complete(ctx, 1)
+        await side.commit()
+
+    job, _, _ = ran(stage, body)
+
+    assert [line.message for line in job.logs()] == ["once"]
+
+
 def test_a_transaction_that_stays_open_is_waited_for(stage: Stage) -> None:
     if stage.kind.system != "postgresql" or not stage.kind.awaited:
         pytest.skip("where one open transaction stops everybody, or the thread that ends it is the one that waits")
@@ -266,12 +312,15 @@ def test_a_transaction_that_stays_open_is_waited_for(stage: Stage) -> None:
             await completed.wait()
             await ended[0]
 
-    job = later.enqueue()
-    last.enqueue()
+    seen: list[str] = []
+    stage.app.on("*")(lambda event: seen.append(event.name) if getattr(event, "id", "") == job.id else None)
+    [job, _] = stage.app.enqueue_many([later.job(), last.job()])
     stage.app.worker().run_until_idle()
 
     assert (job.refresh().state, job.attempt, job.result(timeout=1)) == ("completed", 1, "at last")
     assert stage.effects() == ["paid"]
+    assert seen[-1] == "job.completed"
+    assert "lease.lost" not in seen
 
 
 def test_a_connection_that_commits_by_itself_is_refused(stage: Stage) -> None:

@@ -270,6 +270,27 @@ def test_one_that_is_cancelled_lets_go(stage: Stage) -> None:
     assert stage.effects() == ["paid"]
 
 
+def test_one_that_is_cancelled_while_it_waits_its_turn_takes_none(tmp_path: Path) -> None:
+    stage = Stage(SqliteFile(tmp_path), Sqlite3)
+
+    @stage.app.task(name="shop.wait", retry=1, timeout=0.2)
+    async def wait(ctx: JobContext[Any]) -> None:
+        async with ctx.transaction():
+            raise AssertionError("never entered")
+
+    with stage.app:
+        lending = stage.app.store.db._lending  # type: ignore[attr-defined]  # as if another job of the process had its turn
+        job = wait.enqueue()
+        with lending:
+            stage.app.worker().run_until_idle()
+            died = job.refresh().state
+        before = time.monotonic()
+        stage.send.enqueue(1)
+
+        assert died == "dead"
+        assert time.monotonic() - before < 0.5
+
+
 def test_what_would_wait_for_itself_is_refused(stage: Stage) -> None:
     refused: list[str] = []
 

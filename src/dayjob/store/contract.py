@@ -168,10 +168,12 @@ class Joining(Protocol):
 
     Attributes:
         system: the database system whose connections can take part (`sqlite`, `postgresql`); "" when none can.
+        exclusive: True when an open transaction that has written makes everybody else's writes wait.
         url: where the store is, without secrets.
     """
 
     system: str
+    exclusive: bool
     url: str
 
     def enqueue_script(

@@ -30,8 +30,8 @@ from dayjob.worker.run import LOST, Completion, Run, monotonic
 if TYPE_CHECKING:
     from dayjob.worker.executor import Executor
 
-IN_FLIGHT = 0.02
-"""Seconds to wait for lines that are being written right now: they may be waiting for this very transaction."""
+IN_FLIGHT, BLOCKED = 1.0, 0.02
+"""Seconds to wait for lines that are being written right now; and where they may be waiting for this very transaction."""
 ASK_FIRST, ASK_LONGEST = 0.02, 1.0
 """Seconds between two looks at a transaction that is still open."""
 
@@ -57,7 +57,7 @@ def prepare(run: Run, result: Any) -> Completion | None:
 def announced(run: Run, completion: Completion) -> Completion:
     """*run* is about to complete: from now on its lines wait for how that ends. Those pending go with the completion."""
     run.completion = completion
-    give_up = time.monotonic() + IN_FLIGHT
+    give_up = time.monotonic() + (BLOCKED if run.home.store.exclusive else IN_FLIGHT)
     while run.writing is not None and time.monotonic() < give_up:
         time.sleep(0.001)
     completion.logs = [write for write in (*(run.writing or ()), *(run._logs or ())) if isinstance(write, Log)]

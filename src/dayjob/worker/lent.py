@@ -79,10 +79,11 @@ class JobTransaction:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dayjob-transaction")
+        begin = self._submit(self._begin)
         try:
-            await _finished(self._submit(self._begin))
-        except BaseException:
-            self._roll_back()
+            await asyncio.wrap_future(begin)
+        except BaseException:  # it may be waiting for its turn, and nobody waits for it any more
+            begin.add_done_callback(lambda _: self._call_off())
             self._thread.shutdown(wait=False)
             raise
         self._join(_Threaded(self._open, self._store.system, self._submit))
@@ -151,6 +152,11 @@ class JobTransaction:
         if not perform(self._store, Lent(self._open, self._store.system), script):
             raise completions.refusal(run)
         return completion
+
+    def _call_off(self) -> None:
+        if self._run is not None and self._transaction is not None:
+            self._run.lent = False
+        self._roll_back()
 
     def _roll_back(self) -> None:
         if self._transaction is not None:

@@ -35,7 +35,7 @@ _BROKEN = ("OperationalError", "PostgresConnectionError", "OSError")
 class JoiningPart(Part):
     """The Joining protocol: functions of the schema do the work, which a caller's role need only be allowed to call."""
 
-    system = "postgresql"
+    system, exclusive = "postgresql", False
 
     def __init__(self, db: Database, lease: float) -> None:
         super().__init__(db, lease)

@@ -41,7 +41,7 @@ _STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
 class JoiningPart(Part):
     """The Joining protocol. A caller's connection must have our file as its main database."""
 
-    system = "sqlite"
+    system, exclusive = "sqlite", True
 
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
