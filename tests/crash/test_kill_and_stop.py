@@ -27,7 +27,8 @@ POISON = 2
 WORKERS = 4
 STRETCH = 12.0
 """Seconds of faults; the jobs are enqueued over the first three quarters of it."""
-DRAIN = 30.0
+DRAIN = 60.0
+"""Suspects run one after the other in processes of their own; on a busy machine each takes seconds to start."""
 UNFINISHED = tuple(state for state in State if state not in TERMINAL)
 
 

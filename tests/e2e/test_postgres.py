@@ -108,10 +108,10 @@ def test_behind_pgbouncer_a_worker_looks_for_itself_and_doctor_says_so(project: 
         worker = shop.start("worker")
         worker.said("leader.elected")
         until_completed(shop, shop.enqueue("greet", name="Ann"))
-        findings = shop("doctor", status=None).out
+        doctor = shop("doctor", status=None)
 
         assert ended(worker) == 0
-        assert "pooler" in findings
+        assert "pooler" in doctor.out, doctor
 
 
 @pytest.mark.processes
