@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import signal
 import socket
 import time
 from functools import cache
@@ -68,9 +67,8 @@ class Bouncer:
 
     def close(self) -> None:
         """End it. Idempotent."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
         self._lodging.close()
+        self._process.wait()
 
 
 @cache
