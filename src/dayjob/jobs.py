@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
@@ -28,6 +29,8 @@ States = State | str | Iterable[State | str]
 
 _BATCH = 1_000
 _PAGE = 100_000
+_PATIENCE = 2.0
+"""Seconds for which `find` goes on looking for few jobs among very many, before it hands over what it has."""
 
 
 class Conditions(TypedDict, total=False):
@@ -79,14 +82,20 @@ class JobsManager:
     def find(self, *, limit: int = 50, after: str | None = None, **conditions: Unpack[Conditions]) -> JobPage:
         """A page of the jobs that match, waiting, running and finished, newest first.
 
-        Pages neither repeat nor leave out jobs that move between states meanwhile.
+        Pages neither repeat nor leave out jobs that move between states meanwhile. Where few of millions match, a page may
+        come back short or empty after 2 s, with an `after` that is not None: ask again from there.
 
         Args:
             limit: jobs on the page, at most 100,000. after: the previous page's `after`.
         """
         check_int("limit", limit, 1, _PAGE)
-        page = self._store().find(_filter(conditions), limit=limit, after=None if after is None else _key(after))
-        return JobPage((Job(self, row.id, row=row) for row in page.jobs), page.after)
+        store, which, give_up = self._store(), _filter(conditions), time.monotonic() + _PATIENCE
+        page = store.find(which, limit=limit, after=None if after is None else _key(after))
+        rows = page.jobs
+        while len(rows) < limit and page.after is not None and time.monotonic() < give_up:
+            page = store.find(which, limit=limit - len(rows), after=page.after)
+            rows += page.jobs
+        return JobPage((Job(self, row.id, row=row) for row in rows), page.after)
 
     async def afind(self, *, limit: int = 50, after: str | None = None, **conditions: Unpack[Conditions]) -> JobPage:
         """Awaitable `find`."""

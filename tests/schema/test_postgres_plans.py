@@ -42,9 +42,10 @@ if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 from dayjob.store.postgres.database import Connection
+from dayjob.store.postgres.finder import LOOKED_AT
 from dayjob.store.postgres.store import PostgresStore
 
-pytestmark = pytest.mark.timeout(60)  # the first test with a full database fills it
+pytestmark = pytest.mark.timeout(120)  # the first test with a full database fills it
 
 BATCH = 500
 FULL = 1_000_000
@@ -68,7 +69,7 @@ FROM generate_series(0, 3) AS q, generate_series(0, 1) AS p ON CONFLICT DO NOTHI
 INSERT INTO dayjob.history (id, entry, created_at, run_at, started_at, finished_at, keep_until, goes, priority, attempt, crashes, round,
     recorded, state, queue, task, payload)
 SELECT gen_random_uuid(), n, t, t, t, t, t + {DAY}, current_date + n % 3, 0, 1, 0, 0, false, 'completed', 'q' || (n % 4), 't', '{{}}'
-FROM (SELECT n, dayjob.clock() AS t FROM generate_series(1, {FULL // 5}) AS n) AS s;
+FROM (SELECT n, dayjob.clock() AS t FROM generate_series(1, {FULL // 10}) AS n) AS s;
 INSERT INTO dayjob.total SELECT goes, queue, state, count(*) FROM dayjob.history GROUP BY 1, 2, 3;
 """
 
@@ -211,6 +212,14 @@ class Watched:
         assert self.store.get(found[0].id) is not None
         self.store.get(numbered(10**9))
 
+    def find(self) -> None:
+        for which in FILTERS:
+            page = self.store.find(which)
+            self.store.find(which, after=page.after or numbered(10**6))
+
+    def count_finished(self) -> None:
+        assert self.store.count(Filter(states=DONE)) >= self.store.count(Filter(states=DONE, queue="q1"))
+
 
 _numbers = iter(range(10**6))
 
@@ -220,6 +229,13 @@ def rows(jobs: int, **fields: Any) -> list[NewRow]:
 
 
 _ids = iter(range(10**8))
+
+DONE = (State.COMPLETED, State.CANCELLED, State.DEAD)
+FILTERS = (
+    Filter(), Filter(states=DONE), Filter(states=(State.DEAD,)), Filter(states=(State.RUNNING,)), Filter(states=(State.SCHEDULED,)),
+    Filter(queue="q1"), Filter(queue="nowhere"), Filter(queue="q1", states=(State.COMPLETED,)), Filter(task="t"),
+    Filter(task="nothing"), Filter(tag="nothing"), Filter(text="nothing"), Filter(since=1), Filter(since=10**17),
+)  # fmt: skip
 
 OPERATIONS: dict[Callable[[Watched], object], int] = {
     Watched.enqueue: BATCH * 4,
@@ -239,6 +255,8 @@ OPERATIONS: dict[Callable[[Watched], object], int] = {
     Watched.act_on_ids: BATCH * 4,
     Watched.prune: BATCH,
     Watched.get: BATCH,
+    Watched.find: len(FILTERS) * 2 * 4 * LOOKED_AT,
+    Watched.count_finished: 1_000,
 }
 """What is done, and how many rows it may look at: some for each job of its batch, whatever else there is."""
 
@@ -269,17 +287,18 @@ class World:
         self._state = 0
         for _ in range(7):  # a plan is made for good at the sixth time
             for operation in OPERATIONS:
-                operation(self.store)
+                if operation is not Watched.find:  # planned each time
+                    operation(self.store)
 
     def _sql(self, statement: str) -> None:
         self.server.sql(statement, database=self.name)
 
     def bring_to(self, state: str) -> Watched:
         """Do what lies between; the store to watch."""
-        wanted = STATES.index(state) + 1
-        for passed in STATES[self._state : wanted]:
+        between = STATES[self._state : STATES.index(state) + 1]
+        self._state += len(between)
+        for passed in between:
             self._begin(passed)
-        self._state = wanted
         return self.store
 
     def _begin(self, state: str) -> None:

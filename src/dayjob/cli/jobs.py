@@ -38,7 +38,8 @@ def list_(app_name: str | None, url: str | None, json: bool, limit: int, after: 
         if json:
             output.document([job_document(job) for job in found])
             return
-        output.table(JOB_COLUMNS, found, empty="no jobs match" if choice.words else "no jobs")
+        nothing = "no jobs match" if choice.words else "no jobs"
+        output.table(JOB_COLUMNS, found, empty=nothing if found.after is None else "none so far")
         if found.after is not None:
             output.say(f"more: --after {found.after}")
 

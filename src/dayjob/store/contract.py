@@ -296,6 +296,8 @@ class Inspector(Protocol):
 
         Jobs that move between states while pages are read are neither shown twice nor left out.
         Rows come without attempts.
+        A page looks at so many jobs at most: where few of very many match it may come back short, even empty, with an
+        `after` at which the search goes on.
         """
 
     def count(self, which: Filter) -> int:

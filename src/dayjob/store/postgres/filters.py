@@ -35,6 +35,11 @@ class Condition:
         self.values.append(value)
         return f"${len(self.values)}"
 
+    @property
+    def narrows(self) -> bool:
+        """False when it holds for every job."""
+        return bool(self._parts)
+
     def __str__(self) -> str:
         return " AND ".join(self._parts) or "true"
 

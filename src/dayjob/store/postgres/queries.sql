@@ -90,9 +90,10 @@ WITH done AS (
     WHERE j.id = s.id AND j.entry = s.entry AND (s.entry IN (
         SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.worker = $9 AND l.claim_no = ANY ($10::bigint[]))) IS TRUE
     RETURNING s.claim_no, j.entry, s.keep, j.queue,
-        coalesce(DATE '1970-01-01' + ((t.now + (s.keep * 1000000)::bigint) / 86400000000)::integer, 'infinity') AS goes,
+        CASE WHEN s.keep < 5400000 THEN DATE '1970-01-01' + ((t.now + (s.keep * 1000000)::bigint) / 86400000000)::integer
+            ELSE 'infinity' END AS goes,
         j.id, j.created_at, j.run_at, j.expires_at, nullif(s.started_at, 0) AS started_at,
-        coalesce(nullif(s.finished_at, 0), t.now) AS finished_at, t.now + (s.keep * 1000000)::bigint AS keep_until,
+        coalesce(nullif(s.finished_at, 0), t.now) AS finished_at, t.now + (CASE WHEN s.keep < 31536000000 THEN s.keep END * 1000000)::bigint AS keep_until,
         j.priority, j.max_attempts, j.attempt + $13::integer AS attempt, j.crashes + $14::integer AS crashes, j.round,
         j.recorded, j.task, j.payload, s.body, j.tags, j.meta, j.options, j.progress
 ), closed AS (
@@ -118,7 +119,7 @@ SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entr
 -- $2 seconds for which jobs are kept: the partitions that they need.
 SELECT dayjob.add_day(day) FROM (
     SELECT DISTINCT DATE '1970-01-01' + ((coalesce($1::bigint, dayjob.clock()) + (keep * 1000000)::bigint) / 86400000000)::integer AS day
-    FROM unnest($2::double precision[]) AS k (keep)) AS d
+    FROM unnest($2::double precision[]) AS k (keep) WHERE keep < 5400000) AS d
 
 -- name: claims_of
 -- $1 worker  $2 entries: the claim of each that it holds
@@ -259,8 +260,8 @@ done AS (DELETE FROM dayjob.job WHERE id = ANY ($2::uuid[]) RETURNING *),
 kept AS (
     INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, finished_at, keep_until, goes, priority,
         max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, tags, meta, options, reason, progress)
-    SELECT id, entry, created_at, run_at, expires_at, now, now + ($4::double precision * 1000000)::bigint,
-        coalesce(DATE '1970-01-01' + ((now + ($4 * 1000000)::bigint) / 86400000000)::integer, 'infinity'),
+    SELECT id, entry, created_at, run_at, expires_at, now, now + (CASE WHEN $4::double precision < 31536000000 THEN $4 END * 1000000)::bigint,
+        CASE WHEN $4 < 5400000 THEN DATE '1970-01-01' + ((now + ($4 * 1000000)::bigint) / 86400000000)::integer ELSE 'infinity' END,
         priority, max_attempts, attempt, crashes, round, recorded, 'cancelled', queue, task, payload, tags, meta, options,
         $3::text, progress
     FROM done, t RETURNING goes, queue

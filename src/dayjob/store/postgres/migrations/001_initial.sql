@@ -96,8 +96,9 @@ CREATE TABLE dayjob.lease (
 );
 ALTER TABLE dayjob.lease ALTER ids SET STORAGE EXTERNAL, ALTER entries SET STORAGE EXTERNAL;
 
--- The finished jobs, in a partition for each day on which they may go; those that never go by themselves (the dead) in
--- one of their own.
+-- The finished jobs, in a partition for each day on which they may go; those that never go by themselves (the dead), or only
+-- after two months, in one of their own: hundreds of partitions would make every look into the history slow. What is to be
+-- kept for a thousand years is kept for ever.
 CREATE TABLE dayjob.history (
     id uuid NOT NULL,
     entry bigint NOT NULL,
@@ -598,8 +599,8 @@ CREATE FUNCTION dayjob.complete_job(
 AS $$
 DECLARE
     moment bigint := coalesce(at, dayjob.clock());
-    until bigint := moment + (keep * 1000000)::bigint;
-    day date := coalesce(DATE '1970-01-01' + (until / 86400000000)::integer, 'infinity');
+    until bigint := moment + (CASE WHEN keep < 31536000000 THEN keep END * 1000000)::bigint;
+    day date := CASE WHEN keep < 5400000 THEN DATE '1970-01-01' + (until / 86400000000)::integer ELSE 'infinity' END;
     claim bigint;
     done dayjob.job;
 BEGIN
