@@ -53,10 +53,9 @@ class ActsPart(JobsPart):
         condition = where(which, fitting, self.db.namespace, live=True)
         if isinstance(action, Cancel):
             condition.add("NOT j.cancelling")
-        select = (
-            f'SELECT j.id::text, j.entry FROM "{self.db.namespace}".job AS j WHERE {condition} '
-            f"ORDER BY j.entry LIMIT {condition.parameter(limit)}"
-        )
+        # Along the ids, which rise with time: to look for the least entries would read all that waits for each batch.
+        first = f'SELECT j.id, j.entry FROM "{self.db.namespace}".job AS j WHERE {condition} ORDER BY j.id LIMIT {condition.parameter(limit)}'
+        select = f"SELECT j.id::text, j.entry FROM ({first}) AS j ORDER BY j.entry"
         while True:
             found: dict[str, int] = dict(connection.execute(select, condition.values).fetchall())
             if not found:

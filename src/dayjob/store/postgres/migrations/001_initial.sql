@@ -335,6 +335,10 @@ BEGIN
         WHERE w.locktype = 'relation' AND w.relation = 'dayjob.ready'::regclass AND w.mode IN ('RowShareLock', 'RowExclusiveLock')
             AND w.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
             AND w.pid IS DISTINCT FROM pg_backend_pid();
+    END IF;
+    PERFORM dayjob.admit_arrivals(seen, moment);
+    more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
+    IF "check" THEN  -- not before something was written: a standby refuses that first, with an error that says what it is
         SELECT i.id INTO incarnation FROM dayjob.incarnation AS i;
         IF NOT FOUND THEN
             INSERT INTO dayjob.incarnation DEFAULT VALUES RETURNING id INTO incarnation;
@@ -342,8 +346,6 @@ BEGIN
         UPDATE dayjob.level AS l SET floor = f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
         WHERE l.queue = f.queue AND l.priority = f.priority AND l.kind = 0 AND l.floor < f.floor - 250000;
     END IF;
-    PERFORM dayjob.admit_arrivals(seen, moment);
-    more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     SELECT c.control, (SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= due_floor ORDER BY run_at LIMIT 1)
         INTO control, next_due FROM dayjob.cluster AS c;
     claimed := 0;
