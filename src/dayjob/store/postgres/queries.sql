@@ -485,9 +485,9 @@ w AS (DELETE FROM dayjob.worker WHERE lost_at <= $1 - 86400000000)
 SELECT 1
 
 -- name: add_samples
--- $1 minute
+-- $1 minute  $2 queues  $3 names  $4 values, each queue and name once
 INSERT INTO dayjob.sample (at, queue, name, value)
-SELECT $1, d.queue, 'depth:' || d.state, sum(d.jobs) FROM dayjob.depths() AS d GROUP BY d.queue, d.state
+SELECT $1, u.queue, u.name, u.value FROM unnest($2::text[], $3::text[], $4::double precision[]) AS u (queue, name, value)
 ON CONFLICT (at, queue, name) DO UPDATE SET value = excluded.value
 
 -- == inspector ===================================================================================================

@@ -112,9 +112,16 @@ class UpkeepPart(ClusterPart):
         return jobs
 
     def sample(self, term: int, *, now: int | None = None) -> bool | None:
+        # Counted before the cluster is locked: it may take a second, and a beat does not wait for it.
+        with self.db.read() as connection:
+            found = connection.execute(self.sql.depths).fetchall()
+        depths: Counter[tuple[str, str]] = Counter()
+        for queue, state, jobs in found:
+            depths[queue, f"depth:{state}"] += jobs
         with self.db.write() as connection:
             now = self._leads(connection, term, now)
             if now is None:
                 return None
-            connection.execute(self.sql.add_samples, (now - now % MINUTE,))
+            given = ([queue for queue, _ in depths], [name for _, name in depths], [float(n) for n in depths.values()])
+            connection.execute(self.sql.add_samples, (now - now % MINUTE, *given))
         return True
