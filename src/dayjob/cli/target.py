@@ -75,7 +75,7 @@ def opened(name: str | None, url: str | None, *, code: bool = False) -> Iterator
     if not code and app.migrate(dry_run=True) and not app.check().schema:
         app.close()
         raise click.ClickException(
-            f"there is no store at {app.url} yet: an enqueue, a worker or `dayjob migrate` makes it"
+            f"there is no store at {app.url} yet: `dayjob migrate` makes it; a file is made by an enqueue or a worker, too"
         )
     with app:
         yield app
