@@ -238,11 +238,13 @@ AS $$
         ELSE (c.jobs * greatest((SELECT i.reltuples::numeric FROM pg_class AS i WHERE i.oid = c.index) / c.seen, 1))::bigint END
     FROM counted AS c
     UNION ALL
-    SELECT j.queue, 'available', count(*) FROM dayjob.arrival AS a JOIN dayjob.job AS j ON j.id = a.id
-    WHERE j.entry = a.entry AND j.state = 'available' GROUP BY j.queue
+    SELECT j.queue, 'available', count(*) FROM dayjob.arrival AS a CROSS JOIN LATERAL (  -- OFFSET 0: never from the jobs' side
+        SELECT j.queue FROM dayjob.job AS j WHERE j.id = a.id AND j.entry = a.entry AND j.state = 'available' OFFSET 0) AS j
+    GROUP BY j.queue
     UNION ALL
     SELECT j.queue, 'running', count(*) FROM dayjob.lease AS l CROSS JOIN LATERAL unnest(l.ids, l.entries) AS u (id, entry)
-    JOIN dayjob.job AS j ON j.id = u.id WHERE l.open > 0 AND j.entry = u.entry GROUP BY j.queue
+    CROSS JOIN LATERAL (SELECT j.queue FROM dayjob.job AS j WHERE j.id = u.id AND j.entry = u.entry OFFSET 0) AS j
+    WHERE l.open > 0 GROUP BY j.queue
 $$;
 
 -- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
