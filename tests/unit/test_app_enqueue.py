@@ -501,7 +501,6 @@ def test_retention_of_one_job_is_stored_with_it(app: App, charge: Task[..., str]
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.timeout(60)
 def test_a_million_jobs_in_one_call_are_stored(app: App, charge: Task[..., str]) -> None:
     call = charge.job(1, Decimal(1))
     jobs = app.enqueue_many([call] * 1_000_000)
