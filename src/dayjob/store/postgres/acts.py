@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dayjob.states import State
 from dayjob.store.exits import KEEP_CANCELLED
 from dayjob.store.postgres.database import Connection
-from dayjob.store.postgres.filters import where
+from dayjob.store.postgres.filters import among, where
 from dayjob.store.postgres.jobs import JobsPart
 from dayjob.store.postgres.wire import plain
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
@@ -54,7 +54,8 @@ class ActsPart(JobsPart):
         if isinstance(action, Cancel):
             condition.add("NOT j.cancelling")
         # Along the ids, which rise with time: to look for the least entries would read all that waits for each batch.
-        first = f'SELECT j.id, j.entry FROM "{self.db.namespace}".job AS j WHERE {condition} ORDER BY j.id LIMIT {condition.parameter(limit)}'
+        table = among(which, f'"{self.db.namespace}".job', condition)
+        first = f"SELECT j.id, j.entry FROM {table} WHERE {condition} ORDER BY j.id LIMIT {condition.parameter(limit)}"
         select = f"SELECT j.id::text, j.entry FROM ({first}) AS j ORDER BY j.entry"
         while True:
             found: dict[str, int] = dict(connection.execute(select, condition.values).fetchall())
@@ -76,8 +77,9 @@ class ActsPart(JobsPart):
         if not fitting or limit <= 0:
             return []
         condition = where(which, fitting, self.db.namespace, live=False)
+        table = among(which, f'"{self.db.namespace}".history', condition)
         select = (
-            f'SELECT j.id::text FROM "{self.db.namespace}".history AS j WHERE {condition} '
+            f"SELECT j.id::text FROM {table} WHERE {condition} "
             f"ORDER BY j.entry LIMIT {condition.parameter(limit)} FOR UPDATE"
         )
         return list(dict.fromkeys(row[0] for row in connection.execute(select, condition.values).fetchall()))

@@ -51,6 +51,7 @@ SETTINGS: dict[str, str] = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
     "jit": "off",
     # A plan for every execution would cost more than the execution: 100 of the 150 microseconds of a lone enqueue.
     "plan_cache_mode": "force_generic_plan",

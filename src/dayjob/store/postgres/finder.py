@@ -59,9 +59,7 @@ class Finder:
     def page(self, which: Filter, limit: int, after: str | None) -> Page:
         """See `contract.Inspector.find`."""
         # A partition without statistics seems to be so small that the planner would rather read and sort all of it.
-        self._connection.execute(
-            "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
-        )
+        self._connection.execute("SELECT set_config('enable_sort', 'off', true)")
         found: list[JobRow] = []
         reached = ""  # further down nothing can be said yet
         for live, states in parts(which):
