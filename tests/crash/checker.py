@@ -12,6 +12,8 @@ from dayjob.store.records import Filter, JobRow, Settlement
 
 FORGOTTEN = 1.0
 """Seconds before a crash of the store of which it may have forgotten claims (PostgreSQL writes its log every 0.2 s)."""
+AHEAD = 1.5
+"""Seconds after it in which what was claimed ahead before may still start: a worker hands back what waits for a second."""
 LOST = (Outcome.LOST, Outcome.CRASHED)
 
 
@@ -50,7 +52,7 @@ def violations(
     effects: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     for fact in facts:
-        if fact["fact"] == "start" and any(crash - FORGOTTEN < fact["at"] < crash for crash in crashes):
+        if fact["fact"] == "start" and any(crash - FORGOTTEN < fact["at"] < crash + AHEAD for crash in crashes):
             continue
         elif fact["fact"] == "start":
             starts[fact["id"]].append(fact)
