@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, count
@@ -33,6 +34,10 @@ from dayjob.store.sqlite.part import Part, chunked, with_rows
 
 LIMIT = 1.0
 """Seconds for which a job may hold the only write lock of the file. Producers and workers wait for it up to 5 s."""
+
+UNTIL_READ = 0.05
+"""Seconds for the thread of an interrupted statement to read its error off the connection: the next statement on the
+connection wipes it out, and the interrupted one would seem to have found nothing."""
 
 _IN_OUR_FILE = " AND EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'main' AND file = ?) RETURNING entry"
 _STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
@@ -182,6 +187,7 @@ class LentTransaction:
                 return
             self.expired = True
             self.connection.interrupt()  # else we would wait for the statement that runs
+            time.sleep(UNTIL_READ)
             with contextlib.suppress(sqlite3.Error):  # interrupted while it wrote, it has rolled back by itself
                 if self._db.path is not None:
                     self.connection.execute("PRAGMA query_only = ON")
