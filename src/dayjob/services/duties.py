@@ -132,10 +132,14 @@ class Pruner:
 
 
 class Sampler:
-    """Writes down how deep the queues are, each minute."""
+    """Writes down how deep the queues are, each minute; not in a worker's first second, as many a burst lasts no longer."""
 
     def __init__(self, store: Upkeep, *, every: float = 60.0) -> None:
         self._store, self._every = store, every
+        self._term: int | None = None
 
     def tick(self, term: int) -> float | None:
+        if term != self._term:
+            self._term = term
+            return 1.0
         return None if self._store.sample(term) is None else self._every

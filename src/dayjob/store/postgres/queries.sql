@@ -31,7 +31,7 @@ s AS (
     SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(id::text), '{}') END,
-    pg_try_advisory_xact_lock(hashtext('dayjob'), 10)
+    dayjob.nobody(10)
 FROM new
 
 -- name: insert_one

@@ -1,8 +1,8 @@
 """Wake-ups by LISTEN and NOTIFY: one connection and one thread per process listen for all who wait there.
 
 A pending notification makes commits of the whole database go one by one, so we send none that nobody hears: who listens
-holds a shared advisory lock for each of his topics, and whoever could not take that lock alone knows that somebody is
-there. For new jobs it is finer: only a process whose pump *sleeps* holds that lock, so busy workers are not told of what
+holds a shared advisory lock for each of his topics, and whoever cannot take that lock alone, for no longer than it takes to
+try, knows that somebody is there. For new jobs it is finer: only a process whose pump *sleeps* holds that lock, so busy workers are not told of what
 they find anyway. A pump that falls asleep looks again after 50 and 250 ms, for an enqueue that looked just before.
 
 All of this is advisory. Behind a pooler in transaction mode there is no listening: everyone polls.
@@ -294,12 +294,15 @@ class Signals:
             return bool(told & (1 if topic == "done" else 2))
         try:
             with self._db.session() as connection:
-                row = connection.execute(
-                    f"SELECT pg_try_advisory_xact_lock(hashtext('{self._db.namespace}'), $1)", (LOCKS[topic],)
-                ).fetchone()
+                row = connection.execute(f"SELECT {self._nobody(topic)}").fetchone()
         except StoreError:
             return True
         return row is None or not row[0]
+
+    def _nobody(self, topic: str) -> str:
+        """The SQL function of that name, written out: producers may not call it."""
+        lock = f"hashtext('{self._db.namespace}'), {LOCKS[topic]}"
+        return f"CASE WHEN pg_try_advisory_lock({lock}) THEN pg_advisory_unlock({lock}) ELSE false END"
 
     def notify(self, topic: str, data: bytes = b"") -> None:
         """See `contract.Signals.notify`. Does not wait for the disk: a signal is worth nothing after a crash."""
@@ -310,6 +313,6 @@ class Signals:
             connection.execute(
                 "SELECT set_config('synchronous_commit', 'off', true), "
                 f"(SELECT count(pg_notify('{self._db.namespace}', p)) FROM unnest($1::text[]) AS u (p)) "
-                f"WHERE NOT pg_try_advisory_xact_lock(hashtext('{self._db.namespace}'), $2)",
-                (texts, LOCKS[topic]),
+                f"WHERE NOT ({self._nobody(topic)})",
+                (texts,),
             )

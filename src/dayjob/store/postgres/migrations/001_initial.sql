@@ -247,6 +247,14 @@ AS $$
     WHERE l.open > 0 GROUP BY j.queue
 $$;
 
+-- True when nobody holds the lock that says that he listens for *topic*. Tried and let go at once: held until the commit, it
+-- would make everybody who looks meanwhile believe that there is a listener.
+CREATE FUNCTION dayjob.nobody(topic integer) RETURNS boolean LANGUAGE sql VOLATILE
+AS $$
+    SELECT CASE WHEN pg_try_advisory_lock(hashtext('dayjob'), topic) THEN pg_advisory_unlock(hashtext('dayjob'), topic)
+        ELSE false END
+$$;
+
 -- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
 -- as it is. Whatever else moves rows of `ready` about takes the same lock first.
 CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -363,8 +371,7 @@ BEGIN
         INTO control, next_due FROM dayjob.cluster AS c;
     claimed := 0;
     levels := '[]';
-    heard := CASE WHEN pg_try_advisory_xact_lock(hashtext('dayjob'), 13) THEN 0 ELSE 1 END
-        + CASE WHEN pg_try_advisory_xact_lock(hashtext('dayjob'), 14) THEN 0 ELSE 2 END;
+    heard := CASE WHEN dayjob.nobody(13) THEN 0 ELSE 1 END + CASE WHEN dayjob.nobody(14) THEN 0 ELSE 2 END;
     PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
     IF FOUND THEN
         claimed := -1;  -- the reply to this claim was lost: the same batch again
@@ -479,7 +486,7 @@ BEGIN
             ON CONFLICT ON CONSTRAINT level_pkey DO UPDATE SET used_at = excluded.used_at;
         END IF;
     END IF;
-    awake := pg_try_advisory_xact_lock(hashtext('dayjob'), 10);
+    awake := dayjob.nobody(10);
 END $$;
 
 -- dayjob's producers in a transaction of their caller. *rows* are `NewRow`s: bytes as base 64, times as stamps.

@@ -1,0 +1,59 @@
+"""Who is told of what, and who is taken for a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import dayjob.store
+from tests.contract.engines import Postgres, Postgres15, Postgres18
+
+if "postgresql" not in dayjob.store.ENGINES:
+    pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
+
+PUT = "SELECT awake FROM dayjob.put(NULL, gen_random_uuid(), 'default', 'a', '\\x', 0, 60, NULL, NULL, NULL, NULL, NULL, NULL)"
+
+
+@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
+    engine: Postgres = request.param(tmp_path)
+    engine.store()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def open_connection(place: Postgres) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(place.url) as connection:
+        yield connection
+
+
+def test_p11_one_who_looks_for_listeners_is_not_taken_for_one(
+    place: Postgres, open_connection: psycopg.Connection[Any]
+) -> None:
+    store = place.open()
+    told = open_connection.execute(f"{PUT}; SELECT dayjob.nobody(13), dayjob.nobody(14)")
+    assert told.fetchall() == [(True,)]
+
+    with psycopg.connect(place.url) as another:  # while that transaction is open
+        assert another.execute(PUT).fetchone() == (True,)
+    assert store.listening("event") is False
+    assert store.listening("done") is False
+
+
+def test_p11_one_who_looks_does_not_keep_anybody_from_listening(
+    place: Postgres, open_connection: psycopg.Connection[Any]
+) -> None:
+    store = place.open()
+    open_connection.execute("SELECT dayjob.nobody(k) FROM generate_series(10, 14) AS k")
+
+    ear = store.listen(["work", "event"])
+
+    assert store.listening("event") is True
+    with psycopg.connect(place.url) as another:
+        assert another.execute("SELECT dayjob.nobody(14)").fetchone() == (False,)
+    ear.close()
