@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,12 @@ import psycopg
 import pytest
 
 import dayjob.store
+from dayjob.store.records import NewRow
 from tests.contract.engines import Postgres, Postgres15, Postgres18
+from tests.contract.ids import numbered
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
-
-PUT = "SELECT awake FROM dayjob.put(NULL, gen_random_uuid(), 'default', 'a', '\\x', 0, 60, NULL, NULL, NULL, NULL, NULL, NULL)"
 
 
 @pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
@@ -36,11 +38,11 @@ def test_p11_one_who_looks_for_listeners_is_not_taken_for_one(
     place: Postgres, open_connection: psycopg.Connection[Any]
 ) -> None:
     store = place.open()
-    told = open_connection.execute(f"{PUT}; SELECT dayjob.nobody(13), dayjob.nobody(14)")
-    assert told.fetchall() == [(True,)]
+    told = open_connection.execute("SELECT bool_and(dayjob.nobody(k)) FROM generate_series(10, 14) AS k").fetchone()
+    assert told == (True,)
 
     with psycopg.connect(place.url) as another:  # while that transaction is open
-        assert another.execute(PUT).fetchone() == (True,)
+        assert another.execute("SELECT dayjob.nobody(10)").fetchone() == (True,)
     assert store.listening("event") is False
     assert store.listening("done") is False
 
@@ -56,4 +58,22 @@ def test_p11_one_who_looks_does_not_keep_anybody_from_listening(
     assert store.listening("event") is True
     with psycopg.connect(place.url) as another:
         assert another.execute("SELECT dayjob.nobody(14)").fetchone() == (False,)
+    ear.close()
+
+
+def test_p11_storing_one_job_wakes_who_sleeps_in_the_same_call(place: Postgres) -> None:
+    store, ear = place.open(), place.open().listen(["work"])
+    heard: list[tuple[str, bytes]] = []
+    sleeper = threading.Thread(target=lambda: heard.extend(ear.wait(10.0)))
+    sleeper.start()
+    with psycopg.connect(place.url, autocommit=True) as connection:
+        for _ in range(1000):
+            if connection.execute("SELECT dayjob.nobody(10)").fetchone() == (False,):
+                break
+            time.sleep(0.005)
+
+    store.enqueue([NewRow(numbered(1), "t", "mail", b"{}")])
+    sleeper.join(5.0)
+
+    assert heard == [("work", b"mail")]
     ear.close()

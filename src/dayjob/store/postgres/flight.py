@@ -7,8 +7,8 @@ ends by itself as soon as the server is done, whenever we look.
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from psycopg import OperationalError, errors
@@ -24,14 +24,40 @@ PATIENCE = 60.0
 _prepared: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
 
 
+class Freight(NamedTuple):
+    """Parameters as they go over the line: a value each, how it is written (`pq.Format`), and the types, () for those
+    that the statement itself tells."""
+
+    values: Sequence[bytes | None]
+    formats: Sequence[int]
+    types: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, connection: Connection, parameters: Sequence[Any]) -> Freight:
+        """*parameters* as the driver adapts them."""
+        adapt = Transformer(connection)
+        values = adapt.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
+        return cls(values, adapt.formats or (), adapt.types or ())  # type: ignore[arg-type]  # Buffer: bytes
+
+
+def written(row: Iterable[str | bytes | int | float | None]) -> Freight:
+    """One row, without the driver's adaptation, which costs as much as the statement. Texts go as they are, in the binary
+    format, where the server refuses what is no text (a NUL); numbers and booleans as text."""
+    values: list[bytes | None] = []
+    formats = []
+    for value in row:
+        binary = isinstance(value, str | bytes)
+        values.append(value if value is None or isinstance(value, bytes) else str(value).encode())
+        formats.append(int(binary))
+    return Freight(values, formats)
+
+
 class Flight:
     """One statement, in a transaction of its own, on a connection that nobody else uses until it has landed."""
 
-    def __init__(self, connection: Connection, name: str, statement: str, parameters: Sequence[Any]) -> None:
+    def __init__(self, connection: Connection, name: str, statement: str, freight: Freight) -> None:
         self._connection, self._pgconn = connection, connection.pgconn
-        self._name, self._statement = name, statement
-        self._adapt = Transformer(connection)
-        self._values = self._adapt.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
+        self._name, self._statement, self._freight = name, statement, freight
         self._take_off()
 
     def _take_off(self) -> None:
@@ -40,12 +66,12 @@ class Flight:
         if self._name not in known:
             self._pgconn.nonblocking = 0
             try:
-                prepared = self._pgconn.prepare(name, self._statement.encode(), self._adapt.types)
+                prepared = self._pgconn.prepare(name, self._statement.encode(), self._freight.types)
             finally:
                 self._pgconn.nonblocking = 1
             _checked(prepared, ExecStatus.COMMAND_OK)
             known.add(self._name)
-        self._pgconn.send_query_prepared(name, self._values, param_formats=self._adapt.formats)
+        self._pgconn.send_query_prepared(name, self._freight.values, param_formats=self._freight.formats)
         while self._pgconn.flush():
             self._wait(write=True)
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 
 from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.flight import Flight, written
 from dayjob.store.postgres.part import encode, uuids
 from dayjob.store.postgres.turns import TurnPart
-from dayjob.store.postgres.wire import Blobs, Uuids, plain, words
+from dayjob.store.postgres.wire import Blobs, Uuids, plain, sixteens, words
 from dayjob.store.records import EXISTING, INSERTED, Checkpoint, Enqueued, Lease, Log, NewRow, Progress, Write
 
 
@@ -23,6 +24,9 @@ class JobsPart(TurnPart):
 
     def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         now = self.db.at(now)
+        if len(jobs) == 1 and not self.db.pooled:
+            with self.db.session() as connection:
+                return [INSERTED if self._put(connection, jobs[0], repeat, now) else EXISTING]
         if repeat or self.db.pooled:
             with self.db.write() as connection:
                 new = self._insert(connection, jobs, now)
@@ -43,19 +47,6 @@ class JobsPart(TurnPart):
 
     def _insert(self, connection: Connection, jobs: Sequence[NewRow], now: int | None) -> list[str]:
         """Store those of *jobs* whose ids are not waiting or running; the ids of those that were new."""
-        if len(jobs) == 1:
-            one = jobs[0]
-            row = connection.execute(
-                self.sql.insert_one,
-                (
-                    now, one.id, one.queue, one.task, one.payload, one.priority, one.delay, one.run_at, one.expires,
-                    one.max_attempts, one.tags, one.meta, one.options,
-                ),
-                prepare=self._prepared,
-            ).fetchone()  # fmt: skip
-            assert row is not None
-            self._said.awake = time.monotonic() if row[1] else 0.0
-            return [one.id] if row[0] else []
         row = connection.execute(
             self.sql.insert,
             (
@@ -78,6 +69,16 @@ class JobsPart(TurnPart):
         assert row is not None
         self._said.awake = time.monotonic() if row[1] else 0.0
         return [one.id for one in jobs] if row[0] is None else list(row[0])
+
+    def _put(self, connection: Connection, job: NewRow, repeat: bool, now: int | None) -> bool:
+        """Store one job, and wake who sleeps; False when it is there, or was, already."""
+        row = (
+            now, sixteens((job.id,)), job.queue, job.task, job.payload, job.priority, job.delay, job.run_at, job.expires,
+            job.max_attempts, job.tags, job.meta, job.options, repeat,
+        )  # fmt: skip
+        fresh = Flight(connection, "dayjob_put", self.sql.put, written(row)).land() == b"t"
+        self._said.awake = time.monotonic()
+        return fresh
 
     # -- record ------------------------------------------------------------------------------------------------
 

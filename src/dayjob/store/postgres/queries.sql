@@ -34,8 +34,8 @@ SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(id::
     dayjob.nobody(10)
 FROM new
 
--- name: insert_one
-SELECT fresh, awake FROM dayjob.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+-- name: put
+CALL dayjob.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: take_back
 -- $1 ids just inserted: those that were known before, finished or gone, are taken back. No EXISTS: where the history was

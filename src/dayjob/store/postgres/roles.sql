@@ -35,13 +35,13 @@ BEGIN
         SELECT p.oid::regprocedure AS name FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'dayjob'::regnamespace AND p.proowner <> 'dayjob_owner'::regrole
     LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO dayjob_owner', thing.name);
+        EXECUTE format('ALTER ROUTINE %s OWNER TO dayjob_owner', thing.name);
     END LOOP;
 END $$
 
 -- name: close
 -- What is new in the schema is for nobody but its owner, until the roles are given it.
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dayjob FROM PUBLIC
+REVOKE ALL ON ALL ROUTINES IN SCHEMA dayjob FROM PUBLIC
 
 -- name: give
 -- What each role may do, now and with the partitions and tables to come. As the owner.
@@ -52,7 +52,7 @@ GRANT USAGE ON SCHEMA dayjob TO dayjob_worker, dayjob_producer, dayjob_viewer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dayjob TO dayjob_worker;
 REVOKE INSERT, UPDATE, DELETE ON dayjob.schema FROM dayjob_worker;
 GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA dayjob TO dayjob_worker;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dayjob TO dayjob_worker;
+GRANT EXECUTE ON ALL ROUTINES IN SCHEMA dayjob TO dayjob_worker;
 
 -- producer: enqueue, from SQL and from Python.
 GRANT EXECUTE ON FUNCTION dayjob.versions, dayjob.enqueue, dayjob.enqueue_rows TO dayjob_producer;

@@ -16,7 +16,7 @@ import psycopg
 from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.exits import Exit, Held, begun, exit_of, finished, first_of_each, returned
 from dayjob.store.postgres.database import Connection, Database
-from dayjob.store.postgres.flight import Flight
+from dayjob.store.postgres.flight import Flight, Freight
 from dayjob.store.postgres.floors import Answer, Floors, Question
 from dayjob.store.postgres.part import Part, encode, uuids
 from dayjob.store.postgres.wire import Bigints, Blobs, Uuids, plain, words
@@ -69,7 +69,7 @@ class TurnPart(Part):
         """Completions and a claim side by side, on two connections: neither has to know of the other, and the server
         works on both at once. Both are answered in the end, whatever becomes of one."""
         finish = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
-        flight = Flight(connection, "dayjob_finish", self.sql.finish, finish)
+        flight = Flight(connection, "dayjob_finish", self.sql.finish, Freight.of(connection, finish))
         try:
             with self.db.session() as other:
                 self._claim(other, worker, claim_no, wants, now, turn)

@@ -77,18 +77,24 @@ class UuidsDumper(Dumper):
     def dump(self, obj: Uuids) -> bytes:
         if not obj:
             return _header(0, 0, _UUID, 0, 1)[:12]
-        try:
-            digits = bytes.fromhex("".join(obj).replace("-", ""))
-        except ValueError:
-            digits = b""
-        if len(digits) != 16 * len(obj):
-            raise DataError("an id is no UUID")
+        digits = sixteens(obj)
         parts = [_header(1, 0, _UUID, len(obj), 1)]
         add = parts.append
         for at in range(0, len(digits), 16):
             add(_SIXTEEN)
             add(digits[at : at + 16])
         return b"".join(parts)
+
+
+def sixteens(ids: Sequence[str]) -> bytes:
+    """*ids* in their 16 bytes each, one after the other."""
+    try:
+        digits = bytes.fromhex("".join(ids).replace("-", ""))
+    except ValueError:
+        digits = b""
+    if len(digits) != 16 * len(ids):
+        raise DataError("an id is no UUID")
+    return digits
 
 
 def plain(values: Iterable[Any]) -> str:
@@ -112,4 +118,4 @@ def set_up(context: AdaptContext) -> None:
     context.adapters.register_dumper(Uuids, UuidsDumper)
 
 
-__all__ = ["Bigints", "Blobs", "Uuids", "plain", "set_up", "words"]
+__all__ = ["Bigints", "Blobs", "Uuids", "plain", "set_up", "sixteens", "words"]
