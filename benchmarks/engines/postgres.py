@@ -63,6 +63,15 @@ WITH stored AS (
 )
 INSERT INTO ready (queue, rank, entry, id) SELECT queue, 0, entry, id FROM stored
 """
+_TOLD = """
+WITH stored AS (
+    INSERT INTO job (id, entry, task, queue, state, priority, attempt, max_attempts, created_at, run_at, payload)
+    VALUES (%b, nextval('entries'), %b, %b, 'available', 0, 0, 5, %b, %b, %b) RETURNING queue, entry, id
+), listed AS (
+    INSERT INTO ready (queue, rank, entry, id) SELECT queue, 0, entry, id FROM stored
+)
+SELECT pg_notify('work', '')
+"""
 _MOVE = f"""
 WITH picked AS MATERIALIZED (
     SELECT ctid FROM ready WHERE queue = %b AND rank = 0 AND entry > %b
@@ -156,6 +165,23 @@ class Postgres:
 
         return store
 
+    def latency(self, folder: Path, samples: int, steadily: Callable[[int, Callable[[], object]], None]) -> list[float]:
+        """Milliseconds from just before a row is stored, with a NOTIFY in its commit, until another process, which
+        listens, has it: moved to history by one statement. *steadily* calls so often what it is given."""
+        with (
+            self._open(folder) as base,
+            Child("benchmarks.engines.postgres", self.server.url(base.info.dbname), "listen") as ear,
+        ):
+            ear.hear()
+            ear.tell(samples=samples)
+
+            def send() -> None:
+                sent = time.monotonic_ns()
+                base.execute(_TOLD, (UUID(next(iter(ids(1)))), TASK, QUEUE, 0, 0, str(sent).encode()))
+
+            steadily(samples, send)
+            return [nanoseconds / 1e6 for nanoseconds in ear.hear()["late"]]
+
     def clear(self) -> None:
         """Drop the databases: vacuuming them would cost the next figure something."""
         while self._made:
@@ -195,9 +221,29 @@ def _expect(base: Connection, table: str, jobs: int) -> None:
         raise RuntimeError(f"the bare engine has {found} rows in {table}, not {jobs}")
 
 
+def _listen(base: Connection) -> list[int]:
+    """The other process of `latency`: how late each of so many rows came, in nanoseconds."""
+    cursor = base.cursor(binary=True)
+    base.execute("LISTEN work")
+    say(ready=True)
+    samples = int(listen()["samples"])
+    late: list[int] = []
+    last = 0
+    while len(late) < samples:
+        list(base.notifies(timeout=20.0, stop_after=1))
+        rows = cursor.execute(_MOVE, (QUEUE, last, 0, 0, _WORKER)).fetchall()
+        here = time.monotonic_ns()
+        last = max([last, *(row[0] for row in rows)])
+        late += [here - int(row[-1]) for row in rows]
+    return late
+
+
 def main() -> None:
-    """One of the processes of `drain_together`."""
+    """One of the processes of `drain_together`, or the one of `latency`."""
     with psycopg.connect(sys.argv[1], autocommit=True, prepare_threshold=0) as base:
+        if sys.argv[2:] == ["listen"]:
+            say(late=_listen(base))
+            return
         say(ready=True)
         listen()
         with Stopwatch() as watch:

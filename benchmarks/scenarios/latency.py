@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.children import Child
 from benchmarks.jobs import build
 from benchmarks.measure import percentile
-from benchmarks.model import Bench, Figure, Floor, Round, Scenario, figure
+from benchmarks.model import Bench, Figure, Floor, Round, Scenario, figure, ratio
 from benchmarks.peers import huey_sqlite
 
 SAMPLES = 250
@@ -17,13 +17,19 @@ PERIOD = 0.020
 
 
 def measure(bench: Bench) -> Round:
-    """dayjob, then huey, with one worker each."""
+    """dayjob, then what there is to compare with: huey with one worker, or the bare engine."""
     samples = max(50, round(SAMPLES * bench.scale))
     late = _dayjob(bench.store("dayjob"), samples)
     found: Round = {"p50": percentile(late, 0.5), "p99": percentile(late, 0.99), "worst": max(late)}
     if bench.engine.name == "sqlite" and huey_sqlite.installed():
         late = _huey(bench.place("huey"), samples)
         found |= {"huey_p50": percentile(late, 0.5), "huey_p99": percentile(late, 0.99)}
+    if bench.engine.name == "postgres":
+        from benchmarks.engines.postgres import Postgres
+
+        assert isinstance(bench.engine, Postgres)
+        late = bench.engine.latency(bench.place("raw"), samples, _steadily)
+        found |= {"raw_p50": percentile(late, 0.5), "raw_p99": percentile(late, 0.99)}
     return found
 
 
@@ -69,11 +75,14 @@ SCENARIO = Scenario(
         Figure("p50", "dayjob, median", "ms", "low"),
         Figure("p99", "dayjob, 99th percentile", "ms", "low"),
         Figure("worst", "dayjob, worst", "ms", "low"),
+        Figure("raw_p50", "bare engine (LISTEN, one statement that claims), median", "ms", "low"),
+        Figure("raw_p99", "bare engine (LISTEN, one statement that claims), 99th percentile", "ms", "low"),
         Figure("huey_p50", "huey, median", "ms", "low"),
         Figure("huey_p99", "huey, 99th percentile", "ms", "low"),
     ),
     (
         Floor("median", figure("p50"), "ms", most=3),
+        Floor("median, of the bare engine's", ratio("p50", "raw_p50"), most=2, engine="postgres"),
         Floor("99th percentile", figure("p99"), "ms", most=15, engine="sqlite"),
         Floor("99th percentile", figure("p99"), "ms", most=10, engine="postgres"),
     ),

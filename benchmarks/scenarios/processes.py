@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.model import Bench, Figure, Round, Scenario
 from benchmarks.scenarios.fairness import together
 
-JOBS = 40_000
+JOBS = 150_000
 PROCESSES = (1, 2, 4, 16)
 
 
