@@ -292,7 +292,7 @@ class StoreAvailable(Event, frozen=True, kw_only=True):
 
 
 class ServiceFailed(Event, frozen=True, kw_only=True):
-    """A service's tick raised what it should not; it goes on with back-off."""
+    """A service's tick raised what it should not; it goes on with back-off. `traceback` is "" where the error says it all."""
 
     name = "service.failed"
     service: str

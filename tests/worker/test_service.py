@@ -146,10 +146,13 @@ def test_a_schema_that_is_not_ours_ends_the_service(bus: Bus) -> None:
     fatal: list[BaseException] = []
     service = Ticker(bus, on_fatal=fatal.append)
     service.raises = [SchemaMismatch(9, 1)]
+    told: list[tuple[str, str]] = []
+    bus.subscribe("service.failed", lambda event: told.append((event.error, event.traceback)))
 
     assert service.attempt() is None
     assert [type(error) for error in fatal] == [SchemaMismatch]
     assert service.stopping
+    assert told == [(f"SchemaMismatch: {fatal[0]}", "")]
 
 
 def test_a_store_that_is_ill_is_an_outage_and_a_bad_row_is_a_failure(bus: Bus) -> None:

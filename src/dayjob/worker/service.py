@@ -144,5 +144,6 @@ class Service(ABC):
             self.bus.emit(StoreAvailable(service=self.name, outage=outage))
 
     def _report(self, error: BaseException, delay: float) -> None:
-        text = "".join(traceback.format_exception(error))
+        clear = isinstance(error, SchemaMismatch)  # it says what to do, and where it was met does not matter
+        text = "" if clear else "".join(traceback.format_exception(error))
         self.bus.emit(ServiceFailed(service=self.name, error=f"{type(error).__name__}: {error}", traceback=text))
