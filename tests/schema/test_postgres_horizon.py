@@ -17,7 +17,7 @@ import dayjob.store
 from dayjob.states import Outcome
 from dayjob.store import open_store
 from dayjob.store.records import Cancel, Edit, Filter, NewRow, Retry, Settlement, Want, WorkerInfo
-from tests.contract.engines import EngineUnderTest, Postgres15, Postgres18
+from tests.contract.engines import EngineUnderTest, Postgres, Postgres15, Postgres18
 from tests.contract.ids import numbered
 from tests.servers.postgres import FORGETFUL, Server, programs
 
@@ -485,7 +485,48 @@ class TestSeveralProcesses:
         assert sorted(claimed) == sorted(stored)
 
 
-def test_claims_that_a_crash_of_the_server_takes_back_are_made_again() -> None:
+def far_ahead(line: Line) -> None:
+    """As many jobs go through as make a floor worth writing down."""
+    with psycopg.connect(line.url) as connection:
+        connection.execute("SELECT setval('dayjob.entry', nextval('dayjob.entry') + 400000)")
+
+
+def test_a_restored_backup_is_looked_through_from_its_beginning_by_processes_that_lived_on(
+    engine: EngineUnderTest, line: Line
+) -> None:
+    assert isinstance(engine, Postgres)
+    server, name = engine.server, engine.database
+    line.add(3)
+    line.store.close()
+    server.terminate(name)
+    backup = server.create_database(template=name)  # takes all along, as a dump does
+    far_ahead(line)
+    line.store.beat(WORKER, [])
+    line.run(1_000)
+    line.settle_floors()
+    line.store.close()
+    server.drop_database(name)
+    server.sql(f"ALTER DATABASE {backup} RENAME TO {name}")
+    line.store.beat(WORKER, [])
+    found = [*line.claim(), *line.claim()]
+
+    assert len(found) == 3
+    other = line.again()
+    other.add(2)
+    assert len(other.claim()) == 2
+    other.store.close()
+
+
+def test_a_floor_above_the_last_place_hides_nothing(line: Line) -> None:
+    ids = line.add(2)
+    with psycopg.connect(line.url) as connection:
+        connection.execute("UPDATE dayjob.level SET floor = 1000000000")
+
+    assert line.claim() == ids
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["soon", "after many"])
+def test_claims_that_a_crash_of_the_server_takes_back_are_made_again(far: bool) -> None:
     # A claim is not waited for; the server writes it to the disk within this time, or never when it crashes first.
     try:
         server = Server(programs(18), {**FORGETFUL, "wal_writer_delay": "10s"})
@@ -498,6 +539,8 @@ def test_claims_that_a_crash_of_the_server_takes_back_are_made_again() -> None:
         line = Line(server.url(name))
         line.run(1_000)
         line.settle_floors()
+        if far:
+            far_ahead(line)
         ids = line.add(5)
         line._claims += 1
         claimed = line.store.turn("w", line._claims, wants=[Want(None, 5)]).claimed
@@ -508,6 +551,9 @@ def test_claims_that_a_crash_of_the_server_takes_back_are_made_again() -> None:
         found: list[str] = []
         for _ in range(2):
             found += line.claim()
+        other = line.again()
+        found += other.claim()
+        other.store.close()
         line.store.close()
     finally:
         server.close()

@@ -141,6 +141,25 @@ def test_another_incarnation_of_the_server_voids_everything(claims: Claims) -> N
     assert claims.floor == 0
 
 
+def test_a_check_says_of_which_incarnation_its_floors_speak(claims: Claims) -> None:
+    at_first = claims.floors.ask().incarnation
+    claims.claim(10)
+    known = claims.floors.ask().incarnation
+    claims.incarnation = "second"
+    claims.claim(20)
+
+    assert (at_first, known, claims.floors.ask().incarnation) == (None, "first", "second")
+
+
+def test_places_that_went_back_void_everything(claims: Claims) -> None:
+    for top in (1_000, 2_000, 3_000):
+        claims.claim(top)
+    before = claims.floor
+    claims.claim(12)  # a backup, with the very same incarnation
+
+    assert (before, claims.floor) == (1_000, 0)
+
+
 def test_a_clock_that_goes_back_voids_everything_but_answers_in_another_order_do_not(claims: Claims) -> None:
     for top in (10, 20, 30):
         claims.claim(top)

@@ -13,8 +13,10 @@ there to see, so when all who held it at one check have let go by another one, e
 
 A claim that asks after that may raise floors up to M. Times of scheduled jobs are treated alike, as whoever schedules one
 holds that lock, too. Only writers of dayjob's own hold it, for milliseconds; callers' long transactions go another way
-(`arrival`). A crash of the server may take back the last claims, which are not waited for: then its incarnation changes,
-and everything is forgotten but the floors that a check wrote down, which are as old as the claims they speak of.
+(`arrival`). A crash of the server may take back the last claims, which are not waited for, and a restored backup many more.
+Then its incarnation changes, or places begin below what we know: everything is forgotten but the floors that a check wrote
+down, which are as old as the claims they speak of. A check that meets another incarnation than the one its floors come from
+writes none down.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Question(NamedTuple):
     Attributes:
         levels, floors: places by queue and priority. due: the floor of due times. seen: the snapshot of the last claim.
         check: whether to look who writes. place, moment: decided when this was asked. age: of which memory it is.
+        incarnation: the one that the floors speak of, as the last check told it.
     """
 
     levels: list[Level]
@@ -46,6 +49,7 @@ class Question(NamedTuple):
     place: int
     moment: int
     age: int
+    incarnation: str | None
 
 
 class Answer(NamedTuple):
@@ -99,8 +103,9 @@ class Floors:
             if check:
                 self._check_at = now + CHECK
             return Question(
-                list(self._floors), list(self._floors.values()), self._due, self._seen, check, *self._decided, self._age
-            )
+                list(self._floors), list(self._floors.values()), self._due, self._seen, check, *self._decided, self._age,
+                self._incarnation,
+            )  # fmt: skip
 
     def learn(self, asked: Question, told: Answer) -> None:
         """From the answer to *asked*, which was committed. Answers may come in another order than claims were made."""
@@ -111,8 +116,8 @@ class Floors:
                     self._begin_anew()
             if asked.age != self._age:
                 return
-            if told.moment < self._moment - 1_000_000:
-                self._begin_anew()  # the clock went back: a test's, or somebody set the server's
+            if told.moment < self._moment - 1_000_000 or told.top < asked.place:
+                self._begin_anew()  # clock or places went back: a test's clock, somebody set the server's, a backup
                 return
             if told.moment >= self._moment:
                 self._moment, self._seen = told.moment, told.seen

@@ -191,8 +191,8 @@ DELETE FROM dayjob.attempt AS a USING over AS o WHERE a.no = o.no
 -- == claim =======================================================================================================
 
 -- name: claim
-SELECT moment, control, next_due, suspects, claimed, top, snapshot::text, levels, heard, more, writers, incarnation::text
-FROM dayjob.claim($1, $2, $3, $4::jsonb, $5::text[], $6::integer[], $7::bigint[], $8, $9::pg_snapshot, $10)
+SELECT moment, control, next_due, suspects, claimed, top, snapshot::text, levels, heard, more, writers, incarnation
+FROM dayjob.claim($1, $2, $3, $4::jsonb, $5::text[], $6::integer[], $7::bigint[], $8, $9::pg_snapshot, $10, $11)
 
 -- name: take_turn
 SELECT dayjob.take_turn()

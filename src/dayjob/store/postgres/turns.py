@@ -309,7 +309,7 @@ class TurnPart(Part):
         queues, priorities = [level[0] for level in asked.levels], [level[1] for level in asked.levels]
         return (
             worker, claim_no, now, encode(told).decode(), words(queues), plain(priorities), plain(asked.floors),
-            asked.due, asked.seen, asked.check,
+            asked.due, asked.seen, asked.check, asked.incarnation,
         )  # fmt: skip
 
 

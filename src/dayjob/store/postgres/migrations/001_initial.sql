@@ -73,8 +73,8 @@ CREATE TABLE dayjob.level (
     floor bigint NOT NULL DEFAULT 0, PRIMARY KEY (queue, priority, kind)
 ) WITH (fillfactor = 50);
 
--- Empty after a crash of the server, on a standby that takes over and in a restored backup: what processes remember of the
--- time before is void then, as the last claims may have been taken back.
+-- Empty after a crash of the server, on a standby that takes over and in most restored backups (a dump takes it along): what
+-- processes remember of the time before is void then, as the last claims may have been taken back (see `claim`).
 CREATE UNLOGGED TABLE dayjob.incarnation (id uuid PRIMARY KEY DEFAULT gen_random_uuid());
 
 -- Jobs that came in a caller's transaction, which may have been long: their places are given when somebody sees them.
@@ -328,13 +328,15 @@ END $$;
 --   floors: places below which no unclaimed row of kind 0 can be, by queue and priority; due_floor: the same for due times
 --   seen: the snapshot of the last call, when all arrivals were admitted
 --   check: tell who writes to `ready` at this moment, and the incarnation; keep floors that have risen far
+--   known: the incarnation of which the floors speak; those of another one, or above the last place, are void
 -- Answers also `top`, the last place given away; `more`: not all that is due was staged; `levels`: up to which place nothing
 -- unclaimed was seen, by queue and priority; `heard`: who listens to what (signals.py).
 CREATE FUNCTION dayjob.claim(
     by_worker text, number bigint, at bigint, wants jsonb,
     floor_queues text[], floor_priorities integer[], floors bigint[], due_floor bigint, seen pg_snapshot, "check" boolean,
+    known text,
     OUT moment bigint, OUT control bigint, OUT next_due bigint, OUT suspects boolean, OUT claimed integer, OUT top bigint,
-    OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer, OUT more boolean, OUT writers text[], OUT incarnation uuid
+    OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer, OUT more boolean, OUT writers text[], OUT incarnation text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
@@ -358,15 +360,25 @@ BEGIN
             AND w.pid IS DISTINCT FROM pg_backend_pid();
     END IF;
     PERFORM dayjob.admit_arrivals(seen, moment);
-    more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     IF "check" THEN  -- not before something was written: a standby refuses that first, with an error that says what it is
         SELECT i.id INTO incarnation FROM dayjob.incarnation AS i;
         IF NOT FOUND THEN
             INSERT INTO dayjob.incarnation DEFAULT VALUES RETURNING id INTO incarnation;
         END IF;
+        -- A dump takes the id along: the numbers tell what was restored from it, and the server's start a copy of its files.
+        incarnation := concat_ws(' ', incarnation, 'dayjob.incarnation'::regclass::oid,
+            (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()), extract(epoch FROM pg_postmaster_start_time()));
+        IF known IS DISTINCT FROM incarnation THEN
+            floor_queues := '{}';
+            floor_priorities := '{}';
+            floors := '{}';
+            due_floor := 0;
+        END IF;
         UPDATE dayjob.level AS l SET floor = f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
-        WHERE l.queue = f.queue AND l.priority = f.priority AND l.kind = 0 AND l.floor < f.floor - 250000;
+        WHERE l.queue = f.queue AND l.priority = f.priority AND l.kind = 0 AND f.floor <= top
+            AND (l.floor < f.floor - 250000 OR l.floor > top);
     END IF;
+    more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     SELECT c.control, (SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= due_floor ORDER BY run_at LIMIT 1)
         INTO control, next_due FROM dayjob.cluster AS c;
     claimed := 0;
@@ -390,9 +402,10 @@ BEGIN
                     SELECT array_agg(g.id), array_agg(g.entry) INTO picked_ids, picked_entries FROM gone AS g;
                 ELSE
                     WITH level AS MATERIALIZED (
-                        SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN greatest(l.floor, (
+                        SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN greatest(
+                            CASE WHEN l.floor <= top THEN l.floor ELSE 0 END, (
                             SELECT f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
-                            WHERE f.queue = l.queue AND f.priority = l.priority)) ELSE 0 END AS floor
+                            WHERE f.queue = l.queue AND f.priority = l.priority AND f.floor <= top)) ELSE 0 END AS floor
                         FROM dayjob.level AS l
                         WHERE (want.queues IS NULL OR l.queue = ANY (want.queues)) AND l.queue <> ALL (want.exclude)
                             AND CASE WHEN want.suspects THEN l.kind = 2 ELSE l.kind < 2 END
