@@ -169,6 +169,38 @@ class TestP10Completion:
         assert [job.id for gone in rescued for job in gone.jobs] == [id]
         assert scene.state(id) is State.AVAILABLE
 
+    @pytest.mark.parametrize("later", [10.0, 3 * 86_400.0], ids=["soon", "after days"])
+    def test_nor_is_it_forgotten_when_its_worker_leaves_before_the_rollback(
+        self, scene: Scene, app: Theirs, later: float
+    ) -> None:
+        if scene.store.system != "postgresql":
+            pytest.skip("nobody else can write meanwhile")
+        id, ann = scene.job(), scene.worker("ann")
+        app.complete(ann, ann.take(id))
+        ann.leave()
+        if later > 60.0:
+            scene.advance(later)
+            scene.leader.beat()
+            scene.store.prune(scene.leader.lead(), [], now=scene.now)
+        app.rollback()
+        scene.pass_time(10.0)
+        row = scene.get(id)
+
+        assert (row.state, row.crashes, row.attempts) == (State.AVAILABLE, 0, [])  # no suspect: it ended in good order
+        assert scene.worker("bob").ids() == [id]
+
+    def test_nobody_looks_for_a_worker_that_left_before_the_commit(self, scene: Scene, app: Theirs) -> None:
+        if scene.store.system != "postgresql":
+            pytest.skip("nobody else can write meanwhile")
+        id, ann = scene.job(), scene.worker("ann")
+        app.complete(ann, ann.take(id))
+        ann.leave()
+        app.commit()
+        gone = scene.pass_time(10.0)
+
+        assert scene.state(id) is State.COMPLETED
+        assert gone == []
+
     def test_who_completes_is_not_cancelled(self, scene: Scene, app: Theirs) -> None:
         id, ann = scene.job(), scene.worker()
         job = ann.take(id)

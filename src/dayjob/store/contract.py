@@ -273,7 +273,8 @@ class Cluster(Protocol):
         """
 
     def leave(self, worker: str, *, death: str | None = None, now: int | None = None) -> Gone | None:
-        """*worker* is over. Its leadership ends and its unsettled jobs go back at once.
+        """*worker* is over. Its leadership ends and its unsettled jobs go back at once; one that is just being completed
+        in somebody's transaction goes back when that is rolled back.
 
         Args:
             death: None for an orderly end: jobs are released (no crash, old place). Else how its process died

@@ -110,12 +110,13 @@ class ClusterPart(ActsPart):
         self, connection: Connection, row: tuple[Any, ...], how: str | None, now: int, *, orderly: bool = False
     ) -> Gone:
         worker, solo = row[0], bool(row[2])
+        orderly = orderly or row[8]
         outcome = Outcome.RELEASED if orderly else Outcome.CRASHED if solo else Outcome.LOST
-        taken = self._take_leases(connection, worker, None, outcome, how, now)
-        if orderly:
-            connection.execute(self.sql.drop_worker, (worker,))
-        elif row[7] is None:
-            connection.execute(self.sql.lose_worker, (worker, now))
+        taken = self._take_leases(connection, worker, None, outcome, None if orderly else how, now)
+        # Jobs whose rows somebody holds at this moment are left: then the worker stays, too, for the sweep to find them.
+        dropped = orderly and connection.execute(self.sql.drop_worker, (worker,)).rowcount
+        if not dropped and row[7] is None:
+            connection.execute(self.sql.lose_worker, (worker, now, orderly))
         connection.execute(self.sql.end_leader, (worker,))
         return Gone(_info(row[3]), row[5], taken)
 

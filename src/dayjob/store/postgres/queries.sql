@@ -370,17 +370,18 @@ UPDATE dayjob.cluster SET live = $1, beat_at = $2, term = $3, leader = $4
 UPDATE dayjob.cluster SET leader = NULL WHERE leader = $1
 
 -- name: worker
-SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker WHERE id = $1
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at, resigned FROM dayjob.worker WHERE id = $1
 
 -- name: set_worker
 INSERT INTO dayjob.worker (id, name, solo, info, started_at, beat_at, expires) VALUES ($1, $2, $3, $4, $5, $5, $6)
 ON CONFLICT (id) DO UPDATE SET name = $2, solo = $3, info = $4, beat_at = $5, expires = $6
 
 -- name: lose_worker
-UPDATE dayjob.worker SET lost_at = $2 WHERE id = $1
+UPDATE dayjob.worker SET lost_at = $2, resigned = $3 WHERE id = $1
 
 -- name: drop_worker
-DELETE FROM dayjob.worker WHERE id = $1
+-- $1 worker: not before all its leases have ended, or nobody would look for its jobs any more
+DELETE FROM dayjob.worker AS w WHERE w.id = $1 AND NOT EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = w.id AND l.open > 0)
 
 -- name: unlisted
 -- $1 worker  $2 claims it holds  $3 claimed before  $4 up to this claim, or null
@@ -437,7 +438,7 @@ SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= $1 ORDER B
 
 -- name: expired_workers
 -- $1 live time: those to be given up, and those given up before of which something was left
-SELECT id, name, solo, info, started_at, beat_at, expires, lost_at FROM dayjob.worker
+SELECT id, name, solo, info, started_at, beat_at, expires, lost_at, resigned FROM dayjob.worker
 WHERE (lost_at IS NULL AND expires <= $1)
     OR (lost_at IS NOT NULL AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = id AND l.open > 0))
 
@@ -481,7 +482,10 @@ SELECT queue, state, sum(jobs)::bigint FROM dayjob.total GROUP BY queue, state
 WITH g AS (DELETE FROM dayjob.gone WHERE until <= $1),
 r AS (DELETE FROM dayjob.record WHERE expires_at <= $1),
 s AS (DELETE FROM dayjob.sample WHERE at < $1 - 7 * 86400000000),
-w AS (DELETE FROM dayjob.worker WHERE lost_at <= $1 - 86400000000)
+w AS (
+    DELETE FROM dayjob.worker AS w WHERE w.lost_at <= $1 - 86400000000
+        AND NOT EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = w.id AND l.open > 0)
+)
 SELECT 1
 
 -- name: add_samples

@@ -176,7 +176,8 @@ CREATE TABLE dayjob.cluster (
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 100);
 INSERT INTO dayjob.cluster DEFAULT VALUES;
 
--- Workers; one that was given up stays for a day, so that its late beat learns it.
+-- Workers; one that was given up stays for a day, so that its late beat learns it, and in any case as long as it has leases:
+-- also one that *resigned* in good order while somebody else held a row of its jobs.
 CREATE TABLE dayjob.worker (
     id text COLLATE "C" PRIMARY KEY,
     name text COLLATE "C" NOT NULL,
@@ -185,7 +186,8 @@ CREATE TABLE dayjob.worker (
     started_at bigint NOT NULL,
     beat_at bigint NOT NULL,
     expires bigint NOT NULL,
-    lost_at bigint
+    lost_at bigint,
+    resigned boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 200);
 
 CREATE TABLE dayjob.paused (queue text COLLATE "C" PRIMARY KEY);
