@@ -14,6 +14,7 @@ import pytest
 
 import dayjob.store
 from dayjob.clock import SECOND, to_stamp
+from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store.records import Cancel, Delete, Filter, Lease, Log, NewRow, Retry, Settlement, Want, WorkerInfo
 from tests.contract.engines import EngineUnderTest, Postgres15, Postgres18
@@ -22,6 +23,7 @@ from tests.contract.ids import numbered
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
+from dayjob.store.postgres.database import SETTINGS
 from dayjob.store.postgres.store import PostgresStore
 
 DAY = 86_400 * SECOND
@@ -252,3 +254,48 @@ def test_jobs_without_a_day_of_their_own_are_pruned_one_by_one(days: Days) -> No
 
     assert (early, late) == (0, 1)
     assert days.counted() == 0
+
+
+# -- kept for no time: the id alone
+
+
+def running(days: Days) -> tuple[NewRow, list[Settlement]]:
+    """A job that runs and has a line in its log, and the end of it, after which its id alone is kept."""
+    row = NewRow(numbered(1), "t", "default", b"{}")
+    days.store.beat(WORKER, [])
+    days.store.enqueue([row])
+    [job] = days.store.turn("w", 1, wants=[Want(None, 1)]).claimed
+    assert days.store.record(Lease("w", job.id, job.entry), [Log(1, "info", "hello")])
+    return row, [Settlement(job.id, job.entry, Outcome.COMPLETED, 1, 2, keep=0.0, claim_no=1)]
+
+
+def test_p9_a_job_goes_together_with_what_it_leaves_or_not_at_all(days: Days) -> None:
+    row, end = running(days)
+    refuse = "FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$"
+    with psycopg.connect(days.url, autocommit=True) as connection:
+        connection.execute(f"CREATE {refuse}")  # type: ignore[arg-type]  # a str will do
+        connection.execute("CREATE TRIGGER r BEFORE INSERT ON dayjob.gone FOR EACH ROW EXECUTE FUNCTION refuse()")
+        with pytest.raises(StoreError, match="not now"):
+            days.store.turn("w", settlements=end)
+        still_there = days.store.enqueue([row], repeat=True)[0].outcome
+        connection.execute("DROP TRIGGER r ON dayjob.gone")
+
+    assert still_there == "existing"
+    assert days.store.turn("w", settlements=end).refused == []
+    assert days.store.enqueue([row], repeat=True)[0].outcome == "existing"
+    assert days.traces() == 0
+
+
+def test_p9_an_id_is_remembered_though_the_claim_of_the_same_turn_fails(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "lock_timeout", "200ms")
+    row, end = running(days)
+    with psycopg.connect(days.url) as connection:
+        connection.execute("SELECT dayjob.take_turn()")  # no claim until this ends
+        with pytest.raises(StoreUnavailable):
+            days.store.turn("w", 2, end, [Want(None, 1)])
+
+    assert days.store.turn("w", 2, end, [Want(None, 1)]).claimed == []
+    assert days.store.enqueue([row], repeat=True)[0].outcome == "existing"
+    assert days.traces() == 0

@@ -35,8 +35,7 @@ class Part:
     def forget_jobs(self, connection: Connection, ids: Sequence[str], now: int | None) -> None:
         """Jobs kept for no time at all leave only their id."""
         if ids:
-            connection.execute(self.sql.drop_traces, (plain(ids),))
-            connection.execute(self.sql.remember_gone, (now, plain(ids)))
+            connection.execute(self.sql.forget, (now, plain(ids)))
 
     def value(self, connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:
         """The first column of the first row, None when there is none."""

@@ -81,7 +81,8 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM dayjob.history WHERE id = $1::uuid AND entr
 -- $2.. columns: id, entry, claim, started, finished, keep, body (result or error). Then $9 worker, $10 the claims,
 -- $11 state, $12 reason, $13 attempts and $14 crashes added. Answers the entries that were held, null when all were.
 -- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one. What is counted and compared comes first
--- in the rows handed on: to read a column of such a row is to walk over all before it.
+-- in the rows handed on: to read a column of such a row is to walk over all before it. What is kept for no time is forgotten
+-- here: its end and the memory of its id are one commit (P9).
 WITH done AS (
     DELETE FROM dayjob.job AS j
     USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now OFFSET 0) AS t,
@@ -113,7 +114,9 @@ WITH done AS (
         tags, meta, options, $12::text, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9), progress
     FROM done WHERE keep IS DISTINCT FROM 0
 )
-SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END FROM done
+SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END,
+    dayjob.forget(array_agg(id) FILTER (WHERE keep = 0), coalesce($1::bigint, dayjob.clock()) + 3600000000)
+FROM done
 
 -- name: add_days
 -- $2 seconds for which jobs are kept: the partitions that they need.
@@ -353,6 +356,9 @@ DELETE FROM dayjob.checkpoint WHERE id = ANY ($1::uuid[])
 
 -- name: drop_checkpoints
 DELETE FROM dayjob.checkpoint WHERE id = ANY ($1::uuid[])
+
+-- name: forget
+SELECT dayjob.forget($2::uuid[], coalesce($1::bigint, dayjob.clock()) + 3600000000)
 
 -- name: remember_gone
 -- $1 now  $2 ids: still findable as a repeat for an hour

@@ -80,7 +80,7 @@ class TurnPart(Part):
                 self._settle(connection, worker, completed, now, turn)
                 completed, late = (), None
         entries = None if late is None else [int(entry) for entry in late[1:-1].split(b",") if entry]
-        self._finished(connection, completed, entries, now, turn.refused)
+        _add_refused(completed, entries, turn.refused)
 
     # -- settle ------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class TurnPart(Part):
         if completed:
             parameters = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
             here = self.value(connection, self.sql.finish, parameters)
-            self._finished(connection, completed, here, now, refused)
+            _add_refused(completed, here, refused)
         others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
         if not others:
             return refused, []
@@ -180,21 +180,6 @@ class TurnPart(Part):
             crashes,
         )
 
-    def _finished(
-        self,
-        connection: Connection,
-        done: Sequence[Settlement],
-        entries: Sequence[int] | None,
-        now: int | None,
-        refused: list[tuple[str, int]],
-    ) -> None:
-        """From the answer of `finish`: who came too late, and whose id alone is kept."""
-        if entries is not None:
-            here = set(entries)
-            refused.extend((one.id, one.entry) for one in done if one.entry not in here)
-            done = [one for one in done if one.entry in here]
-        self.forget_jobs(connection, [one.id for one in done if one.keep == 0], now)
-
     def _add_days(self, connection: Connection, settlements: Sequence[Settlement], now: int | None) -> None:
         """The partitions that *settlements* may need; also a cancelled job's, which is kept for a day."""
         keeps = {one.keep for one in settlements if one.keep is not None} | {86_400.0}
@@ -209,7 +194,7 @@ class TurnPart(Part):
         for (state, reason, outcome), group in finished(exits).items():
             effect = EFFECTS[outcome]
             parameters = self._finish_parameters(worker, group, state, reason, now, effect.attempt, effect.crashes)
-            self._finished(connection, group, self.value(connection, self.sql.finish, parameters), now, [])
+            connection.execute(self.sql.finish, parameters)
         self._put_back(connection, worker, [out for out in exits if not out.state.terminal], moment)
 
     def _moment(self, connection: Connection, now: int | None) -> int:
@@ -311,6 +296,13 @@ class TurnPart(Part):
             worker, claim_no, now, encode(told).decode(), words(queues), plain(priorities), plain(asked.floors),
             asked.due, asked.seen, asked.check, asked.incarnation,
         )  # fmt: skip
+
+
+def _add_refused(done: Sequence[Settlement], entries: Sequence[int] | None, refused: list[tuple[str, int]]) -> None:
+    """From the answer of `finish`: who came too late."""
+    if entries is not None:
+        here = set(entries)
+        refused.extend((one.id, one.entry) for one in done if one.entry not in here)
 
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"

@@ -257,6 +257,17 @@ AS $$
         ELSE false END
 $$;
 
+-- Jobs kept for no time at all leave only their ids, *until* a repeated enqueue need not find them any more. STRICT: it costs
+-- nothing where there are none, as nearly always.
+CREATE FUNCTION dayjob.forget(jobs uuid[], until bigint) RETURNS void LANGUAGE plpgsql STRICT
+AS $$
+BEGIN
+    DELETE FROM dayjob.attempt WHERE id = ANY (jobs);
+    DELETE FROM dayjob.log WHERE id = ANY (jobs);
+    DELETE FROM dayjob.checkpoint WHERE id = ANY (jobs);
+    INSERT INTO dayjob.gone (id, until) SELECT u.id, forget.until FROM unnest(jobs) AS u (id);
+END $$;
+
 -- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
 -- as it is. Whatever else moves rows of `ready` about takes the same lock first.
 CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
