@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,51 @@ def test_what_would_wait_for_itself_is_refused(stage: Stage) -> None:
 
     assert job.state == "completed"
     assert len(refused) == 3
+
+
+def test_after_its_block_it_writes_nothing_neither_by_itself_nor_into_the_transaction_of_another_job(
+    stage: Stage,
+) -> None:
+    kept: list[Any] = []
+    refused: list[str] = []
+
+    def body(ctx: JobContext[Any], tx: Any) -> None:
+        tx.execute(PAID)
+        for old in kept:
+            for use in (lambda: old.execute(PAID), lambda: old.connection):  # noqa: B023  # called here
+                with pytest.raises(ConfigError, match="is over") as error:
+                    use()
+                refused.append(str(error.value))
+        kept.append(tx)
+
+    pay = task(stage, body, after=lambda: kept[-1].execute("INSERT INTO effect VALUES ('behind the block')"))
+    for _ in range(2):
+        job, happened = ran(stage, pay)
+
+        assert job.state == "completed"
+        assert "job.raised_late" in happened
+    assert stage.effects() == ["paid", "paid"]
+    assert len(refused) == 2
+
+
+def test_and_so_it_is_when_awaited(stage: Stage) -> None:
+    kept: list[Any] = []
+
+    @stage.app.task(name="shop.pay", retry=TWICE)
+    async def pay(ctx: JobContext[Any]) -> None:
+        for wrong in (ZeroDivisionError, None):
+            with suppress(ZeroDivisionError):
+                async with ctx.transaction() as tx:
+                    kept.append(tx)
+                    if wrong:
+                        raise wrong
+            with pytest.raises(ConfigError, match="is over"):
+                await tx.aexecute(PAID)
+
+    job, happened = ran(stage, pay)
+
+    assert (job.state, happened) == ("completed", ["job.completed"])
+    assert stage.effects() == []
 
 
 def test_a_second_one_is_refused_when_the_job_has_completed(stage: Stage) -> None:

@@ -37,6 +37,7 @@ class JobTransaction:
         self.result: Any = None
         self._store, self._app, self._limit, self._run = store, app, limit, run
         self._transaction: Transaction | None = None
+        self._over = False
         self._block: Block | None = None
         self._thread: ThreadPoolExecutor | None = None
 
@@ -48,13 +49,15 @@ class JobTransaction:
         """Run *sql* with the driver's own placeholders; returns its cursor.
 
         Raises:
-            TransactionExpired: it was open too long, and everything in it is undone. Else what the driver raises.
+            TransactionExpired: it was open too long, and everything in it is undone. ConfigError: its block was left.
+            Else what the driver raises.
         """
+        transaction = self._open
         try:
-            return self.connection.execute(sql, parameters)
+            return transaction.connection.execute(sql, parameters)
         except Exception as error:
-            if self._open.expired:
-                raise TransactionExpired(self._open.limit) from error
+            if transaction.expired:
+                raise TransactionExpired(transaction.limit) from error
             raise
 
     async def aexecute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
@@ -126,17 +129,19 @@ class JobTransaction:
 
     def _end(self, error: BaseException | None) -> None:
         """Complete and commit, or roll back after *error*."""
+        transaction = self._open
         if self._run is not None:
             self._run.lent = False
         if error is not None:
-            expired = self._open.expired
+            expired = transaction.expired
             self._roll_back()
             if expired and isinstance(error, Exception) and not isinstance(error, TransactionExpired):
-                raise TransactionExpired(self._open.limit) from error
+                raise TransactionExpired(transaction.limit) from error
             return
         try:
             completion = self._complete()
-            self._open.commit()
+            self._over = True
+            transaction.commit()
         except BaseException:
             self._roll_back()
             raise
@@ -159,6 +164,7 @@ class JobTransaction:
         self._roll_back()
 
     def _roll_back(self) -> None:
+        self._over = True
         if self._transaction is not None:
             self._transaction.rollback()
 
@@ -166,9 +172,17 @@ class JobTransaction:
     def _open(self) -> Transaction:
         if self._transaction is None:
             raise ConfigError("ctx.transaction() is used with `with` or `async with`")
+        self._require_not_over()
         return self._transaction
 
+    def _require_not_over(self) -> None:
+        if self._over:
+            raise ConfigError(
+                "this ctx.transaction() is over: what is to be written with the job belongs into its block"
+            )
+
     def _submit(self, fn: Callable[[], T]) -> Future[T]:
+        self._require_not_over()
         if self._thread is None:
             raise ConfigError("tx.aexecute() belongs into `async with ctx.transaction()`; in `with` it is tx.execute()")
         return self._thread.submit(fn)
