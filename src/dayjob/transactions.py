@@ -75,6 +75,8 @@ class Joiner:
     async def asend(self, caller: Caller, rows: Sequence[NewRow], *, chosen: bool) -> list[Enqueued]:
         """Awaitable `send`."""
         store = self._link() if self._link.opened else await offload(self._link)
+        if not store.located:
+            await offload(store.locate)
         outcomes = await aperform(store, caller, store.enqueue_script(rows, repeat=chosen))
         if await caller.aalone():
             _wake(store, rows)

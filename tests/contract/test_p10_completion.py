@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
+from dayjob.errors import ConfigError
 from dayjob.states import Outcome, State
+from dayjob.store.callers import adapt, perform
 from dayjob.store.contract import Store
 from dayjob.store.records import Cancel, Claimed, Lease, Log
+from tests.contract.engines import EngineUnderTest
 from tests.contract.scene import Puppet, Scene
 from tests.contract.test_p3_fenced import each_way, everything
 from tests.contract.test_p10_enqueue import app, engine
-from tests.contract.theirs import Theirs, effects
+from tests.contract.theirs import Theirs, connect, effects
 
 __all__ = ["app", "engine"]
 
@@ -86,6 +89,28 @@ class TestP10Completion:
 
         assert done is False
         assert everything(scene, id) == before
+
+    def test_on_a_connection_to_another_place_nothing_is_completed_and_the_lease_not_taken_for_lost(
+        self, scene: Scene, engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        id, ann = scene.job(), scene.worker()
+        job = ann.take(id)
+        other = type(engine)(tmp_path_factory.mktemp("elsewhere"))
+        other.store()
+        elsewhere = connect(other)
+        settlement = ann.settlement(job, Outcome.COMPLETED)
+
+        with pytest.raises(ConfigError, match=r"app\.outbox"):
+            perform(
+                scene.store,
+                adapt(elsewhere),
+                scene.store.completion_script(Lease(ann.id, job.id, job.entry), settlement),
+            )
+        elsewhere.commit()
+
+        assert standing(scene.store, ann, job) == "held"
+        elsewhere.close()
+        other.close()
 
     def test_another_worker_completes_nothing_though_it_knows_the_entry(self, scene: Scene, app: Theirs) -> None:
         id, ann, bob = scene.job(), scene.worker("ann"), scene.worker("bob")

@@ -155,6 +155,23 @@ class TestP10Enqueue:
         elsewhere.close()
         other.close()
 
+    def test_jobs_of_another_place_are_not_swallowed_by_it(
+        self, scene: Scene, engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        other = type(engine)(tmp_path_factory.mktemp("elsewhere"))
+        theirs = other.store()
+        elsewhere = connect(other)
+
+        with pytest.raises(ConfigError, match=r"app\.outbox") as told:
+            perform(scene.store, adapt(elsewhere), scene.store.enqueue_script([scene.row()]))
+        elsewhere.commit()
+
+        assert theirs.count(Filter()) == 0
+        assert scene.store.url.rpartition("/")[2] in str(told.value)
+        assert other.url.rpartition("/")[2] in str(told.value)
+        elsewhere.close()
+        other.close()
+
     def test_what_breaks_the_transaction_is_told_in_dayjobs_words(self, scene: Scene, app: Theirs) -> None:
         if scene.store.system == "postgresql":
             with pytest.raises(Exception, match="nothing_there"):

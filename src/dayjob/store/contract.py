@@ -164,17 +164,29 @@ class Joining(Protocol):
     """Taking part in transactions in which a caller writes, too (P10). Used by producer and worker.
 
     The scripts run on a connection to this very store, inside whatever transaction is open there. They neither begin
-    nor end one: what they wrote counts from the caller's commit on, and never if there is none.
+    nor end one: what they wrote counts from the caller's commit on, and never if there is none. On a connection that leads
+    elsewhere they write nothing and raise `ConfigError`, also where it leads to another store of the same kind.
 
     Attributes:
         system: the database system whose connections can take part (`sqlite`, `postgresql`); "" when none can.
         exclusive: True when an open transaction that has written makes everybody else's writes wait.
+        located: True when scripts ask this store nothing before their first statement.
         url: where the store is, without secrets.
     """
 
     system: str
     exclusive: bool
     url: str
+
+    @property
+    def located(self) -> bool: ...
+
+    def locate(self) -> None:
+        """Learn what scripts need to know of this store, once. They do it by themselves; who must not block does it before.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch.
+        """
 
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None

@@ -93,6 +93,7 @@ class Database:
         self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
         self._schema_seen = False
+        self._home: str | None = None
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -250,6 +251,7 @@ class Database:
             connections, self._idle = [*self._idle, *self._lent], []
             self._lent.clear()
             self._schema_seen = False
+            self._home = None
         for connection in connections:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
@@ -273,6 +275,24 @@ class Database:
         if not self._schema_seen:
             with self.session():
                 pass
+
+    @property
+    def located(self) -> bool:
+        return self._home is not None
+
+    def home(self) -> str:
+        """Where the jobs are, as functions that run on other connections compare it; asked once."""
+        home = self._home
+        if home is None:
+            with self.session() as connection:
+                row = connection.execute(f'SELECT "{self.namespace}".home()').fetchone()
+            assert row is not None
+            home = self._home = str(row[0])
+        return home
+
+    def forget_home(self) -> None:
+        """It may have moved: ask again."""
+        self._home = None
 
     def _require_schema(self, connection: Connection) -> None:
         before, after = self.versions(connection)

@@ -27,6 +27,8 @@ AT_ONCE = 1000
 """Rows in one statement."""
 
 _NOT_HERE = ("3F000", "42P01", "42883")  # no such schema, table, function
+_ELSEWHERE = "3D000"
+"""What `require_home` raises."""
 _REPEAT = ("40001", "40P01", "25P03", "55P03", "57014")  # conflicts and time-outs
 _BROKEN = ("OperationalError", "PostgresConnectionError", "OSError")
 """What the kinds of error are called that mean a lost connection, where there is no code."""
@@ -41,13 +43,20 @@ class JoiningPart(Part):
         super().__init__(db, lease)
         self.lender = Lender(db)
 
+    @property
+    def located(self) -> bool:
+        return self.db.located
+
+    def locate(self) -> None:
+        self.db.home()
+
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
     ) -> Script[list[Enqueued]]:
         outcomes: list[Enqueued] = []
         for start in range(0, len(jobs), AT_ONCE):
             rows = encode([_row(job) for job in jobs[start : start + AT_ONCE]]).decode()
-            found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now)))
+            found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now), self.db.home()))
             outcomes += [INSERTED if outcome == "inserted" else EXISTING for _, outcome in found]
         return outcomes
 
@@ -72,7 +81,7 @@ class JoiningPart(Part):
             self.sql.complete_joined,
             (
                 lease.worker, lease.id, lease.entry, settlement.started_at, settlement.finished_at, settlement.keep,
-                settlement.result, encode(lines).decode() if lines else None, self.db.at(now),
+                settlement.result, encode(lines).decode() if lines else None, self.db.at(now), self.db.home(),
             ),
         )  # fmt: skip
         return bool(found[0][0])
@@ -100,6 +109,12 @@ class JoiningPart(Part):
             kinds = {kind.__name__ for kind in type(error).__mro__}
             said = f"{self.db.url}: your connection could not run dayjob's statement: {error}"
             return StoreUnavailable(said) if kinds.intersection(_BROKEN) else StoreError(said)
+        if state == _ELSEWHERE:
+            self.db.forget_home()
+            return ConfigError(
+                f"{str(cause).splitlines()[0]}, the jobs are in {self.db.url}: one transaction does not span two databases. "
+                "Keep the jobs in the application's database, or use app.outbox(...), which carries them over"
+            )
         if state in _NOT_HERE:
             return ConfigError(
                 f"the database of this connection has no schema {self.db.namespace!r} of dayjob's ({error}). Is it another "

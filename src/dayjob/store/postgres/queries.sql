@@ -55,13 +55,16 @@ SELECT id::text FROM job
 -- == in a caller's transaction ===================================================================================
 
 -- name: enqueue_joined
--- $1 JSON array of rows  $2 now
-SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint)) ORDER BY number
+-- $1 JSON array of rows  $2 now  $3 where the jobs are
+SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint), CAST($3 AS text))
+ORDER BY number
 
 -- name: complete_joined
 -- $1 worker  $2 id  $3 entry  $4 started  $5 finished  $6 seconds to keep  $7 result  $8 JSON array of log lines  $9 now
+-- $10 where the jobs are
 SELECT dayjob.complete_job(CAST($1 AS text), CAST(CAST($2 AS text) AS uuid), CAST($3 AS bigint), CAST($4 AS bigint),
-    CAST($5 AS bigint), CAST($6 AS double precision), CAST($7 AS bytea), CAST(CAST($8 AS text) AS jsonb), CAST($9 AS bigint))
+    CAST($5 AS bigint), CAST($6 AS double precision), CAST($7 AS bytea), CAST(CAST($8 AS text) AS jsonb), CAST($9 AS bigint),
+    CAST($10 AS text))
 
 -- name: is_free
 -- $1 id  $2 entry: a row when the job is there and no transaction holds it

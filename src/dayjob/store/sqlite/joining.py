@@ -46,7 +46,10 @@ _STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
 class JoiningPart(Part):
     """The Joining protocol. A caller's connection must have our file as its main database."""
 
-    system, exclusive = "sqlite", True
+    system, exclusive, located = "sqlite", True, True
+
+    def locate(self) -> None:
+        """Scripts look into the file by the way, which takes microseconds."""
 
     def enqueue_script(
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None

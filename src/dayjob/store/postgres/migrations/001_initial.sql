@@ -165,9 +165,10 @@ CREATE TABLE dayjob.log (
 CREATE INDEX log_id ON dayjob.log (id, no);
 CREATE TABLE dayjob.checkpoint (id uuid PRIMARY KEY, value bytea NOT NULL);
 
--- One row: the version of controls, live time, and who leads.
+-- One row: which installation this is, the version of controls, live time, and who leads.
 CREATE TABLE dayjob.cluster (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
     control bigint NOT NULL DEFAULT 0,
     live bigint NOT NULL DEFAULT 0,
     beat_at bigint NOT NULL DEFAULT 0,
@@ -175,6 +176,21 @@ CREATE TABLE dayjob.cluster (
     leader text
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 100);
 INSERT INTO dayjob.cluster DEFAULT VALUES;
+
+-- Where this is: the installation, and the database, as one installation may have been copied into several.
+CREATE FUNCTION dayjob.home() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT c.id || '/' || current_database() FROM dayjob.cluster AS c WHERE c.one $$;
+
+-- Fails when the process that calls has its jobs elsewhere than at *home*: it was given another connection than it believes,
+-- and what it wrote here nobody would find.
+CREATE FUNCTION dayjob.require_home(home text) RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF home <> dayjob.home() THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_catalog_name', MESSAGE = format('this connection is to the database %s on %s',
+            current_database(), coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket'));
+    END IF;
+END $$;
 
 -- Workers; one that was given up stays for a day, so that its late beat learns it, and in any case as long as it has leases:
 -- also one that *resigned* in good order while somebody else held a row of its jobs.
@@ -527,7 +543,7 @@ END $$;
 
 -- dayjob's producers in a transaction of their caller. *rows* are `NewRow`s: bytes as base 64, times as stamps.
 -- What exists already answers `existing`. Workers are told at the commit.
-CREATE FUNCTION dayjob.enqueue_rows(rows jsonb, at bigint DEFAULT NULL) RETURNS TABLE (number integer, outcome text)
+CREATE FUNCTION dayjob.enqueue_rows(rows jsonb, at bigint DEFAULT NULL, home text DEFAULT NULL) RETURNS TABLE (number integer, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
@@ -536,6 +552,7 @@ DECLARE
     stored uuid[];
     known uuid[];
 BEGIN
+    PERFORM dayjob.require_home(home);
     WITH s AS (
         SELECT s.*, nextval('dayjob.entry') AS n,
             coalesce(s.run_at, moment + (s.delay * 1000000)::bigint, moment) AS due
@@ -651,7 +668,7 @@ END $$;
 -- holds the job: nobody takes it away before its end. *lines* are those of its log: [{"at":, "level":, "message":}, ..].
 CREATE FUNCTION dayjob.complete_job(
     by_worker text, job_id uuid, job_entry bigint, started_at bigint, finished_at bigint, keep double precision, result bytea,
-    lines jsonb DEFAULT NULL, at bigint DEFAULT NULL
+    lines jsonb DEFAULT NULL, at bigint DEFAULT NULL, home text DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
@@ -662,6 +679,7 @@ DECLARE
     claim bigint;
     done dayjob.job;
 BEGIN
+    PERFORM dayjob.require_home(home);
     SELECT l.claim_no INTO claim FROM dayjob.lease AS l
     WHERE l.worker = by_worker AND l.open > 0 AND l.entries @> ARRAY[job_entry];
     IF NOT FOUND THEN
