@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import dayjob.store
-from dayjob import App
+from dayjob import App, JobContext
 from dayjob.errors import ConfigError
 from tests.contract.engines import Postgres, Postgres15, Postgres18
 
@@ -92,3 +92,34 @@ def test_a_loop_does_not_stand_still_while_it_is_learnt_where_the_jobs_are(
 
     assert len(asked) == 1
     assert asked[0] is not threading.main_thread()
+
+
+# -- drivers
+
+
+@pytest.mark.parametrize("verb", ["sync", "async"])
+def test_in_a_pipeline_the_answer_is_waited_for(engine: Postgres, app: App, send: Any, verb: str) -> None:
+    async def main() -> Any:
+        async with await psycopg.AsyncConnection.connect(engine.url) as connection, connection.pipeline():
+            return await send.using(conn=connection).aenqueue(1)
+
+    if verb == "async":
+        job = asyncio.run(main())
+    else:
+        with psycopg.connect(engine.url) as connection, connection.pipeline():
+            job = send.using(conn=connection).enqueue(1)
+
+    assert job.outcome == "inserted"
+    assert job.refresh().state == "available"
+
+
+def test_a_job_completes_in_a_pipeline(engine: Postgres, app: App) -> None:
+    @app.task(name="shop.pay", retry=False)
+    def pay(ctx: JobContext[Any]) -> Any:
+        with psycopg.connect(engine.url) as connection, connection.pipeline():
+            ctx.complete_in(connection, "paid")
+
+    job = pay.enqueue()
+    app.worker().run_until_idle()
+
+    assert job.result(timeout=1) == "paid"

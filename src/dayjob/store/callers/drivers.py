@@ -60,7 +60,10 @@ def _sqlite_alone(connection: Any) -> bool:
 
 
 class Psycopg(Caller):
-    """`psycopg.Connection`."""
+    """`psycopg.Connection`.
+
+    All statements here return rows. They are fetched unseen, which is what makes a pipeline wait for its answers.
+    """
 
     what, system = "a psycopg connection", "postgresql"
 
@@ -71,7 +74,8 @@ class Psycopg(Caller):
         driver = sys.modules["psycopg"]
         with driver.Cursor(self._connection, row_factory=driver.rows.tuple_row) as cursor:
             cursor.execute(percents(statement.sql), statement.parameters)
-            return cursor.fetchall() if cursor.description else []
+            rows: Rows = cursor.fetchall()
+            return rows
 
     def alone(self) -> bool:
         return bool(self._connection.autocommit) and self._connection.info.transaction_status == IDLE
@@ -86,7 +90,8 @@ class AsyncPsycopg(Psycopg):
         driver = sys.modules["psycopg"]
         async with driver.AsyncCursor(self._connection, row_factory=driver.rows.tuple_row) as cursor:
             await cursor.execute(percents(statement.sql), statement.parameters)
-            return await cursor.fetchall() if cursor.description else []
+            rows: Rows = await cursor.fetchall()
+            return rows
 
 
 class Asyncpg(Caller):
