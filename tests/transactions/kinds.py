@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -320,9 +320,12 @@ class SqlalchemySession(Side):
     """SQLAlchemy's session."""
 
     driver: ClassVar[str]
+    connect_args: ClassVar[Mapping[str, Any]] = {}
 
     async def open(self) -> None:
-        self._engine = sqlalchemy.create_engine(_dialect(self.url, self.driver), poolclass=NullPool)
+        self._engine = sqlalchemy.create_engine(
+            _dialect(self.url, self.driver), poolclass=NullPool, connect_args=self.connect_args
+        )
         self.connection = Session(self._engine)
 
     async def execute(self, sql: str) -> None:
@@ -343,7 +346,9 @@ class SqlalchemyConnection(SqlalchemySession):
     """SQLAlchemy's connection."""
 
     async def open(self) -> None:
-        self._engine = sqlalchemy.create_engine(_dialect(self.url, self.driver), poolclass=NullPool)
+        self._engine = sqlalchemy.create_engine(
+            _dialect(self.url, self.driver), poolclass=NullPool, connect_args=self.connect_args
+        )
         self.connection = self._engine.connect()
 
 
@@ -352,9 +357,12 @@ class SqlalchemyAsyncSession(Side):
 
     awaited = True
     driver: ClassVar[str]
+    connect_args: ClassVar[Mapping[str, Any]] = {}
 
     async def open(self) -> None:
-        self._engine = create_async_engine(_dialect(self.url, self.driver), poolclass=NullPool)
+        self._engine = create_async_engine(
+            _dialect(self.url, self.driver), poolclass=NullPool, connect_args=self.connect_args
+        )
         self.connection = AsyncSession(self._engine)
 
     async def execute(self, sql: str) -> None:
@@ -375,7 +383,9 @@ class SqlalchemyAsyncConnection(SqlalchemyAsyncSession):
     """SQLAlchemy's async connection."""
 
     async def open(self) -> None:
-        self._engine = create_async_engine(_dialect(self.url, self.driver), poolclass=NullPool)
+        self._engine = create_async_engine(
+            _dialect(self.url, self.driver), poolclass=NullPool, connect_args=self.connect_args
+        )
         self.connection = await self._engine.connect()
 
 

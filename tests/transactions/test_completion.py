@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from dayjob import JobContext
 from dayjob.errors import ConfigError, LeaseLost
@@ -337,6 +338,48 @@ def test_a_connection_that_commits_by_itself_is_refused(stage: Stage) -> None:
 
     assert job.result(timeout=1) == "ordinary"
     assert happened == ["job.completed"]
+
+
+def test_a_library_whose_driver_commits_by_itself_is_refused(stage: Stage) -> None:
+    """The library believes that it has begun a transaction, and rolls nothing back."""
+    if not hasattr(stage.kind, "connect_args") or stage.kind.driver == "asyncpg":
+        pytest.skip("no library, or a driver that is told of every transaction")
+    by_itself = {"isolation_level": None} if stage.kind.system == "sqlite" else {"autocommit": True}
+    stage.kind = type(stage.kind.__name__, (stage.kind,), {"connect_args": by_itself})
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        with pytest.raises(ConfigError, match="Begin a transaction first"):
+            await side.complete(ctx, 1)
+        await side.rollback()
+        raise ZeroDivisionError
+
+    job, happened, _ = ran(stage, body)
+
+    assert job.state == "dead"
+    assert happened == ["job.failed", "job.retried", "job.failed", "job.dead"]
+
+
+def test_a_library_that_begins_by_hand_on_such_a_driver_is_not_refused(stage: Stage) -> None:
+    """SQLAlchemy's own recipe for SQLite's savepoints."""
+    if stage.kind.system != "sqlite" or not hasattr(stage.kind, "connect_args"):
+        pytest.skip("nobody would")
+    stage.kind = type(stage.kind.__name__, (stage.kind,), {"connect_args": {"isolation_level": None}})
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        engine = getattr(side._engine, "sync_engine", side._engine)  # type: ignore[attr-defined]  # told above
+
+        @sqlalchemy.event.listens_for(engine, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        await side.note("paid")
+        await side.complete(ctx, 1)
+        await side.commit()
+
+    job, _, _ = ran(stage, body)
+
+    assert job.result(timeout=1) == 1
+    assert stage.effects() == ["paid"]
 
 
 def test_the_lease_that_a_completion_names_is_the_runs_own(stage: Stage) -> None:

@@ -116,7 +116,7 @@ def _needs_transaction(run: Run, caller: Caller) -> ConfigError:
     run.completion = None
     return ConfigError(
         f"{caller.what} commits each statement by itself: the job would be completed before your writes. Begin a "
-        "transaction first"
+        "transaction first, where a library does it with its driver out of autocommit"
     )
 
 

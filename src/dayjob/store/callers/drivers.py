@@ -34,7 +34,7 @@ class Sqlite(Caller):
             cursor.close()
 
     def alone(self) -> bool:
-        return _sqlite_alone(self._connection)
+        return sqlite_alone(self._connection)
 
 
 class Aiosqlite(Caller):
@@ -50,10 +50,11 @@ class Aiosqlite(Caller):
         return [tuple(row) for row in found]
 
     async def aalone(self) -> bool:
-        return _sqlite_alone(self._connection)
+        return sqlite_alone(self._connection)
 
 
-def _sqlite_alone(connection: Any) -> bool:
+def sqlite_alone(connection: Any) -> bool:
+    """`alone` of a connection of sqlite3's or aiosqlite's."""
     # Before Python 3.12, and by default after it, a driver without isolation level begins no transactions by itself.
     by_itself = getattr(connection, "autocommit", None) is True or connection.isolation_level is None
     return by_itself and not connection.in_transaction
@@ -78,7 +79,15 @@ class Psycopg(Caller):
             return rows
 
     def alone(self) -> bool:
-        return bool(self._connection.autocommit) and self._connection.info.transaction_status == IDLE
+        return postgres_alone(self._connection)
+
+
+def postgres_alone(connection: Any) -> bool:
+    """`alone` of a connection of psycopg's, and of other drivers as far as they say; asyncpg's has no such mode."""
+    if not getattr(connection, "autocommit", False):
+        return False
+    info = getattr(connection, "info", None)
+    return info is None or info.transaction_status == IDLE
 
 
 class AsyncPsycopg(Psycopg):

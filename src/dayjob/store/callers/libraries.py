@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from dayjob.store.callers.caller import Caller, names, percents
+from dayjob.store.callers.drivers import postgres_alone, sqlite_alone
 from dayjob.store.records import Rows, Statement
 
 
@@ -104,7 +105,13 @@ def _rows(result: Any) -> Rows:
 
 
 def _autocommits(connection: Any) -> bool:
+    """True when nothing could be rolled back: by the library's setting, or by the driver's, of which it does not know."""
+    if connection.closed or connection.invalidated:
+        return False  # the statement will say so
     level = connection.get_execution_options().get("isolation_level")
     if level is None:  # create_engine(isolation_level=...) is kept here and nowhere else
         level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return bool(level == "AUTOCOMMIT")
+    if level == "AUTOCOMMIT":
+        return True
+    driver = connection.connection.driver_connection
+    return sqlite_alone(driver) if connection.dialect.name == "sqlite" else postgres_alone(driver)
