@@ -102,6 +102,13 @@ def test_there_is_one_check_a_second(claims: Claims) -> None:
     assert not claims.ask().check  # another thread's claim, meanwhile
 
 
+def test_who_cannot_check_leaves_it_to_the_next_claim(claims: Claims) -> None:
+    staging = claims.floors.ask(check=False).check
+
+    assert not staging
+    assert claims.ask().check
+
+
 def test_a_claim_asked_before_a_decision_does_not_profit_from_it(claims: Claims) -> None:
     claims.claim(10)
     early = claims.ask()

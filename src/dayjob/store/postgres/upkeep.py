@@ -28,12 +28,12 @@ class UpkeepPart(ClusterPart):
         return moment
 
     def stage(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
-        asked = self.floors.ask()
+        asked = self.floors.ask(check=False)
         with self.db.write() as connection:
+            self.take_turn(connection, self.db.at(now), asked.seen)  # first: see `take_turn` in the schema
             now = self._leads(connection, term, now)
             if now is None:
                 return None
-            self.take_turn(connection, now, asked.seen)
             expired = connection.execute(self.sql.expired_waiting, (now, limit)).fetchall()
             if expired:
                 self.cancel_waiting(connection, [id for id, _ in expired], "expired", now)

@@ -285,9 +285,14 @@ BEGIN
 END $$;
 
 -- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
--- as it is. Whatever else moves rows of `ready` about takes the same lock first.
+-- as it is. Whatever else moves rows of `ready` about takes the same lock first, before any row's. A process that stands still
+-- between two statements of such a transaction does not keep the turn from all the others for longer than two seconds.
 CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1); END $$;
+AS $$
+BEGIN
+    PERFORM set_config('idle_in_transaction_session_timeout', '2s', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+END $$;
 
 -- Jobs of callers' transactions that have ended since *seen* was taken become claimable, those of them that are due, too: their
 -- time may lie below everybody's floor. The caller has the turn.

@@ -1,0 +1,125 @@
+"""Who waits for whom: the turn of the claims, rows of jobs, the cluster's row. Nobody in a circle, and nobody for long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+import dayjob.store
+from dayjob.errors import StoreUnavailable
+from dayjob.states import Outcome
+from dayjob.store.records import Cancel, Claimed, Filter, NewRow, Settlement, Want, WorkerInfo
+from tests.contract.engines import EngineUnderTest, Postgres15, Postgres18
+from tests.contract.ids import numbered
+
+if "postgresql" not in dayjob.store.ENGINES:
+    pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
+
+from dayjob.store.postgres.store import PostgresStore
+
+WORKER = WorkerInfo("w", "here:1", "here", 1, expiry=3600.0)
+
+
+class Crossing:
+    """A store with a worker that leads, and somebody else's connection."""
+
+    def __init__(self, engine: EngineUnderTest) -> None:
+        self.url = engine.url
+        self.store = cast(PostgresStore, engine.store())
+        self.other = cast(PostgresStore, engine.open())
+        self.claims = 0
+        self._pool = ThreadPoolExecutor(4)
+
+    def lead(self) -> int:
+        term = self.store.beat(WORKER, list(range(self.claims + 1))).term
+        assert term is not None
+        return term
+
+    def claim(self, jobs: int) -> list[Claimed]:
+        """Store and claim so many jobs, in the order of their ids."""
+        self.lead()
+        self.store.enqueue([NewRow(numbered(n), "t", "default", b"{}") for n in range(jobs)])
+        self.claims += 1
+        return sorted(self.store.turn("w", self.claims, wants=[Want(None, jobs)]).claimed, key=lambda job: job.id)
+
+    def settlement(self, job: Claimed, outcome: Outcome = Outcome.COMPLETED) -> Settlement:
+        return Settlement(job.id, job.entry, outcome, 1, 2, keep=3600.0, delay=3600.0, claim_no=self.claims)
+
+    @contextmanager
+    def holding(self, statement: str, *parameters: Any) -> Iterator[psycopg.Connection[Any]]:
+        """Somebody's transaction that has executed *statement*; rolled back at the end."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SET lock_timeout = '3s'")
+            connection.execute(statement, parameters)
+            yield connection
+            connection.rollback()
+
+    def starts(self, call: Callable[[], Any], waiting: int = 1) -> Future[Any]:
+        """Make *call* in a thread and come back when so many sessions wait for a lock."""
+        future = self._pool.submit(call)
+        deadline = time.monotonic() + 10.0
+        with psycopg.connect(self.url, autocommit=True) as watcher:
+            while time.monotonic() < deadline and not future.done():
+                select = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                [(found,)] = watcher.execute(select).fetchall()
+                if found >= waiting:
+                    break
+                threading.Event().wait(0.01)
+        return future
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+@pytest.fixture(params=[Postgres18, Postgres15], ids=lambda engine: engine.name)
+def crossing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crossing]:
+    engine: EngineUnderTest = request.param(tmp_path)
+    crossing = Crossing(engine)
+    yield crossing
+    crossing.close()
+    engine.close()
+
+
+def test_a_stage_that_waits_for_its_turn_stands_in_nobodys_way(crossing: Crossing) -> None:
+    term = crossing.lead()
+    with crossing.holding("SELECT dayjob.take_turn()") as cancel:
+        staging = crossing.starts(lambda: crossing.store.stage(term))
+        cancel.execute("UPDATE dayjob.cluster SET control = control + 1")  # as the cancel of a running job does
+
+    assert staging.result() == (0, None)
+
+
+@pytest.mark.parametrize("operation", ["stage", "act"])
+def test_a_process_that_freezes_within_its_turn_loses_it_in_two_seconds(
+    crossing: Crossing, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    term = crossing.lead()
+    frozen, thaw = threading.Event(), threading.Event()
+    take_turn = crossing.store.take_turn
+
+    def freezing(*args: Any) -> None:
+        take_turn(*args)
+        frozen.set()
+        thaw.wait(15.0)
+
+    monkeypatch.setattr(crossing.store, "take_turn", freezing)
+    calls = {"stage": lambda: crossing.store.stage(term), "act": lambda: crossing.store.act(Filter(ids=()), Cancel())}
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(calls[operation])
+        frozen.wait(10.0)
+        began = time.monotonic()
+        crossing.other.turn("w", 1, wants=[Want(None, 1)])
+        waited = time.monotonic() - began
+        thaw.set()
+
+        assert waited < 4.0  # a claim gives up after 5 s
+        with pytest.raises(StoreUnavailable):
+            stuck.result()
