@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 import dayjob.store
 from dayjob import App, Job
+from dayjob.cli.shape import job_document
 from dayjob.clock import from_stamp
 from dayjob.codec import encode_untyped
 from dayjob.store.records import NewRow, Want, WorkerInfo
@@ -258,8 +259,7 @@ WRONG: dict[str, str] = {
     "JSON that is no object": "payload = '[1]'",
     "nested for ever": "payload = convert_to(repeat('[', 9000), 'UTF8')",
     "options that are no JSON": r"options = '\xff'",
-    "tags that are no JSON": "tags = '{'",
-    "meta that is no JSON": "meta = '{'",
+    "meta nested for ever": """meta = '{"a":' || repeat('[', 4000) || repeat(']', 4000) || '}'""",
     "an attempt too many": "attempt = 2147483647",
     "crashes too many": "crashes = 2147483647, suspect = false",
     "no attempt allowed": "max_attempts = -5",
@@ -287,10 +287,23 @@ def test_a_row_that_somebody_spoiled_stops_nobody_else(engine: Postgres, app: Ap
     app.worker().run_until_idle()
 
     assert [before.refresh().state, after.refresh().state] == ["completed", "completed"]
-    found = {job.id: job.state for job in app.jobs.find()}
+    found = {shown["id"]: shown["state"] for shown in map(job_document, app.jobs.find())}
+    assert app.jobs.find(tag="vip") == []
     assert set(found) == {before.id, bad.id, after.id}
     if name.startswith(("bytes", "no bytes", "JSON", "nested")):
         assert (bad.refresh().state, bad.reason) == ("dead", "unreadable")
+
+
+@pytest.mark.parametrize(
+    "change", ["tags = '{'", "tags = 'vip'", """tags = '{"vip": 1}'""", "meta = '{'", "meta = '[]'"]
+)
+def test_what_everybody_reads_to_find_a_job_cannot_be_spoiled(engine: Postgres, app: App, change: str) -> None:
+    job = app.enqueue("count", tags=["vip"], meta={"by": "web"})
+
+    with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.InvalidTextRepresentation)):
+        engine.server.sql(f"UPDATE dayjob.job SET {change}", database=engine.database)
+
+    assert [found.id for found in app.jobs.find(tag="vip")] == [job.id]
 
 
 def test_a_script_may_write_rows_by_hand_into_what_is_ready(engine: Postgres, app: App) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 import dayjob.store
 from dayjob import App, JobContext
@@ -244,6 +245,30 @@ def test_a_producer_wakes_a_sleeping_worker(place: Postgres) -> None:
         producer.enqueue([NewRow(numbered(1), "t", "default", b"{}")])
         assert ears.wait(5.0)
         ears.close()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"task": ""}, {"task": None}, {"queue": "x" * 201}, {"queue": "a b"}, {"priority": 2**31 - 1}, {"max_attempts": -5},
+        {"delay": -1.0}, {"delay": 1e10}, {"expires": -1.0}, {"run_at": 2**63 - 1}, {"tags": "no JSON"}, {"tags": "{}"},
+        {"tags": "[1]"}, {"tags": '["a b"]'}, {"tags": str(["t"] * 101).replace("'", '"')}, {"meta": "no JSON"}, {"meta": "[]"},
+    ],
+    ids=lambda field: next(iter(field)),
+)  # fmt: skip
+def test_a_producer_stores_nothing_that_is_in_the_way_of_others(place: Postgres, field: dict[str, Any]) -> None:
+    good = {"id": numbered(1), "task": "t", "queue": "q", "payload": "e30="}
+    bad = {**good, "id": numbered(2), **field}
+
+    with psycopg.connect(as_(place, "some_producer")) as connection, pytest.raises(psycopg.Error) as caught:
+        connection.execute("SELECT dayjob.enqueue_rows(%s)", (Jsonb([good, bad]),))
+
+    assert str(caught.value.sqlstate).startswith(("22", "23"))
+    assert place.server.sql("SELECT count(*) FROM dayjob.job", database=place.database) == [(0,)]
+
+
+def test_a_producer_does_not_say_what_time_it_is(place: Postgres) -> None:
+    refused(place, "some_producer", "SELECT dayjob.enqueue_rows('[]', 1)")
 
 
 def test_a_producer_can_do_nothing_else(place: Postgres) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dayjob.cli.output import Column, age, number, span
-from dayjob.errors import PayloadError
 
 if TYPE_CHECKING:
     from dayjob.codec.envelope import Failure
@@ -31,8 +30,8 @@ ATTEMPT_FIELDS = (
 
 def job_document(job: Job[Any], *, whole: bool = False) -> dict[str, Any]:
     """A job by the names that `Job` has; *whole* adds its attempts and what it logged."""
-    document: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS}
-    document["args"] = arguments(job)
+    document: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS if name != "meta"}
+    document["meta"], document["args"] = _readable(job, "meta"), arguments(job)
     progress, error = job.progress, job.error
     document["progress"] = progress and {"done": progress.done, "total": progress.total, "note": progress.note}
     document["error"] = error and {"type": error.type, "message": error.message, "traceback": error.traceback}
@@ -44,9 +43,14 @@ def job_document(job: Job[Any], *, whole: bool = False) -> dict[str, Any]:
 
 def arguments(job: Job[Any]) -> Any:
     """The job's arguments; None where they cannot be read (a changed signature must not hide the job)."""
+    return _readable(job, "args")
+
+
+def _readable(job: Job[Any], name: str) -> Any:
+    """What producers wrote, in SQL perhaps; None where it is no JSON, or nested for ever: it must not hide its neighbours."""
     try:
-        return job.args
-    except PayloadError:
+        return getattr(job, name)
+    except (ValueError, RecursionError):
         return None
 
 
