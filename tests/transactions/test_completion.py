@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
 
@@ -16,7 +17,7 @@ from dayjob.errors import ConfigError, LeaseLost
 from dayjob.states import Outcome
 from dayjob.store.records import Filter, Lease, Settlement
 from tests.transactions.conftest import TWICE, Stage
-from tests.transactions.kinds import Side, at_once, settle
+from tests.transactions.kinds import Psycopg, Side, at_once, settle
 
 Body = Callable[[JobContext[Any], Side], Awaitable[Any]]
 
@@ -179,6 +180,41 @@ def test_but_it_completes_once(stage: Stage) -> None:
 
     assert job.result(timeout=1) == "first"
     assert happened == ["job.completed"]
+
+
+def test_who_completes_twice_in_one_transaction_is_told_and_has_not_lost_the_job(stage: Stage) -> None:
+    """A lost lease would spend no attempt, and be found again and again."""
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        await side.complete(ctx, "first")
+        try:
+            await side.complete(ctx, "second")
+        except ConfigError:
+            await side.rollback()
+            raise
+
+    job, happened, _ = ran(stage, body)
+
+    assert (job.state, job.attempt, job.error.type) == ("dead", 2, "dayjob.errors.ConfigError")
+    assert "has done so there already" in job.error.message
+    assert happened == ["job.failed", "job.retried", "job.failed", "job.dead"]
+
+
+def test_who_completes_on_a_snapshot_older_than_the_claim_is_told_and_has_not_lost_the_job(stage: Stage) -> None:
+    if stage.kind is not Psycopg:
+        pytest.skip("one kind of connection to PostgreSQL will do; SQLite lets nobody write on an old snapshot")
+    with psycopg.connect(stage.url) as old:
+        old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        old.execute("SELECT FROM effect")
+
+        async def body(ctx: JobContext[Any], side: Side) -> None:
+            ctx.complete_in(old)
+
+        job, happened, _ = ran(stage, body)
+
+    assert (job.state, job.attempt, job.error.type) == ("dead", 2, "dayjob.errors.ConfigError")
+    assert "began before the job was claimed" in job.error.message
+    assert happened == ["job.failed", "job.retried", "job.failed", "job.dead"]
 
 
 def test_a_result_that_cannot_be_stored_touches_nothing(stage: Stage) -> None:

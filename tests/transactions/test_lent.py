@@ -296,7 +296,12 @@ def test_what_would_wait_for_itself_is_refused(stage: Stage) -> None:
     refused: list[str] = []
 
     def body(ctx: JobContext[Any], tx: Any) -> None:
-        for wrong in (lambda: ctx.save_checkpoint(1), lambda: ctx.transaction().__enter__(), tx.__enter__):
+        for wrong in (
+            lambda: ctx.save_checkpoint(1),
+            lambda: ctx.transaction().__enter__(),
+            lambda: ctx.complete_in(tx.connection),
+            tx.__enter__,
+        ):
             with pytest.raises(ConfigError) as error:
                 wrong()
             refused.append(str(error.value))
@@ -304,7 +309,7 @@ def test_what_would_wait_for_itself_is_refused(stage: Stage) -> None:
     job, _ = ran(stage, task(stage, body))
 
     assert job.state == "completed"
-    assert len(refused) == 3
+    assert len(refused) == 4
 
 
 def test_after_its_block_it_writes_nothing_neither_by_itself_nor_into_the_transaction_of_another_job(

@@ -94,14 +94,24 @@ async def acomplete_in(run: Run, connection: Any, result: Any) -> None:
 
 def refusal(run: Run) -> BaseException:
     """Why the store refused to complete *run*."""
-    if run.home.store.standing(run.lease) == "completed":
+    standing = run.home.store.standing(run.lease)
+    if standing == "completed":
         return ConfigError(f"job {run.job.id} has completed in an earlier transaction: it can complete once")
+    if standing != "lost":  # it is ours, but this transaction sees another state of it
+        return ConfigError(
+            f"job {run.job.id} cannot complete in this transaction: it has done so there already, or the transaction "
+            "(REPEATABLE READ or SERIALIZABLE) began before the job was claimed. Complete it once, in a transaction begun by the task"
+        )
     run.stopping = LOST
     return LeaseLost(run.job.id, run.job.entry)
 
 
 def _admitted(run: Run, connection: Any, *, awaits: bool) -> Caller | None:
     """The connection as dayjob uses it; None in a test, whose store no connection leads to."""
+    if run.lent:
+        raise ConfigError(
+            "ctx.complete_in() inside ctx.transaction(), at whose end the job completes: say tx.result = ..."
+        )
     if getattr(run.home.app, "under_test", False):
         return None
     return admit(connection, run.home.store, awaits=awaits, verb="complete_in")
