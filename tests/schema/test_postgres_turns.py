@@ -123,3 +123,15 @@ def test_a_process_that_freezes_within_its_turn_loses_it_in_two_seconds(
         assert waited < 4.0  # a claim gives up after 5 s
         with pytest.raises(StoreUnavailable):
             stuck.result()
+
+
+def test_a_mixed_batch_of_settlements_and_a_cancel_do_not_wait_for_each_other(crossing: Crossing) -> None:
+    one, first, *middle, last = crossing.claim(5)
+    crossing.store.turn("w", settlements=[crossing.settlement(one)])  # the day's partition is there
+    batch = [crossing.settlement(first, Outcome.FAILED), *map(crossing.settlement, [*middle, last])]
+    with crossing.holding("SELECT 1 FROM dayjob.job WHERE id = %s FOR UPDATE", last.id):  # it records its progress
+        settling = crossing.starts(lambda: crossing.store.turn("w", settlements=batch))
+        cancelling = crossing.starts(lambda: crossing.other.act(Filter(queue="default"), Cancel()), waiting=2)
+
+    assert settling.result().refused == []
+    assert cancelling.result() == [first.id]

@@ -127,16 +127,14 @@ class TurnPart(Part):
     ) -> tuple[list[tuple[str, int]], list[tuple[str, int, State]]]:
         refused: list[tuple[str, int]] = []
         completed = [one for one in settlements if one.outcome is Outcome.COMPLETED]
+        others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
+        # All are locked at once, in the order of their ids, before the first one is written: so does everybody.
+        held = self._held(connection, worker, settlements) if others else []
         if completed:
             parameters = self._finish_parameters(worker, completed, State.COMPLETED, None, now)
             here = self.value(connection, self.sql.finish, parameters)
             _add_refused(completed, here, refused)
-        others = {one.entry: one for one in settlements if one.outcome is not Outcome.COMPLETED}
-        if not others:
-            return refused, []
-        ids, entries = plain(one.id for one in others.values()), Bigints(others)
-        claims = Bigints({one.claim_no for one in others.values() if one.claim_no is not None})
-        held = [Held(*row) for row in connection.execute(self.sql.held, (ids, entries, worker, claims)).fetchall()]
+        held = [job for job in held if job.entry in others]
         here = {job.entry for job in held}
         refused.extend((one.id, one.entry) for one in others.values() if one.entry not in here)
         exits = [exit_of(job, others[job.entry]) for job in held]
@@ -146,6 +144,11 @@ class TurnPart(Part):
             for out in exits
             if out.state is not EFFECTS[out.settlement.outcome].state
         ]
+
+    def _held(self, connection: Connection, worker: str, settlements: Sequence[Settlement]) -> list[Held]:
+        ids, entries = plain(one.id for one in settlements), Bigints(one.entry for one in settlements)
+        claims = Bigints({one.claim_no for one in settlements if one.claim_no is not None})
+        return [Held(*row) for row in connection.execute(self.sql.held, (ids, entries, worker, claims)).fetchall()]
 
     @property
     def _prepared(self) -> bool | None:
