@@ -92,6 +92,20 @@ def test_a_floor_never_falls(claims: Claims) -> None:
     assert claims.floor == 10
 
 
+def test_a_level_that_nobody_speaks_of_for_an_hour_is_forgotten(claims: Claims) -> None:
+    both = [("q", 0, 10), ("gone", 0, 10)]
+    for top in (10, 20, 30):
+        claims.claim(top, both)
+    before = claims.floors.ask().levels
+    claims.now += floors.REMEMBERED
+    claims.claim(40)
+    claims.now += floors.REMEMBERED
+    claims.claim(50)
+
+    assert before == [("q", 0), ("gone", 0)]
+    assert claims.floors.ask().levels == [("q", 0)]
+
+
 def test_there_is_one_check_a_second(claims: Claims) -> None:
     claims.claim(10)
     soon = claims.ask().check

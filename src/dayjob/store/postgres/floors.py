@@ -26,6 +26,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+REMEMBERED = 3600.0
+"""Seconds after which a level that no claim speaks of any more is forgotten: queues named after customers come and go."""
+
 CHECK = 1.0
 """Seconds between two checks of one process; each costs the server about half a millisecond."""
 
@@ -88,6 +91,8 @@ class Floors:
     def _begin_anew(self) -> None:
         self._age += 1  # answers to what was asked before count no more
         self._floors: dict[Level, int] = {}
+        self._named: set[Level] = set()
+        self._forget_at = time.monotonic() + REMEMBERED
         self._due = 0
         self._seen: str | None = None
         self._moment = 0
@@ -100,6 +105,9 @@ class Floors:
         now = time.monotonic()
         with self._lock:
             check = check and now >= self._check_at
+            if now >= self._forget_at:
+                self._floors = {level: floor for level, floor in self._floors.items() if level in self._named}
+                self._named, self._forget_at = set(), now + REMEMBERED
             if check:
                 self._check_at = now + CHECK
             return Question(
@@ -123,6 +131,7 @@ class Floors:
                 self._moment, self._seen = told.moment, told.seen
             for queue, priority, place in told.levels:
                 level = (queue, priority)
+                self._named.add(level)
                 self._floors[level] = max(self._floors.get(level, 0), min(place, asked.place))
             self._due = 0 if told.more else max(self._due, min(told.moment, asked.moment))
             if told.writers is not None:

@@ -491,7 +491,10 @@ SELECT queue, state, sum(jobs)::bigint FROM dayjob.total GROUP BY queue, state
 WITH g AS (DELETE FROM dayjob.gone WHERE until <= $1),
 r AS (DELETE FROM dayjob.record WHERE expires_at <= $1),
 s AS (DELETE FROM dayjob.sample WHERE at < $1 - 7 * 86400000000),
-w AS (
+l AS (  -- who writes to `ready` has first made the level new by an hour
+    DELETE FROM dayjob.level AS l WHERE l.used_at <= $1 - 4 * 3600000000 AND NOT EXISTS (
+        SELECT 1 FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind)
+), w AS (
     DELETE FROM dayjob.worker AS w WHERE w.lost_at <= $1 - 86400000000
         AND NOT EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.worker = w.id AND l.open > 0)
 )

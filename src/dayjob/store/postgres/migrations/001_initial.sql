@@ -67,8 +67,9 @@ CREATE TABLE dayjob.ready (
     autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_cost_delay = 0
 );
 
--- Which (queue, priority, kind) were ever in `ready`: one look into its index for each. Every claim reads all of it, so a row
--- is rewritten once an hour at most; and its `floor`, where a new process begins, after so many places that it pays.
+-- Which (queue, priority, kind) were in `ready` of late: one look into its index for each. Every claim reads all of it, so a
+-- row is rewritten once an hour at most, and goes three hours later when nothing is left there; its `floor`, where a new
+-- process begins, is rewritten after so many places that it pays.
 CREATE TABLE dayjob.level (
     queue text COLLATE "C" NOT NULL, priority integer NOT NULL, kind smallint NOT NULL, used_at bigint NOT NULL,
     floor bigint NOT NULL DEFAULT 0, PRIMARY KEY (queue, priority, kind)
@@ -382,6 +383,7 @@ DECLARE
     all_ids uuid[] := '{}';
     all_entries bigint[] := '{}';
     reached jsonb;
+    known_floors jsonb;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
@@ -414,6 +416,9 @@ BEGIN
             AND (l.floor < f.floor - 250000 OR l.floor > top);
     END IF;
     more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
+    known_floors := (  -- to look one up is no walk over all: a queue for each customer makes thousands
+        SELECT jsonb_object_agg(f.priority || ' ' || f.queue, f.floor)
+        FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor) WHERE f.floor <= top);
     SELECT c.control, (SELECT run_at FROM dayjob.job WHERE state = 'scheduled' AND run_at >= due_floor ORDER BY run_at LIMIT 1)
         INTO control, next_due FROM dayjob.cluster AS c;
     claimed := 0;
@@ -438,9 +443,8 @@ BEGIN
                 ELSE
                     WITH level AS MATERIALIZED (
                         SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 THEN greatest(
-                            CASE WHEN l.floor <= top THEN l.floor ELSE 0 END, (
-                            SELECT f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
-                            WHERE f.queue = l.queue AND f.priority = l.priority AND f.floor <= top)) ELSE 0 END AS floor
+                            CASE WHEN l.floor <= top THEN l.floor ELSE 0 END,
+                            (known_floors -> (l.priority || ' ' || l.queue))::bigint) ELSE 0 END AS floor
                         FROM dayjob.level AS l
                         WHERE (want.queues IS NULL OR l.queue = ANY (want.queues)) AND l.queue <> ALL (want.exclude)
                             AND CASE WHEN want.suspects THEN l.kind = 2 ELSE l.kind < 2 END

@@ -1,0 +1,104 @@
+"""Queues that come and go: what a claim looks at follows from those in use, not from all that ever were."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import psycopg
+import pytest
+
+import dayjob.store
+from dayjob.store.records import Cancel, Filter
+
+if "postgresql" not in dayjob.store.ENGINES:
+    pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
+
+from tests.schema.test_postgres_horizon import WORKER, Line, _always_checking, engine, line
+
+__all__ = ["_always_checking", "engine", "line"]
+
+HOUR = 3_600_000_000
+
+
+def levels(line: Line) -> list[str]:
+    with psycopg.connect(line.url) as connection:
+        return [row[0] for row in connection.execute("SELECT queue FROM dayjob.level ORDER BY 1").fetchall()]
+
+
+def prune(line: Line, now: int) -> None:
+    term = line.store.beat(WORKER, [], now=now).term
+    assert term is not None
+    line.store.prune(term, [], now=now)
+
+
+def test_a_queue_that_was_empty_for_hours_costs_claims_nothing_any_more(line: Line) -> None:
+    line.add(1, queue="tenant-1")
+    line.claim()
+    now = line.store.now()
+    prune(line, now + 3 * HOUR)
+    early = levels(line)
+    prune(line, now + 5 * HOUR)
+
+    assert (early, levels(line)) == (["tenant-1"], [])
+
+
+def test_a_job_that_waits_for_days_is_claimed_all_the_same(line: Line) -> None:
+    line.store.pause("slow", True)
+    ids = line.add(2, queue="slow")
+    prune(line, line.store.now() + 100 * HOUR)
+    line.store.pause("slow", False)
+
+    assert line.claim() == ids
+
+
+def test_a_queue_that_comes_back_is_claimed_from(line: Line) -> None:
+    line.add(1, queue="tenant-1")
+    line.claim()
+    line.settle_floors()
+    prune(line, line.store.now() + 5 * HOUR)
+    ids = line.add(2, queue="tenant-1")
+
+    assert line.claim() == ids
+    assert levels(line) == ["tenant-1"]
+
+
+def test_a_writer_that_has_not_committed_keeps_its_level(line: Line) -> None:
+    line.add(1, queue="tenant-1")
+    line.claim()
+    with psycopg.connect(line.url) as connection:
+        connection.execute("UPDATE dayjob.level SET used_at = used_at - %s", (5 * HOUR,))
+    rows = line.rows(1, queue="tenant-1")
+    with closing(line.store.db.connect(autocommit=False)) as writer:
+        line.store._insert(writer, rows, None)
+        with psycopg.connect(line.url) as pruner:
+            pruner.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                pruner.execute("DELETE FROM dayjob.level WHERE used_at < %s", (line.store.now() - HOUR,))
+        writer.commit()
+    prune(line, line.store.now())
+
+    assert line.claim() == [rows[0].id]
+    assert line.store.act(Filter(queue="tenant-1"), Cancel()) == []
+
+
+def test_eight_times_as_many_queues_cost_no_square_of_it(line: Line) -> None:
+    def cost(queues: int) -> float:
+        with psycopg.connect(line.url) as connection:
+            connection.execute(
+                "INSERT INTO dayjob.level (queue, priority, kind, used_at) SELECT 'tenant-' || n, 0, 0, dayjob.clock() "
+                "FROM generate_series(1, %s) AS n ON CONFLICT DO NOTHING",
+                (queues,),
+            )
+        line.settle_floors()
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            line.claim(20)
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    few, many = cost(400), cost(3_200)
+
+    assert len(line.store.floors.ask().levels) == 3_200
+    assert many < 20 * few
