@@ -15,8 +15,8 @@ import pytest
 
 import dayjob.store
 from dayjob.errors import StoreUnavailable
-from dayjob.states import Outcome
-from dayjob.store.records import Cancel, Claimed, Filter, NewRow, Settlement, Want, WorkerInfo
+from dayjob.states import Outcome, State
+from dayjob.store.records import Action, Cancel, Claimed, Delete, Filter, NewRow, Retry, Settlement, Want, WorkerInfo
 from tests.contract.engines import EngineUnderTest, Postgres15, Postgres18
 from tests.contract.ids import numbered
 
@@ -135,3 +135,24 @@ def test_a_mixed_batch_of_settlements_and_a_cancel_do_not_wait_for_each_other(cr
 
     assert settling.result().refused == []
     assert cancelling.result() == [first.id]
+
+
+@pytest.mark.parametrize("action", [Retry(), Delete()], ids=["retry", "delete"])
+def test_acting_on_finished_jobs_needs_no_turn(crossing: Crossing, action: Action) -> None:
+    jobs = crossing.claim(3)
+    crossing.store.turn("w", settlements=[*map(crossing.settlement, jobs)])
+    with crossing.holding("SELECT dayjob.take_turn()"):
+        touched = crossing.store.act(Filter(queue="default", states=(State.COMPLETED,)), action)
+
+    assert touched == [job.id for job in jobs]
+
+
+def test_finished_jobs_that_somebody_else_took_meanwhile_make_no_short_batch(crossing: Crossing) -> None:
+    jobs = crossing.claim(4)
+    crossing.store.turn("w", settlements=[*map(crossing.settlement, jobs)])
+    with crossing.holding("DELETE FROM dayjob.history WHERE id = %s", jobs[1].id) as other:
+        which = Filter(queue="default", states=(State.COMPLETED,))
+        deleting = crossing.starts(lambda: crossing.store.act(which, Delete(), limit=3))
+        other.commit()
+
+    assert deleting.result() == [jobs[n].id for n in (0, 2, 3)]

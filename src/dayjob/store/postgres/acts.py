@@ -21,6 +21,10 @@ class Live(NamedTuple):
     running: bool
 
 
+def _fitting(which: Filter, states: Sequence[str]) -> tuple[str, ...]:
+    return tuple(state for state in states if which.states is None or State(state) in which.states)
+
+
 class ActsPart(JobsPart):
     """The Jobs protocol's `act`."""
 
@@ -29,9 +33,14 @@ class ActsPart(JobsPart):
         now = self.db.at(now)
         with self.db.write() as connection:
             connection.execute("SELECT set_config('lock_timeout', '1s', true)")  # claims wait for us
-            self.take_turn(connection, now)
-            live = self._live(connection, which, live_states, limit, action)
-            done = self._done(connection, which, done_states, limit - len(live))
+            # Finished jobs are looked for before the claims have to wait, and where only they fit nobody waits at all.
+            live_states, done_states = _fitting(which, live_states), _fitting(which, done_states)
+            ahead = [] if which.ids is not None else self._finished_ones(connection, which, done_states, limit)
+            live: list[Live] = []
+            if live_states:
+                self.take_turn(connection, now)
+                live = self._live(connection, which, live_states, limit, action)
+            done = self._done(connection, which, done_states, limit - len(live), ahead)
             match action:
                 case Cancel():
                     self._cancel(connection, live, action, now)
@@ -47,10 +56,9 @@ class ActsPart(JobsPart):
         self, connection: Connection, which: Filter, states: Sequence[str], limit: int, action: Action
     ) -> list[Live]:
         """The live jobs that the action fits, oldest first, locked."""
-        fitting = [state for state in states if which.states is None or State(state) in which.states]
-        if not fitting or limit <= 0:
+        if limit <= 0:
             return []
-        condition = where(which, fitting, self.db.namespace, live=True)
+        condition = where(which, states, self.db.namespace, live=True)
         if isinstance(action, Cancel):
             condition.add("NOT j.cancelling")
         # Along the ids, which rise with time: to look for the least entries would read all that waits for each batch.
@@ -65,24 +73,47 @@ class ActsPart(JobsPart):
             locked = {
                 id: running
                 for id, entry, state, running in connection.execute(self.sql.lock_live, (plain(found),)).fetchall()
-                if found[id] == entry and ("running" if running else state) in fitting
+                if found[id] == entry and ("running" if running else state) in states
             }
             if len(locked) == len(found):
                 return [Live(id, locked[id]) for id in found]
             # Some were settled while we waited for them: look again, they may wait for their next attempt now.
 
-    def _done(self, connection: Connection, which: Filter, states: Sequence[str], limit: int) -> list[str]:
-        """The finished jobs that the action fits, oldest first, locked."""
-        fitting = [state for state in states if which.states is None or State(state) in which.states]
-        if not fitting or limit <= 0:
+    def _done(
+        self, connection: Connection, which: Filter, states: Sequence[str], limit: int, ahead: Sequence[tuple[str, int]]
+    ) -> list[str]:
+        """The finished jobs that the action fits, oldest first, locked; *ahead*: as they were found a moment ago."""
+        while limit > 0:
+            found = ahead[:limit] or self._finished_ones(connection, which, states, limit)
+            if not found:
+                break
+            ids = plain({id for id, _ in found})
+            locked = {(id, entry) for id, entry in connection.execute(self.sql.lock_finished, (ids,)).fetchall()}
+            if locked.issuperset(found):
+                return list(dict.fromkeys(id for id, _ in sorted(found, key=lambda one: one[1])))
+            ahead = []  # Somebody else took some of them meanwhile: look again.
+        return []
+
+    def _finished_ones(
+        self, connection: Connection, which: Filter, states: Sequence[str], limit: int
+    ) -> list[tuple[str, int]]:
+        """(id, entry) of finished jobs that match: those that finished first, by the index of their queue and state."""
+        if not states or limit <= 0:
             return []
-        condition = where(which, fitting, self.db.namespace, live=False)
-        table = among(which, f'"{self.db.namespace}".history', condition)
-        select = (
-            f"SELECT j.id::text FROM {table} WHERE {condition} "
-            f"ORDER BY j.entry LIMIT {condition.parameter(limit)} FOR UPDATE"
-        )
-        return list(dict.fromkeys(row[0] for row in connection.execute(select, condition.values).fetchall()))
+        namespace = f'"{self.db.namespace}"'
+        condition = where(which, states, self.db.namespace, live=False)
+        if which.ids is not None:
+            table = among(which, f"{namespace}.history", condition)
+            select = f"SELECT j.id::text, j.entry FROM {table} WHERE {condition} ORDER BY j.entry"
+        else:
+            most = condition.parameter(limit)
+            sought = f"t.state = ANY ({condition.parameter(list(states))}::text[])"
+            kinds = f"SELECT DISTINCT t.queue, t.state FROM {namespace}.total AS t WHERE {sought}"
+            each = f"SELECT j.id, j.entry, j.finished_at FROM {namespace}.history AS j WHERE j.queue = k.queue AND j.state = k.state"
+            first = f"{each} AND {condition} ORDER BY j.finished_at LIMIT {most}"
+            select = f"SELECT j.id::text, j.entry FROM ({kinds}) AS k CROSS JOIN LATERAL ({first}) AS j ORDER BY j.finished_at"
+        select = f"{select} LIMIT {condition.parameter(limit)}"
+        return [(id, entry) for id, entry in connection.execute(select, condition.values).fetchall()]
 
     def _cancel(self, connection: Connection, live: Sequence[Live], action: Cancel, now: int | None) -> None:
         self.cancel_waiting(connection, [one.id for one in live if not one.running], action.reason, now, action.keep)

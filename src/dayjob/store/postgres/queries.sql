@@ -249,6 +249,10 @@ SELECT j.id::text, j.entry, j.state, (j.state = 'available' AND (j.entry IN (
     SELECT unnest(l.entries) FROM dayjob.lease AS l WHERE l.open > 0)) IS TRUE) AS running
 FROM dayjob.job AS j WHERE j.id = ANY ($1::uuid[]) ORDER BY j.id FOR UPDATE
 
+-- name: lock_finished
+-- $1 ids: (id, entry), locked in this order
+SELECT h.id::text, h.entry FROM dayjob.history AS h WHERE h.id = ANY ($1::uuid[]) ORDER BY h.id, h.entry FOR UPDATE
+
 -- name: drop_ready
 -- $1 ids: no longer claimable
 WITH j AS (SELECT id, queue, priority, place FROM dayjob.job WHERE id = ANY ($1::uuid[])),
