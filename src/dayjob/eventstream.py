@@ -92,14 +92,15 @@ class EventStream:
         self._listener.close()
 
     def _decoded(self, data: bytes) -> Event | None:
-        """The event in *data*; None when it was not asked for, or is of a kind that only a newer release knows."""
+        """The event in *data*; None when it was not asked for, is of a kind that only a newer release knows, or no event:
+        some stores let others send, too."""
         try:
-            fields: dict[str, Any] = msgspec.json.decode(data)
-            name = fields.pop("event")
+            fields = msgspec.json.decode(data, type=dict[str, Any])
+            name = str(fields.pop("event"))
             if self._names and not {name, name.partition(".")[0]} & self._names:
                 return None
             return msgspec.convert(fields, EVENTS[name])
-        except (msgspec.MsgspecError, KeyError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
             return None
 
     def __enter__(self) -> EventStream:

@@ -164,7 +164,7 @@ class Waiting:
                 asked = time.monotonic()
                 while not self._closing.is_set() and self._wanted(keep=True):
                     for _, ids in self._listener.wait(POLL):
-                        self._wake(ids.decode().split(","))
+                        self._wake(ids.decode(errors="replace").split(","))
                     if time.monotonic() - asked >= POLL:
                         self._ask()
                         asked = time.monotonic()

@@ -100,7 +100,7 @@ class Hub:
         self._ears: list[Ear] = []
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
-        self._bell = (-1, -1)
+        self._bell: tuple[int, int] | None = None
         self._asleep = 0
         self._woke_at = 0.0
         self._says_asleep = False
@@ -178,8 +178,10 @@ class Hub:
         return thread
 
     def _ring(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._bell[1], b"!")
+        """Have the thread look up, if it still runs. The caller holds the lock."""
+        if self._bell is not None:
+            with contextlib.suppress(BlockingIOError):  # it has been rung often enough
+                os.write(self._bell[1], b"!")
 
     # -- sleep ---------------------------------------------------------------------------------------------------
 
@@ -222,8 +224,11 @@ class Hub:
         finally:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
-            for end in bell:
-                os.close(end)
+            with self._lock:  # whoever rings holds it, too: once closed, the number may be another file's
+                if self._bell is bell:
+                    self._bell = None
+                for end in bell:
+                    os.close(end)
 
     def _deliver(self, connection: Connection) -> None:
         for one in connection.notifies(timeout=0):
@@ -243,7 +248,11 @@ class Hub:
             return topic, text.encode()
         key = (sender, topic)
         pieces = self._pieces.setdefault(key, [])
-        pieces.append(base64.b64decode(text.partition(",")[2]))
+        try:
+            pieces.append(base64.b64decode(text.partition(",")[2], validate=True))
+        except ValueError:  # not ours: every role of the database may NOTIFY
+            del self._pieces[key]
+            return None
         if how == "+" and len(pieces) < KEPT:
             return None
         del self._pieces[key]
