@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,3 +18,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own DAYJOB_URL or DAYJOB_APP must not decide what a test talks to."""
     for name in [name for name in os.environ if name.startswith("DAYJOB_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A process that has more than a thousand files open, as a web server may: new descriptors are beyond `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -93,3 +93,19 @@ def test_a_row_that_can_never_be_stored_is_told_from_a_store_that_fails(scene: S
     with pytest.raises(BadRow):
         ann.turn([Settlement(job.id, job.entry, Outcome.COMPLETED, 1 << 70, scene.now)])
     assert ann.settled(job)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_process_with_a_thousand_open_files_works_and_hears(scene: Scene) -> None:
+    store, ann = scene.engine.open(), scene.worker()
+    if scene.engine.processes:
+        ann.store = store
+    ear = store.listen(["work"])
+    first, second = scene.job(), scene.job()
+    store.notify("work", b"default")
+
+    assert ear.wait(5.0)
+    done = ann.settlement(ann.take(first), Outcome.COMPLETED)
+    assert [job.id for job in ann.turn([done], [ann.want()]).claimed] == [second]
+    assert scene.state(first) is State.COMPLETED
+    ear.close()

@@ -49,6 +49,18 @@ def test_a_closed_end_is_noticed_by_reader_and_writer(ends: tuple[Channel, Chann
     assert theirs.receive(0) is None
 
 
+@pytest.mark.usefixtures("many_files")
+def test_frames_arrive_beside_a_thousand_open_files() -> None:
+    ours, theirs = (Channel(end) for end in socket.socketpair())
+    ours.send(Hello("x"))
+
+    assert theirs.receive(5) == Hello("x")
+    with pytest.raises(TimeoutError):
+        theirs.receive(0.01)
+    ours.close()
+    theirs.close()
+
+
 def test_waiting_has_an_end(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     with pytest.raises(TimeoutError):

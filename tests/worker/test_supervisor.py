@@ -122,6 +122,27 @@ def test_a_process_that_was_told_to_stop_and_had_to_be_killed_makes_no_suspects(
     assert [one.outcome for one in row.attempts] in ([], ["released"])
 
 
+@pytest.mark.usefixtures("many_files")
+def test_a_supervisor_hears_its_processes_beside_a_thousand_open_files(shop: ModuleType, file: Path) -> None:
+    shop.app.open()
+    shop.wait.enqueue(str(file), 0)
+    ref = ref_of(shop.app)
+    assert ref is not None
+
+    def launch(role: str, options: dict[str, Any]) -> Child:
+        return Child(role, ref, {**options, "url": shop.app.url})
+
+    supervisor = Supervisor(launch, lambda: shop.app.store, shop.app.bus, processes=1, options={}, grace=5.0)
+    end = time.monotonic() + 15
+    while not marks(file):
+        supervisor.tick()
+        assert time.monotonic() < end
+    supervisor.stop()
+    while supervisor.children:
+        supervisor.tick()
+        assert time.monotonic() < end
+
+
 def test_workers_end_in_order_when_their_supervisor_is_killed(
     shop: ModuleType, file: Path, stations: Callable[..., Station]
 ) -> None:

@@ -208,8 +208,11 @@ class Channel:
 
     def _more(self, timeout: float | None) -> bool:
         try:
-            if timeout is not None and not select.select([self._socket], [], [], max(0.0, timeout))[0]:
-                raise TimeoutError
+            if timeout is not None:
+                poll = select.poll()
+                poll.register(self._socket, select.POLLIN)
+                if not poll.poll(max(0.0, timeout) * 1000):
+                    raise TimeoutError
             piece = self._socket.recv(1 << 16)
         except TimeoutError:
             raise
@@ -219,7 +222,7 @@ class Channel:
         return bool(piece)
 
     def fileno(self) -> int:
-        """For `select`."""
+        """For `poll`."""
         return self._socket.fileno()
 
     def close(self) -> None:

@@ -140,8 +140,10 @@ class Supervisor:
     def _hear(self, patience: float) -> None:
         """Read what the children say, and wake when one's channel closes: it is gone then."""
         by_fd = {seat.child.channel.fileno(): seat for seat in (*self._seats, *self._leaving) if seat.child is not None}
-        ready, _, _ = select.select([*by_fd, self._wake_read], [], [], patience)
-        for fd in ready:
+        poll = select.poll()
+        for fd in (*by_fd, self._wake_read):
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(patience * 1000):
             if fd == self._wake_read:
                 _drain(fd)
             else:

@@ -333,8 +333,9 @@ class Database:
 
 def _spoken_to(connection: Connection) -> bool:
     """True when the server said something on an idle connection: that it ends it, as a rule."""
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    return bool(readable)
+    poll = select.poll()  # not `select`, which takes no descriptor above 1023
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def told(local: str) -> str:

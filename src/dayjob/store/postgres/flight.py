@@ -103,8 +103,9 @@ class Flight:
         return answer.get_value(0, 0)
 
     def _wait(self, *, write: bool = False) -> None:
-        socket = [self._pgconn.socket]
-        if not any(select.select(socket, socket if write else [], [], PATIENCE)):
+        poll = select.poll()
+        poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if write else 0))
+        if not poll.poll(PATIENCE * 1000):
             raise OperationalError(f"no word from the server for {PATIENCE:g} s")
         if write:
             self._pgconn.consume_input()

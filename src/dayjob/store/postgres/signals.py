@@ -211,13 +211,14 @@ class Hub:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self, connection: Connection, bell: tuple[int, int]) -> None:
-        me = threading.current_thread()
+        me, poll = threading.current_thread(), select.poll()
         try:
+            poll.register(bell[0], select.POLLIN)
+            poll.register(connection.fileno(), select.POLLIN)
             while self._thread is me:
                 timeout = self._say_whether_asleep(connection)
                 self._deliver(connection)
-                ready, _, _ = select.select([connection.fileno(), bell[0]], [], [], timeout)
-                if bell[0] in ready:
+                if bell[0] in dict(poll.poll(timeout * 1000)):
                     os.read(bell[0], 4096)
         except (psycopg.Error, OSError, ValueError) as error:
             self._broken(me, StoreUnavailable(f"the line to {self._db.url} for wake-ups broke: {error}"))
