@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,33 @@ class TestP10Enqueue:
         app.commit()
 
         assert ann.ids() == [late.id]
+
+    @pytest.mark.parametrize("repeat", [False, True])
+    def test_an_id_in_an_open_transaction_neither_fails_nor_much_delays_its_neighbours(
+        self, scene: Scene, app: Theirs, repeat: bool
+    ) -> None:
+        if scene.store.system != "postgresql":
+            pytest.skip("nobody else can write meanwhile")
+        taken, rows = scene.row(), [scene.row() for _ in range(3)]
+        app.enqueue(taken)
+        finished = scene.job()
+        ann = scene.worker()
+        ann.settle(ann.take(finished))
+        begun = time.monotonic()
+        batch = [rows[0], taken, rows[1], scene.row(id=finished), rows[2], rows[0]]
+        answers = scene.store.enqueue(batch, repeat=repeat, now=scene.now)
+        took = time.monotonic() - begun
+        app.rollback()
+
+        outcomes = [answer.outcome for answer in answers]
+        assert outcomes[:3] == ["inserted", "refused", "inserted"]
+        assert outcomes[4:] == ["inserted", "existing"]
+        assert outcomes[3] == "existing" or not repeat
+        assert isinstance(answers[1].error, StoreUnavailable)
+        assert took < 3.0
+        claimed = set(ann.ids())
+        assert {row.id for row in rows} <= claimed
+        assert taken.id not in claimed
 
     def test_a_thousand_and_more_keep_their_order(self, scene: Scene, app: Theirs) -> None:
         rows = [scene.row() for _ in range(1234)]

@@ -6,7 +6,11 @@ import threading
 import time
 from collections.abc import Sequence
 
+from psycopg.errors import LockNotAvailable
+
+from dayjob.errors import StoreUnavailable
 from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.faults import translated
 from dayjob.store.postgres.flight import Flight, written
 from dayjob.store.postgres.part import encode, uuids
 from dayjob.store.postgres.turns import TurnPart
@@ -27,15 +31,17 @@ class JobsPart(TurnPart):
         if len(jobs) == 1 and not self.db.pooled:
             with self.db.session() as connection:
                 return [INSERTED if self._put(connection, jobs[0], repeat, now) else EXISTING]
-        if repeat or self.db.pooled:
-            with self.db.write() as connection:
-                new = self._insert(connection, jobs, now)
-                if repeat and new:
-                    taken = {row[0] for row in connection.execute(self.sql.take_back, (plain(new),)).fetchall()}
-                    new = [id for id in new if id not in taken]
-        else:
-            with self.db.session() as connection:
-                new = self._insert(connection, jobs, now)
+        try:
+            if repeat or self.db.pooled:
+                with self.db.write() as connection:
+                    new = self._insert(connection, jobs, now, repeat=repeat)
+            else:
+                with self.db.session() as connection:
+                    new = self._insert(connection, jobs, now)
+        except StoreUnavailable as error:
+            if len(jobs) == 1 or not isinstance(error.__cause__, LockNotAvailable):
+                raise
+            return self._enqueue_apart(jobs, repeat, now)
         if len(new) == len(jobs):
             return [INSERTED] * len(jobs)
         fresh = set(new)
@@ -45,7 +51,34 @@ class JobsPart(TurnPart):
             fresh.discard(job.id)
         return answers
 
-    def _insert(self, connection: Connection, jobs: Sequence[NewRow], now: int | None) -> list[str]:
+    def _enqueue_apart(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
+        """Somebody's open transaction has an id of *jobs*: that one is refused, its neighbours are stored.
+
+        All of them waited for a second already (`insert`), so each waits no longer than a commit takes.
+        """
+        answers = []
+        with self.db.write() as connection:
+            connection.execute("SELECT set_config('lock_timeout', '20ms', true)")
+            for job in jobs:
+                try:
+                    with connection.transaction():
+                        new = self._insert(connection, [job], now, repeat=repeat)
+                    answers.append(INSERTED if new else EXISTING)
+                except LockNotAvailable as error:
+                    answers.append(Enqueued("refused", translated(error, self.db.url, self.db.wanted)))
+        return answers
+
+    def _insert(
+        self, connection: Connection, jobs: Sequence[NewRow], now: int | None, *, repeat: bool = False
+    ) -> list[str]:
+        """Store those of *jobs* whose ids are not there; the ids of those that were new. Only a *repeat* finds the finished."""
+        new = self._insert_live(connection, jobs, now)
+        if repeat and new:
+            taken = {row[0] for row in connection.execute(self.sql.take_back, (plain(new),)).fetchall()}
+            new = [id for id in new if id not in taken]
+        return new
+
+    def _insert_live(self, connection: Connection, jobs: Sequence[NewRow], now: int | None) -> list[str]:
         """Store those of *jobs* whose ids are not waiting or running; the ids of those that were new."""
         row = connection.execute(
             self.sql.insert,

@@ -521,6 +521,7 @@ DECLARE
     number bigint;
     waits boolean;
 BEGIN
+    PERFORM set_config('lock_timeout', '1s', true);  -- somebody else's transaction may be storing the same id
     LOCK TABLE dayjob.ready IN ROW EXCLUSIVE MODE;  -- before the place is taken: see `ready`
     number := nextval('dayjob.entry');
     due := coalesce(due, moment + (delay * 1000000)::bigint, moment);
