@@ -83,6 +83,28 @@ def test_looking_at_a_database_without_a_schema_makes_none(engine: Postgres) -> 
     assert engine.server.sql("SELECT to_regnamespace('dayjob')", database=engine.database) == [(None,)]
 
 
+@pytest.mark.parametrize("by", ["its owner", "a superuser", "its owner, by hand"])
+def test_a_schema_that_somebody_made_beforehand_is_migrated(engine: Postgres, by: str) -> None:
+    engine.server.sql(
+        "DO $$ BEGIN CREATE ROLE some_app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        database=engine.database,
+    )
+    with closing(open_store(engine.server.url(engine.database, user="some_app"))) as store:
+        assert isinstance(store, PostgresStore)
+        with pytest.raises(StoreError, match="let one who may run CREATE SCHEMA"):
+            store.migrate()
+        engine.server.sql("CREATE SCHEMA dayjob AUTHORIZATION some_app", database=engine.database)
+        assert store.migrate(dry_run=True) == [step.name for step in STEPS]
+        if by == "its owner, by hand":
+            with psycopg.connect(engine.server.url(engine.database, user="some_app"), autocommit=True) as connection:
+                connection.execute(store.migration_sql().encode())
+        else:
+            (store if by == "its owner" else engine.open()).migrate()
+
+        assert store.migrate() == []
+        assert lives(store, 1)
+
+
 def test_the_release_before_works_between_the_parts_and_no_longer(engine: Postgres) -> None:
     old, new = release(engine), release(engine, NOW + 1)
     old.migrate()

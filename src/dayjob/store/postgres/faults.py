@@ -15,7 +15,7 @@ _REFUSED = {
     "28000": "the server does not let this user in from here: check the user, and pg_hba.conf (TLS may be required: add ?sslmode=require)",
     "3D000": "there is no such database: create it (createdb NAME), or correct the URL",
     "25006": "it is read-only (a standby, or default_transaction_read_only): give the URL of the primary",
-    "42501": "this role may not do that: dayjob migrate --roles NAME prints what it needs",
+    "42501": "this role may not do that: GRANT it one of dayjob's group roles, which dayjob migrate --roles makes",
     "57P03": None,
 }
 _TEXTS = {
@@ -41,6 +41,8 @@ def translated(error: Exception, where: str, wanted: int) -> StoreError:
     if code in _MISSING:
         return SchemaMismatch(0, wanted)
     remedy = _REFUSED.get(code or "")
+    if code == "42501" and "for database" in said:
+        remedy = "this role may make no schema there: let one who may run CREATE SCHEMA .. AUTHORIZATION .. for it, and migrate then"
     if remedy is not None:
         return StoreError(f"{where}: {remedy} ({said})")
     if code == "53100":

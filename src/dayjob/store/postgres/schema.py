@@ -22,8 +22,8 @@ from dayjob.store.sqlfile import in_namespace, load
 
 TRIES = 20
 LIMITS = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '1h', true)"
+_SCHEMA = "CREATE SCHEMA dayjob"
 _BEGINNING = """
-CREATE SCHEMA dayjob;
 CREATE TABLE dayjob.schema (
     version integer NOT NULL, part text NOT NULL, name text NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (version, part)
@@ -52,10 +52,14 @@ def script(db: Database, *, part: str | None = None, steps: Sequence[Migration] 
     """What `migrate` would run, as one text for people who run it themselves; empty when nothing is due."""
     with db.read(schema=False) as connection:
         due, owner = _missing(db, connection, part, steps), _owner(db, connection)
+        begun = _begun(db, connection)
     texts: list[str] = []
     for step in due:
+        first = not (begun or texts)
         texts.append(
-            _transaction(f"-- {step.name}", _statements(db.namespace, step, owner, first=not (owner or texts)))
+            _transaction(
+                f"-- {step.name}", _statements(db.namespace, step, owner, first=first, new=first and owner is None)
+            )
         )
     return "".join(texts)
 
@@ -66,18 +70,24 @@ def _apply_one(db: Database, part: str | None, steps: Sequence[Migration], appli
         due = _missing(db, connection, part, steps)
         if not due:
             return False
-        owner = _owner(db, connection)
-        for statement in _statements(db.namespace, due[0], owner, first=owner is None):
+        owner, first = _owner(db, connection), not _begun(db, connection)
+        for statement in _statements(db.namespace, due[0], owner, first=first, new=owner is None):
             connection.execute(statement.encode())
     applied.append(due[0].name)
     return True
 
 
-def _statements(namespace: str, step: Migration, owner: str | None, *, first: bool) -> list[str]:
-    """All of *step*, as the *owner* of the schema, and who may use what it brings: nobody else, or the roles if there are any."""
+def _statements(namespace: str, step: Migration, owner: str | None, *, first: bool, new: bool) -> list[str]:
+    """All of *step*, as the *owner* of the schema, and who may use what it brings: nobody else, or the roles if there are any.
+
+    Args:
+        first: nothing is there yet. new: not even the schema.
+    """
     roles = load("dayjob.store.postgres", "roles.sql", namespace)
     done = f"INSERT INTO dayjob.schema (version, part, name) VALUES ({step.version}, '{step.part}', '{step.name}')"
-    texts = [in_namespace(text, namespace).strip() for text in ([_BEGINNING] if first else []) + [step.sql, done]]
+    texts = [
+        in_namespace(text, namespace).strip() for text in [_SCHEMA] * new + [_BEGINNING] * first + [step.sql, done]
+    ]
     if owner is not None:
         texts.insert(0, f"SET LOCAL ROLE {owner}")
     return [*texts, roles.close, *([roles.give] if owner == f"{namespace}_owner" else [])]
@@ -88,6 +98,12 @@ def _owner(db: Database, connection: Connection) -> str | None:
     found = "SELECT quote_ident(pg_get_userbyid(nspowner)) FROM pg_namespace WHERE nspname = $1"
     row = connection.execute(found, (db.namespace,)).fetchone()
     return None if row is None else str(row[0])
+
+
+def _begun(db: Database, connection: Connection) -> bool:
+    """False before the first step. The schema itself may have been made for us by somebody who may: it is empty then."""
+    found = "SELECT 1 FROM pg_class WHERE relname = 'schema' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)"
+    return connection.execute(found, (db.namespace,)).fetchone() is not None
 
 
 def _missing(db: Database, connection: Connection, part: str | None, steps: Sequence[Migration]) -> list[Migration]:
