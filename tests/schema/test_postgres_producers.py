@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from dayjob import App, Job
 from dayjob.cli.shape import job_document
 from dayjob.clock import from_stamp
 from dayjob.codec import encode_untyped
+from dayjob.store import open_store
 from dayjob.store.records import NewRow, Want, WorkerInfo
 from tests.contract.engines import Postgres, Postgres15, Postgres18
 
@@ -230,6 +232,22 @@ def test_the_limit_of_arguments_can_be_raised_for_a_database(engine: Postgres) -
     engine.server.sql(f"ALTER DATABASE {engine.database} SET dayjob.max_payload = '20000'")
 
     assert sql(engine, "SELECT dayjob.enqueue('t', jsonb_build_object('x', repeat('x', 12000)))")
+
+
+def test_the_limit_of_another_namespace_has_a_name_of_its_own(engine: Postgres) -> None:
+    with closing(open_store(engine.url, namespace="shop_jobs")) as store:
+        store.migrate()
+    large = "SELECT shop_jobs.enqueue('t', jsonb_build_object('x', repeat('x', 12000)))"
+    with psycopg.connect(engine.url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
+            connection.execute(large)
+        connection.execute("SET shop_jobs.max_payload = '20000'")
+        connection.execute(large)
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"^shop_jobs\.enqueue: task '' is no name"):
+            connection.execute("SELECT shop_jobs.enqueue('')")
+
+    assert str(caught.value.diag.message_primary).startswith("shop_jobs.enqueue: args has")
+    assert "SET shop_jobs.max_payload =" in str(caught.value.diag.message_hint)
 
 
 # -- what does not fit, or was never meant to be read

@@ -609,7 +609,7 @@ BEGIN
     )
     SELECT (SELECT flaw.problem FROM flaw), (SELECT array_agg(new.id) FROM new) INTO wrong, stored;
     IF wrong IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob.enqueue: ' || wrong[1], HINT = wrong[2];
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob' || '.enqueue: ' || wrong[1], HINT = wrong[2];
     END IF;
     SELECT array_agg(s.id) INTO known FROM unnest(stored) AS s (id)
     WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
@@ -644,7 +644,7 @@ CREATE FUNCTION dayjob.enqueue(
 AS $$
 DECLARE
     no_parameter CONSTANT text COLLATE "C" := '^([0-9]|$)|[\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]';
-    most CONSTANT integer := coalesce(nullif(current_setting('dayjob.max_payload', true), ''), '10000');
+    most CONSTANT integer := coalesce(nullif(current_setting('dayjob' || '.max_payload', true), ''), '10000');  -- no quotes as in 'dayjob.x'
     payload CONSTANT bytea := convert_to(args::text, 'UTF8');
     labels CONSTANT text[] := array(SELECT u.tag FROM unnest(tags) WITH ORDINALITY AS u (tag, n) GROUP BY u.tag ORDER BY min(u.n));
     problem text;
@@ -658,7 +658,7 @@ BEGIN  -- what `enqueue_rows` will not say
         remedy := 'give an object with the arguments by name: jsonb_build_object(''order_id'', 7), or ''{}'' for none';
     ELSIF length(payload) > most THEN
         problem := format('args has %s bytes, the limit is %s', length(payload), most);
-        remedy := 'keep what is large in a table and pass its key; ALTER DATABASE .. SET dayjob.max_payload = .. raises the limit';
+        remedy := format('keep what is large in a table and pass its key; ALTER DATABASE .. SET %s.max_payload = .. raises the limit', 'dayjob');
     ELSIF EXISTS (SELECT 1 FROM jsonb_object_keys(args) AS k WHERE k ~ no_parameter) THEN
         problem := format('the argument %s', (SELECT quote_literal(left(k, 40)) FROM jsonb_object_keys(args) AS k WHERE k ~ no_parameter LIMIT 1));
         remedy := 'no parameter of a task can have this name';
@@ -679,7 +679,7 @@ BEGIN  -- what `enqueue_rows` will not say
         remedy := 'give an object of at most 10000 bytes';
     END IF;
     IF problem IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob.enqueue: ' || problem, HINT = remedy;
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob' || '.enqueue: ' || problem, HINT = remedy;
     END IF;
     id := coalesce(id, dayjob.new_id());
     PERFORM dayjob.enqueue_rows(jsonb_build_array(jsonb_build_object(
