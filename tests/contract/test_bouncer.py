@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,6 +55,37 @@ def test_its_users_poll(scene: Scene) -> None:
     assert scene.store.polls is True
     with pytest.raises(StoreUnavailable, match="pooler"):
         scene.store.listen(["work"])
+
+
+def test_whatever_isolation_is_the_default_beats_and_claims_see_what_is_there_when_their_turn_comes(
+    scene: Scene, engine: PostgresBouncer
+) -> None:
+    engine.server.sql(f"ALTER DATABASE {engine.database} SET default_transaction_isolation = 'repeatable read'")
+    engine.server.terminate(engine.database)
+    store = engine.open()
+    ann = scene.worker(store=store)
+    [first, second] = scene.jobs(2)
+
+    def behind(change: str, call: Callable[[], object]) -> None:
+        """*call*, which waits for a transaction that does *change*."""
+        with psycopg.connect(engine.server.url(engine.database)) as other:
+            other.execute(change.encode())
+            waiting = pool.submit(call)
+            while not engine.server.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", engine.database
+            ):
+                time.sleep(0.01)
+            other.commit()
+            waiting.result(10.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        behind("UPDATE dayjob.cluster SET control = control + 1", ann.beat)
+        behind(
+            f"SELECT dayjob.take_turn(); DELETE FROM dayjob.ready WHERE id = '{first}'",
+            lambda: ann.claim(1),
+        )
+
+    assert [job.id for batch in ann.batches.values() for job in batch] == [second]
 
 
 def test_nothing_stays_in_connections_that_belong_to_others_too(scene: Scene, engine: PostgresBouncer) -> None:

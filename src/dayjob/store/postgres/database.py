@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg import RawCursor
+from psycopg import IsolationLevel, RawCursor
 from psycopg.pq import TransactionStatus
 
 from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, StoreUnavailable
@@ -149,6 +149,7 @@ class Database:
         self.pooled = row[0] != connection.info.backend_pid
         if self.pooled:
             connection.prepare_threshold = None  # and the session is left as it is: it serves others, too
+            connection.isolation_level = IsolationLevel.READ_COMMITTED  # said by every BEGIN
         else:
             connection.execute(f"SELECT {told('false')}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -264,7 +265,9 @@ class TurnPart(Part):
         asked = self.floors.ask()
         given = self._claim_parameters(worker, claim_no, now, wants, asked)
         if self.db.pooled or claim_no is None:
-            told = connection.execute(self.sql.claim, given, prepare=self._prepared).fetchone()
+            # Behind a pooler only a BEGIN can say that the claim sees what is there when its turn comes.
+            with connection.transaction() if self.db.pooled else nullcontext():
+                told = connection.execute(self.sql.claim, given, prepare=self._prepared).fetchone()
             if claim_no is not None:
                 rows = connection.execute(self.sql.fetch, (worker, claim_no), binary=True).fetchall()
         else:
