@@ -163,6 +163,21 @@ def test_an_id_of_its_own_makes_an_enqueue_repeatable(engine: Postgres, app: App
     assert (app.jobs.count(), app.jobs.get(id).state) == (1, "completed")
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_id_stored_since_the_caller_s_snapshot_is_told_by_a_conflict_while_it_waits(
+    engine: Postgres, app: App, level: str
+) -> None:
+    with psycopg.connect(engine.url, autocommit=True) as connection:
+        connection.execute(f"BEGIN ISOLATION LEVEL {level}")  # type: ignore[arg-type]  # a str will do
+        connection.execute("SELECT count(*) FROM dayjob.job")
+        job = app.enqueue("count", id=uuid.uuid4())
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            connection.execute("SELECT dayjob.enqueue('count', id => %s)", (job.id,))
+        connection.execute("ROLLBACK")
+
+    assert app.jobs.count() == 1
+
+
 def test_a_sleeping_worker_hears_of_it(engine: Postgres, app: App) -> None:
     ears = app.store.listen(["work"])
     try:

@@ -635,7 +635,7 @@ $$;
 
 -- One job by SQL (triggers, other languages), stored when the caller's transaction commits; answers its id. *args* are the
 -- task's arguments by name, in the JSON forms in which Python writes them: "9.99" for a Decimal, ISO 8601 for a datetime.
--- An *id* that exists already is not stored again. What Python's producers would refuse is refused here, too.
+-- An *id* that exists already is not stored again (unless it finished after the caller's snapshot, see the guide). What Python's producers would refuse is refused here, too.
 CREATE FUNCTION dayjob.enqueue(
     task text, args jsonb DEFAULT '{}', queue text DEFAULT 'default', priority integer DEFAULT 0,
     run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
