@@ -13,6 +13,12 @@ from tests.contract.scene import Scene
 from tests.contract.theirs import complete_on
 
 
+def endless(scene: Scene) -> str:
+    if scene.store.system == "sqlite":
+        return "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    return "SELECT pg_sleep(15)"
+
+
 class TestP10Lent:
     """A transaction on a connection of the store's own."""
 
@@ -66,18 +72,34 @@ class TestP10Lent:
 
     def test_a_statement_that_never_ends_is_broken_off_by_it(self, scene: Scene) -> None:
         lent = scene.store.begin(limit=0.1)
-        long = (
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-            if scene.store.system == "sqlite"
-            else "SELECT pg_sleep(15)"
-        )
 
         with pytest.raises(Exception, match=r"interrupt|cancel|closed"):
-            lent.connection.execute(long)
+            lent.connection.execute(endless(scene))
         with pytest.raises(StoreError):
             lent.commit()
         lent.rollback()
         assert scene.store.enqueue([scene.row()], now=scene.now)[0].outcome == "inserted"
+
+    def test_broken_off_it_is_rolled_back_and_so_is_the_statement_that_runs(self, scene: Scene) -> None:
+        id, ann = scene.job(), scene.worker()
+        job = ann.take(id)
+        lent = scene.store.begin(limit=15.0)
+        complete_on(lent, scene, ann, job)
+        timer = threading.Timer(0.1, lent.break_off)
+        timer.start()
+
+        with pytest.raises(Exception, match=r"interrupt|cancel|closed"):
+            lent.connection.execute(endless(scene))
+        timer.join()
+        assert ann.settled(job) is True  # nobody holds it any more
+        assert scene.state(id) is State.COMPLETED
+        for late in (lambda: complete_on(lent, scene, ann, job), lent.commit):
+            with pytest.raises(StoreError, match="broken off"):
+                late()
+        lent.break_off()
+        lent.rollback()
+        lent.break_off()
+        assert lent.expired is False
 
     def test_jobs_of_a_process_have_it_one_after_the_other_or_side_by_side(self, scene: Scene) -> None:
         ids, ann = scene.jobs(8), scene.worker()

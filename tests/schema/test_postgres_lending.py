@@ -117,6 +117,22 @@ def test_who_keeps_a_connection_cannot_write_into_the_transaction_of_the_next_jo
     second.commit()
 
 
+def test_an_end_that_an_interrupt_has_cut_short_is_made_up_for(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = store.begin()
+    lent.connection.execute("CREATE TABLE effect (note text)")
+
+    def interrupted(connection: psycopg.Connection[Any]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.lender, "give_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lent.rollback()
+    lent.rollback()
+
+    assert (len(store.lender._lent), len(store.lender._idle)) == (0, 1)
+
+
 def test_behind_a_pooler_none_is_kept(tmp_path: Path) -> None:
     """Whose session it was nobody knows, and nobody may begin it anew."""
     engine = PostgresBouncer(tmp_path)

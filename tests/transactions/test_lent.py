@@ -14,6 +14,7 @@ import pytest
 
 from dayjob import ConfigError, JobContext, Settings
 from dayjob.errors import TransactionExpired
+from dayjob.ids import new_id
 from dayjob.store.records import Filter
 from dayjob.testing import VirtualClock
 from tests.contract.engines import EngineUnderTest, Postgres18, SqliteFile
@@ -268,6 +269,119 @@ def test_one_that_is_cancelled_lets_go(stage: Stage) -> None:
     job, _ = ran(stage, slow)
 
     assert (job.state, job.attempts[0].error_type) == ("completed", "dayjob.errors.JobTimeout")
+    assert stage.effects() == ["paid"]
+
+
+def endless(stage: Stage) -> str:
+    if stage.kind is Sqlite3:
+        return "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    return "SELECT pg_sleep(15)"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_p2_a_statement_past_the_jobs_time_limit_has_ended_before_the_next_attempt(stage: Stage, awaited: bool) -> None:
+    runs: list[float] = []
+
+    @stage.app.task(name="shop.slow", retry=TWICE, timeout=0.3)
+    async def aslow(ctx: JobContext[Any]) -> None:
+        runs.append(time.monotonic())
+        async with ctx.transaction(timeout=15) as tx:
+            await tx.aexecute(PAID)
+            if ctx.attempt == 1:
+                await tx.aexecute(endless(stage))
+
+    @stage.app.task(name="shop.slow_in_a_thread", retry=TWICE, timeout=0.3)
+    def slow(ctx: JobContext[Any]) -> None:
+        runs.append(time.monotonic())
+        with ctx.transaction(timeout=15) as tx:
+            tx.execute(PAID)
+            if ctx.attempt == 1:
+                tx.execute(endless(stage))
+
+    job, happened = ran(stage, aslow if awaited else slow)
+
+    assert (job.state, job.attempts[0].error_type) == ("completed", "dayjob.errors.JobTimeout")
+    assert stage.effects() == ["paid"]
+    assert runs[1] - runs[0] < 3.0
+    assert happened == ["job.interrupted", "job.failed", "job.retried", "job.completed"]
+
+
+def test_an_enqueue_in_it_is_broken_off_too(stage: Stage) -> None:
+    """Another transaction has the id, and does not end."""
+    if stage.kind is Sqlite3:
+        pytest.skip("there nobody else can write meanwhile")
+    id = new_id()
+
+    @stage.app.task(name="shop.slow", retry=False, timeout=0.3)
+    async def slow(ctx: JobContext[Any]) -> None:
+        async with ctx.transaction():
+            await stage.send.using(id=id).aenqueue(1)
+
+    with stage.connect() as other:
+        stage.send.using(conn=other, id=id).enqueue(1)
+        before = time.monotonic()
+        job, _ = ran(stage, slow)
+        took = time.monotonic() - before
+
+        assert (job.state, job.error.type) == ("dead", "dayjob.errors.JobTimeout")
+        assert took < 3.0
+
+
+def test_who_stops_waiting_for_a_statement_has_broken_off_the_whole(stage: Stage) -> None:
+    @stage.app.task(name="shop.impatient", retry=False)
+    async def impatient(ctx: JobContext[Any]) -> None:
+        async with ctx.transaction(timeout=15) as tx:
+            await tx.aexecute(PAID)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(tx.aexecute(endless(stage)), 0.1)
+
+    job, _ = ran(stage, impatient)
+
+    assert (job.state, stage.effects()) == ("dead", [])
+    assert "broken off" in job.error.message
+
+
+WAYS = ["raises", "returns", "interrupted on the way out"]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("how", WAYS)
+def test_whoever_ends_without_leaving_it_holds_nothing_any_more(
+    stage: Stage, how: str, awaited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt may come at any moment of its end; and the next attempt must not meet it."""
+    kept: list[Any] = []
+
+    def enter(ctx: JobContext[Any]) -> Any:
+        kept.append(ctx.transaction(timeout=15))
+        if how.startswith("interrupted") and ctx.attempt == 1:
+            kept[-1]._leave = lambda: 1 / 0
+        return kept[-1]
+
+    def leave(ctx: JobContext[Any]) -> bool:
+        if ctx.attempt == 1 and how == "raises":
+            raise ZeroDivisionError
+        return ctx.attempt == 2 or how.startswith("interrupted")
+
+    @stage.app.task(name="shop.astray", retry=TWICE)
+    async def aastray(ctx: JobContext[Any]) -> None:
+        tx = await enter(ctx).__aenter__()
+        await tx.aexecute(PAID)
+        if leave(ctx):
+            await tx.__aexit__(None, None, None)
+
+    @stage.app.task(name="shop.astray_in_a_thread", retry=TWICE)
+    def astray(ctx: JobContext[Any]) -> None:
+        tx = enter(ctx).__enter__()
+        tx.execute(PAID)
+        if leave(ctx):
+            tx.__exit__(None, None, None)
+
+    job, _ = ran(stage, aastray if awaited else astray)
+
+    assert (job.state, job.attempt) == ("completed", 2)
+    expected = "dayjob.errors.NotCommitted" if how == "returns" else "ZeroDivisionError"
+    assert job.attempts[0].error_type == expected
     assert stage.effects() == ["paid"]
 
 

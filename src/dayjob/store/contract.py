@@ -159,6 +159,11 @@ class Transaction(Protocol):
     def rollback(self) -> None:
         """Roll back, and let go of the connection. Harmless after either end; never raises."""
 
+    def break_off(self) -> None:
+        """Roll back at once, whatever its owner does meanwhile: a statement that runs ends with an error, and so does
+        all that is asked of it later, but for `rollback`, which its owner still owes. From any thread. Waits for a
+        commit under way; harmless after either end; never raises."""
+
 
 class Joining(Protocol):
     """Taking part in transactions in which a caller writes, too (P10). Used by producer and worker.

@@ -108,7 +108,7 @@ def refusal(run: Run) -> BaseException:
 
 def _admitted(run: Run, connection: Any, *, awaits: bool) -> Caller | None:
     """The connection as dayjob uses it; None in a test, whose store no connection leads to."""
-    if run.lent:
+    if run.lent is not None:
         raise ConfigError(
             "ctx.complete_in() inside ctx.transaction(), at whose end the job completes: say tx.result = ..."
         )
@@ -216,6 +216,25 @@ def _completed(executor: Executor, run: Run, completion: Completion, error: Base
         failure = decode_failure(encoded)
         bus.emit(JobRaisedLate(**base, error_type=failure.type, error=failure.message, traceback=failure.traceback))
     executor.end(run, completion.settlement)
+
+
+def called_off(executor: Executor, run: Run, then: Callable[[], None]) -> None:
+    """*run* has ended inside its `ctx.transaction()`: an interrupt came on the way out, or it never left it.
+
+    It is undone before the run is over by *then*: the next attempt must not meet it.
+    """
+    lent = run.lent
+    assert lent is not None
+
+    def end() -> None:
+        lent.call_off()
+        then()
+        executor.outbox.quiet()
+
+    if executor.loop.here:
+        Thread(target=end, name="dayjob-call-off", daemon=True).start()
+    else:
+        end()
 
 
 def not_committed(run: Run) -> NotCommitted:

@@ -190,6 +190,9 @@ class Executor:
 
     def complete(self, run: Run, value: Any, now: int) -> None:
         """*run* returned *value*."""
+        if run.lent is not None:
+            completions.called_off(self, run, lambda: self.fail(run, completions.not_committed(run), now))
+            return
         if run.completion is not None:
             wrong = completions.ignored(run) if value is not None and not run.completion.said else None
             undone = completions.not_committed(run)
@@ -231,6 +234,9 @@ class Executor:
 
     def fail(self, run: Run, error: BaseException, now: int) -> None:
         """*run* raised *error*."""
+        if run.lent is not None:
+            completions.called_off(self, run, lambda: self.fail(run, error, now))
+            return
         if run.completion is not None:
             completions.decide(self, run, lambda: self.fail(run, error, now), error)
             return
@@ -270,6 +276,9 @@ class Executor:
             self.loop.cancel(run)
         elif run.plan.kind == "thread":
             self.threads.interrupt(run)
+            lent = run.lent
+            if lent is not None:  # else it would hear of it at the end of its statement
+                lent.break_off()
         elif self.processes is not None:
             self.processes.interrupt(run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -61,13 +62,16 @@ class JobTransaction:
             raise
 
     async def aexecute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """Awaitable `execute`; returns the rows, which are fetched already."""
+        """Awaitable `execute`; returns the rows, which are fetched already.
+
+        Cancelled meanwhile, the statement is broken off, and the whole transaction with it.
+        """
 
         def run() -> list[Any]:
             cursor = self.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
-        return await _finished(self._submit(run))
+        return await self._finished(run)
 
     # -- with --------------------------------------------------------------------------------------------------------
 
@@ -86,10 +90,10 @@ class JobTransaction:
         try:
             await asyncio.wrap_future(begin)
         except BaseException:  # it may be waiting for its turn, and nobody waits for it any more
-            begin.add_done_callback(lambda _: self._call_off())
+            begin.add_done_callback(lambda _: self._roll_back())
             self._thread.shutdown(wait=False)
             raise
-        self._join(_Threaded(self._open, self._store.system, self._submit))
+        self._join(_Threaded(self._open, self._store.system, self))
         return self
 
     async def __aexit__(
@@ -98,7 +102,7 @@ class JobTransaction:
         assert self._thread is not None
         self._leave()
         try:
-            await _finished(self._submit(lambda: self._end(error)))
+            await self._finished(lambda: self._end(error))
         finally:
             self._thread.shutdown(wait=False)
 
@@ -110,13 +114,13 @@ class JobTransaction:
             raise ConfigError("a ctx.transaction() is entered once: call ctx.transaction() again")
         if run is not None:
             run.check_lease()
-            if run.lent:
+            if run.lent is not None:
                 raise ConfigError("ctx.transaction() inside ctx.transaction(): the job can complete in one of them")
             if run.completion is not None and run.completion.committed:
                 raise ConfigError(f"job {run.job.id} has completed in an earlier transaction: it can complete once")
         self._transaction = self._store.begin(limit=self._limit)
         if run is not None:
-            run.lent = True
+            run.lent = self
 
     def _join(self, caller: Lent) -> None:
         if self._app is not None:
@@ -130,8 +134,6 @@ class JobTransaction:
     def _end(self, error: BaseException | None) -> None:
         """Complete and commit, or roll back after *error*."""
         transaction = self._open
-        if self._run is not None:
-            self._run.lent = False
         if error is not None:
             expired = transaction.expired
             self._roll_back()
@@ -145,6 +147,7 @@ class JobTransaction:
         except BaseException:
             self._roll_back()
             raise
+        self._returned()
         if completion is not None:
             completion.committed = True
 
@@ -158,15 +161,29 @@ class JobTransaction:
             raise completions.refusal(run)
         return completion
 
-    def _call_off(self) -> None:
-        if self._run is not None and self._transaction is not None:
-            self._run.lent = False
-        self._roll_back()
-
     def _roll_back(self) -> None:
         self._over = True
         if self._transaction is not None:
             self._transaction.rollback()
+            self._returned()
+
+    def _returned(self) -> None:
+        if self._run is not None:
+            self._run.lent = None
+
+    def break_off(self) -> None:
+        """The job is told to stop: its statement ends with an error, and nothing can be committed. From any thread."""
+        if self._transaction is not None and not self._over:
+            # A server may take seconds to answer, and who is told by us has others to tell.
+            Thread(target=self._transaction.break_off, name="dayjob-break-off", daemon=True).start()
+
+    def call_off(self) -> None:
+        """Undo it for a job that has ended without leaving it, whatever still goes on in it."""
+        if self._transaction is not None:
+            self._transaction.break_off()
+        self._roll_back()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     @property
     def _open(self) -> Transaction:
@@ -187,30 +204,28 @@ class JobTransaction:
             raise ConfigError("tx.aexecute() belongs into `async with ctx.transaction()`; in `with` it is tx.execute()")
         return self._thread.submit(fn)
 
+    async def _finished(self, fn: Callable[[], T]) -> T:
+        """Await *fn* in the thread to its end, also when cancelled meanwhile: then it is told to end at once."""
+        waiter = asyncio.wrap_future(self._submit(fn))
+        cancelled: asyncio.CancelledError | None = None
+        while not waiter.done():
+            try:
+                await asyncio.wait([waiter])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.break_off()
+        if cancelled is not None:
+            waiter.exception()
+            raise cancelled
+        return waiter.result()
+
 
 class _Threaded(Lent):
     """The same, run in the thread of an `async with`."""
 
-    def __init__(
-        self, transaction: Transaction, system: str, submit: Callable[[Callable[[], Any]], Future[Any]]
-    ) -> None:
+    def __init__(self, transaction: Transaction, system: str, owner: JobTransaction) -> None:
         super().__init__(transaction, system)
-        self._submit = submit
+        self._owner = owner
 
     async def arun(self, statement: Statement) -> Rows:
-        return await _finished(self._submit(lambda: self.run(statement)))
-
-
-async def _finished(future: Future[T]) -> T:
-    """Await *future* to its end, also when cancelled meanwhile: what is under way in a thread cannot be taken back."""
-    waiter = asyncio.wrap_future(future)
-    cancelled: asyncio.CancelledError | None = None
-    while not waiter.done():
-        try:
-            await asyncio.wait([waiter])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        waiter.exception()
-        raise cancelled
-    return waiter.result()
+        return await self._owner._finished(lambda: self.run(statement))

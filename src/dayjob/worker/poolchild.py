@@ -122,6 +122,9 @@ class PoolChild:
             return self._failed(run, error, started)
         finally:
             self._run = None
+        if run.lent is not None:
+            run.lent.call_off()
+            return self._failed(run, completions.not_committed(run), started)
         if run.completion is None:
             return self._completed(run, value, started)
         ended = self._failed(run, completions.not_committed(run), started)

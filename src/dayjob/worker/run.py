@@ -103,7 +103,7 @@ class Run:
         error: the exception behind the settlement.
         spoke: the job has said something that may not be written yet. dirty: the recorder knows. writing: what it is
             writing at this moment.
-        lent: it is inside `ctx.transaction()`. completion: how it completed, or tried to, in a transaction.
+        lent: the `ctx.transaction()` it is inside. completion: how it completed, or tried to, in a transaction.
     """
 
     started = 0
@@ -124,7 +124,7 @@ class Run:
     dirty = False
     spoke = False
     writing: list[Write] | None = None
-    lent = False
+    lent: JobTransaction | None = None
     completion: Completion | None = None
 
     def __init__(self, job: Claimed, plan: Plan, batch: Batch, slots: Slots, home: Home) -> None:
@@ -174,7 +174,7 @@ class Run:
 
     def save_checkpoint(self, value: bytes) -> None:
         self.check_lease()
-        if self.lent or self.completion is not None:
+        if self.lent is not None or self.completion is not None:
             raise ConfigError(
                 "a checkpoint is saved before the transaction in which the job completes, not in it or after"
             )

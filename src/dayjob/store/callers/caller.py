@@ -53,6 +53,10 @@ class Caller:
         return self.alone()
 
 
+BROKEN = "ctx.transaction() was broken off, as its job was told to stop: nothing of it is stored"
+"""What an engine says of a transaction of its own after `Transaction.break_off`."""
+
+
 class Lent(Caller):
     """A transaction of the store's own (`Joining.begin`)."""
 

@@ -20,6 +20,7 @@ import psycopg
 from psycopg.pq import PGconn, TransactionStatus
 
 from dayjob.errors import StoreError, StoreUnavailable, TransactionExpired
+from dayjob.store.callers.caller import BROKEN
 from dayjob.store.callers.drivers import Psycopg
 from dayjob.store.postgres.database import SCHEMA, Connection, Database
 from dayjob.store.postgres.faults import translated
@@ -40,7 +41,9 @@ class Lender:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
-        self._lent: set[Connection] = set()
+        self._lent: weakref.WeakSet[Connection] = (
+            weakref.WeakSet()
+        )  # one that an interrupt has lost is closed by itself
 
     def take(self) -> Connection:
         """A connection in a transaction; `StoreUnavailable` when there is none to be had."""
@@ -109,7 +112,7 @@ class LentTransaction:
 
     def __init__(self, lender: Lender, limit: float | None) -> None:
         self.limit = math.inf if limit is None else limit
-        self.expired = False
+        self.expired = self._broken = False
         self._lender = lender
         self._over = False
         self._ending = Lock()
@@ -121,14 +124,12 @@ class LentTransaction:
             self._timer.start()
 
     def run(self, statement: Statement) -> Rows:
-        if self.expired:
-            raise TransactionExpired(self.limit)
+        self._require_whole()
         return Psycopg(self.connection).run(statement)
 
     def commit(self) -> None:
         with self._ending:
-            if self.expired:
-                raise TransactionExpired(self.limit)
+            self._require_whole()
             try:
                 if self.connection.info.transaction_status is TransactionStatus.INERROR:
                     raise StoreError("a statement in ctx.transaction() failed, and nothing of it can be committed")
@@ -145,26 +146,45 @@ class LentTransaction:
     def _let_go(self) -> None:
         if self._over:
             return
-        self._over = True
         if self._timer is not None:
             self._timer.cancel()
         with contextlib.suppress(psycopg.Error):
             self.connection.rollback()
         self._lender.give_back(self.connection)
+        self._over = True  # last: what an interrupt has kept from its end is done again
+
+    def _require_whole(self) -> None:
+        if self._broken:
+            raise TransactionExpired(self.limit) if self.expired else StoreError(BROKEN)
 
     def _expire(self) -> None:
+        self._break(expired=True)
+
+    def break_off(self) -> None:
+        self._break(expired=False)
+
+    def _break(self, *, expired: bool) -> None:
         with self._ending:
-            if self._over:
+            if self._over or self._broken:
                 return
-            self.expired = True
-            for _ in range(TRIES):
-                with contextlib.suppress(psycopg.Error):
-                    self.connection.cancel_safe(timeout=5.0)  # a statement that runs ends with an error of its own
-                if self.connection.lock.acquire(timeout=0.1):
-                    self.connection.lock.release()
-                    break  # nobody waits on the socket
+            self.expired, self._broken = expired, True
             with contextlib.suppress(psycopg.Error):
-                self.connection.close()  # which rolls back; what the job does here now fails
+                self._end_statement()
+            with contextlib.suppress(psycopg.Error):
+                self.connection.close()  # what the job does here now fails
+
+    def _end_statement(self) -> None:
+        """Let the statement that runs end with an error of its own, and undo everything."""
+        connection = self.connection
+        for _ in range(TRIES):
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5.0)
+            if connection.lock.acquire(timeout=0.1):  # nobody waits on the socket
+                try:
+                    connection.pgconn.exec_(b"ROLLBACK")  # before it is closed: the server takes its time about that
+                finally:
+                    connection.lock.release()
+                return
 
 
 _NOWHERE = PGconn.connect_start(b"nowhere")

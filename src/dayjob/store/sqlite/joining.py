@@ -15,6 +15,7 @@ from typing import Any
 
 from dayjob.clock import SECOND
 from dayjob.errors import BadRow, ConfigError, DayjobError, StoreError, StoreUnavailable, TransactionExpired
+from dayjob.store.callers.caller import BROKEN
 from dayjob.store.records import (
     EXISTING,
     INSERTED,
@@ -141,7 +142,7 @@ class LentTransaction:
     """
 
     def __init__(self, db: Database, limit: float) -> None:
-        self.expired = False
+        self.expired = self._broken = False
         self.limit = limit
         self._db = db
         self._over = False
@@ -153,19 +154,16 @@ class LentTransaction:
         self._timer.start()
 
     def run(self, statement: Statement) -> Rows:
-        if self.expired:
-            raise TransactionExpired(self.limit)
+        self._require_whole()
         try:
             return self.connection.execute(_marked(statement.sql), statement.parameters).fetchall()
-        except sqlite3.Error as error:
-            if self.expired:
-                raise TransactionExpired(self.limit) from error
+        except sqlite3.Error:
+            self._require_whole()
             raise
 
     def commit(self) -> None:
         with self._ending:
-            if self.expired:
-                raise TransactionExpired(self.limit)
+            self._require_whole()
             try:
                 self.connection.execute("COMMIT")
             except sqlite3.Error as error:
@@ -179,16 +177,26 @@ class LentTransaction:
 
     def _let_go(self) -> None:
         if not self._over:
-            self._over = True
             self._timer.cancel()
             with contextlib.suppress(StoreError):
                 self._lent.__exit__(None, None, None)
+            self._over = True  # last: what an interrupt has kept from its end is done again
+
+    def _require_whole(self) -> None:
+        if self._broken:
+            raise TransactionExpired(self.limit) if self.expired else StoreError(BROKEN)
 
     def _expire(self) -> None:
+        self._break(expired=True)
+
+    def break_off(self) -> None:
+        self._break(expired=False)
+
+    def _break(self, *, expired: bool) -> None:
         with self._ending:
-            if self._over:
+            if self._over or self._broken:
                 return
-            self.expired = True
+            self.expired, self._broken = expired, True
             self.connection.interrupt()  # else we would wait for the statement that runs
             time.sleep(UNTIL_READ)
             with contextlib.suppress(sqlite3.Error):  # interrupted while it wrote, it has rolled back by itself
