@@ -123,3 +123,43 @@ def test_a_job_completes_in_a_pipeline(engine: Postgres, app: App) -> None:
     app.worker().run_until_idle()
 
     assert job.result(timeout=1) == "paid"
+
+
+# -- what a transaction holds
+
+
+@pytest.mark.parametrize("how", ["python", "sql"])
+def test_the_locks_of_a_transaction_do_not_grow_with_the_days_of_the_history(
+    engine: Postgres, app: App, send: Any, how: str
+) -> None:
+    """Each lock beyond the server's table of them is an error, in whatever transaction it happens to be."""
+    engine.server.sql(
+        "SELECT dayjob.add_day(current_date + day) FROM generate_series(0, 29) AS day", database=engine.database
+    )
+    held = "SELECT count(*) FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation WHERE l.pid = %s AND relname ~ '^history_2'"
+
+    with psycopg.connect(engine.url) as connection:
+        for order in range(10):  # more often than a plan is made anew
+            if how == "python":
+                send.using(conn=connection).enqueue(order)
+            else:
+                connection.execute("SELECT dayjob.enqueue('shop.send', '{\"order\": 1}')")
+        [[locks]] = engine.server.sql(held, connection.info.backend_pid, database=engine.database)
+
+    assert locks == 0
+    assert app.jobs.count() == 10
+
+
+@pytest.mark.parametrize("how", ["python", "sql"])
+def test_an_id_of_ones_own_is_still_found_among_finished_jobs(engine: Postgres, app: App, send: Any, how: str) -> None:
+    job = send.enqueue(1)
+    app.worker().run_until_idle()
+
+    with psycopg.connect(engine.url) as connection:
+        if how == "python":
+            assert send.using(conn=connection, id=job.id).enqueue(1).outcome == "existing"
+        else:
+            connection.execute("SELECT dayjob.enqueue('shop.send', '{\"order\": 1}', id => %s)", (job.id,))
+
+    assert app.jobs.count(state="available") == 0
+    assert job.refresh().state == "completed"

@@ -56,13 +56,13 @@ class JoiningPart(Part):
         outcomes: list[Enqueued] = []
         for start in range(0, len(jobs), AT_ONCE):
             rows = encode([_row(job) for job in jobs[start : start + AT_ONCE]]).decode()
-            found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now), self.db.home()))
+            found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now), self.db.home(), repeat))
             outcomes += [INSERTED if outcome == "inserted" else EXISTING for _, outcome in found]
         return outcomes
 
-    def enqueue_by_function(self, jobs: Sequence[NewRow], *, now: int | None = None) -> list[Enqueued]:
+    def enqueue_by_function(self, jobs: Sequence[NewRow], *, repeat: bool, now: int | None = None) -> list[Enqueued]:
         """`enqueue` for a role that may call functions only: as in a caller's transaction, which here is our own."""
-        script, rows = self.enqueue_script(jobs, now=now), None
+        script, rows = self.enqueue_script(jobs, repeat=repeat, now=now), None
         with self.db.write() as connection:
             while True:
                 try:

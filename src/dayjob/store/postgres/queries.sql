@@ -56,9 +56,9 @@ SELECT id::text FROM job
 -- == in a caller's transaction ===================================================================================
 
 -- name: enqueue_joined
--- $1 JSON array of rows  $2 now  $3 where the jobs are
-SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint), CAST($3 AS text))
-ORDER BY number
+-- $1 JSON array of rows  $2 now  $3 where the jobs are  $4 ids may be those of finished jobs
+SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint), CAST($3 AS text),
+    CAST($4 AS boolean)) ORDER BY number
 
 -- name: complete_joined
 -- $1 worker  $2 id  $3 entry  $4 started  $5 finished  $6 seconds to keep  $7 result  $8 JSON array of log lines  $9 now

@@ -42,7 +42,7 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
         self.db.require_schema()
         if self.db.inserts:
             return super().enqueue(jobs, repeat=repeat, now=now)
-        outcomes = self.enqueue_by_function(jobs, now=now)
+        outcomes = self.enqueue_by_function(jobs, repeat=repeat, now=now)
         self._said.awake = time.monotonic()  # the function has told whoever sleeps
         return outcomes
 

@@ -553,9 +553,12 @@ BEGIN
 END $$;
 
 -- dayjob's producers in a transaction of their caller. *rows* are `NewRow`s: bytes as base 64, times as stamps.
--- What exists already answers `existing`. Workers are told at the commit. Whoever may enqueue may call this, so what would be
--- in the way of others is refused; how large arguments may be, each producer knows for himself. *at* is for tests.
-CREATE FUNCTION dayjob.enqueue_rows(rows jsonb, at bigint DEFAULT NULL, home text DEFAULT NULL) RETURNS TABLE (number integer, outcome text)
+-- What exists already answers `existing`, for a *repeat* also what has finished: to look takes a lock for each day of the
+-- history, to the end of the caller's transaction. Workers are told at the commit. Whoever may enqueue may call this, so what
+-- would be in the way of others is refused; how large arguments may be, each producer knows for himself. *at* is for tests.
+CREATE FUNCTION dayjob.enqueue_rows(
+    rows jsonb, at bigint DEFAULT NULL, home text DEFAULT NULL, repeat boolean DEFAULT true
+) RETURNS TABLE (number integer, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
@@ -611,9 +614,11 @@ BEGIN
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'dayjob' || '.enqueue: ' || wrong[1], HINT = wrong[2];
     END IF;
-    SELECT array_agg(s.id) INTO known FROM unnest(stored) AS s (id)
-    WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
-        (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1));
+    IF repeat THEN
+        SELECT array_agg(s.id) INTO known FROM unnest(stored) AS s (id)
+        WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
+            (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1));
+    END IF;
     IF known IS NOT NULL THEN
         DELETE FROM dayjob.arrival AS a USING dayjob.job AS j
         WHERE j.id = ANY (known) AND a.xid = pg_current_xact_id() AND a.entry = j.entry;
@@ -647,6 +652,7 @@ DECLARE
     most CONSTANT integer := coalesce(nullif(current_setting('dayjob' || '.max_payload', true), ''), '10000');  -- no quotes as in 'dayjob.x'
     payload CONSTANT bytea := convert_to(args::text, 'UTF8');
     labels CONSTANT text[] := array(SELECT u.tag FROM unnest(tags) WITH ORDINALITY AS u (tag, n) GROUP BY u.tag ORDER BY min(u.n));
+    chosen CONSTANT boolean := id IS NOT NULL;
     problem text;
     remedy text;
 BEGIN  -- what `enqueue_rows` will not say
@@ -686,7 +692,7 @@ BEGIN  -- what `enqueue_rows` will not say
         'id', id, 'queue', queue, 'task', task, 'payload', encode(payload, 'base64'), 'priority', priority,
         'run_at', (extract(epoch FROM coalesce(run_at, clock_timestamp() + delay)) * 1000000)::bigint,
         'expires', extract(epoch FROM expires), 'max_attempts', max_attempts,
-        'tags', array_to_json(nullif(labels, '{}'))::text, 'meta', nullif(meta, '{}')::text)));
+        'tags', array_to_json(nullif(labels, '{}'))::text, 'meta', nullif(meta, '{}')::text)), repeat => chosen);
     RETURN id;
 END $$;
 
