@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from dayjob.errors import NotSupported
+from dayjob.errors import ConfigError, NotSupported
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
@@ -56,6 +56,20 @@ class Link:
                     store.migrate()
                 self._store = store
             return self._store
+
+    def require_schema(self) -> None:
+        """Look, instead of migrating, for one who may hold a transaction that a migration would wait for.
+
+        Raises:
+            ConfigError: the schema is not there, or not up to date.
+        """
+        if self._store is None:
+            store = self.bare()
+            if store.url.startswith(_EMBEDDED) and store.migrate(dry_run=True):
+                raise ConfigError(
+                    f"{store.url} has no up-to-date tables of dayjob's, and they cannot be made beside a transaction of "
+                    "yours: call app.open() when your program starts, or run: dayjob migrate"
+                )
 
     def _check_fork(self, store: Store) -> None:
         """A forked child goes on with the same store, which knows what to do; one in memory is the parent's alone."""

@@ -55,7 +55,7 @@ class Joiner:
             raise ConfigError(f"{verb} was given calls with different conn=: one call takes one connection")
         (connection,) = own.values()
         if connection is not UNSET:
-            return admit(connection, self._link(), awaits=awaits, verb=verb)
+            return self._admitted(connection, awaits=awaits, verb=verb)
         if outer is not None and outer.awaited and not awaits:
             raise ConfigError(f"{outer.what} can only be awaited: use `await ...a{verb}(...)` instead of {verb}(...)")
         return outer
@@ -90,7 +90,12 @@ class Joiner:
         """Enter a block for *connection*; None when nothing joins."""
         if self.off:
             return None
-        return Block(self.owner, admit(connection, self._link(), awaits=True, verb="enqueue")).__enter__()
+        return Block(self.owner, self._admitted(connection, awaits=True, verb="enqueue")).__enter__()
+
+    def _admitted(self, connection: Any, *, awaits: bool, verb: str) -> Caller:
+        caller = admit(connection, self._link.bare(), awaits=awaits, verb=verb)
+        self._link.require_schema()
+        return caller
 
 
 def joins(new: NewJob[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -322,3 +323,51 @@ class TestUnderTest:
             assert t.drain().total() == 2
         assert not theirs.in_transaction
         assert app.jobs.count() == 0
+
+
+@pytest.mark.parametrize("how", ["using", "block"])
+def test_a_first_enqueue_does_not_wait_for_its_own_transaction_to_make_the_tables(place: Path, how: str) -> None:
+    app = App(f"sqlite:///{place}")
+
+    @app.task(name="shop.send")
+    def send(order: int) -> None: ...
+
+    def first(connection: sqlite3.Connection) -> None:
+        if how == "using":
+            send.using(conn=connection).enqueue(1)
+        else:
+            app.transaction(connection).__enter__()
+
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+        connection.execute("INSERT INTO orders VALUES (1)")
+        begun = time.monotonic()
+
+        with pytest.raises(ConfigError, match=r"app\.open\(\)"):
+            first(connection)
+        assert time.monotonic() - begun < 1.0
+        connection.commit()
+
+        app.open()
+        connection.execute("INSERT INTO orders VALUES (2)")
+        send.using(conn=connection).enqueue(2)
+        connection.commit()
+
+    assert app.jobs.count() == 1
+    app.close()
+
+
+def test_a_first_enqueue_joins_where_the_tables_are_there(app: App, place: Path) -> None:
+    other = App(f"sqlite:///{place}")
+
+    @other.task(name="shop.send")
+    def send(order: int) -> None: ...
+
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+        connection.execute("INSERT INTO orders VALUES (1)")
+        send.using(conn=connection).enqueue(1)
+        connection.commit()
+    other.close()
+
+    assert app.jobs.count() == 1

@@ -374,8 +374,20 @@ class Database:
         """What `migrate` would apply."""
         if self.path is not None and not self.path.exists():
             return _MIGRATIONS
+        if self.path is not None and self._reader is None:
+            return self._missing_at_first()
         with self.read(schema=False) as connection:
             return self._missing(connection)
+
+    def _missing_at_first(self) -> list[Migration]:
+        """On a connection that changes nothing: `_set_up` on a new file waits for whoever has a transaction open there."""
+        with self._read_lock:
+            try:
+                with contextlib.closing(sqlite3.connect(str(self.path), timeout=0, isolation_level=None)) as connection:
+                    self._begin(connection, "SELECT 1 FROM sqlite_master")
+                    return self._missing(connection)
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
 
     def migration_sql(self) -> str:
         """What `migrate` would run, as one text."""
