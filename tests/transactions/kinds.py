@@ -198,6 +198,15 @@ class Aiosqlite(Side):
         await self.connection.close()
 
 
+class AiosqliteByHand(Aiosqlite):
+    """`aiosqlite`, with rows as dicts and bytes for text."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.connection.row_factory = lambda cursor, row: {"first": row[0], "all": row}
+        self.connection.text_factory = bytes
+
+
 class Psycopg(Side):
     """psycopg, with rows as dicts."""
 
@@ -244,6 +253,13 @@ class PsycopgRaw(Psycopg):
     async def rollback(self) -> None:
         self._transaction.__exit__(psycopg.Rollback, psycopg.Rollback(), None)
         self._begin()
+
+
+class PsycopgUnencoded(Psycopg):
+    """psycopg in a session whose text is bytes of no encoding."""
+
+    async def open(self) -> None:
+        self.connection = psycopg.connect(self.url, client_encoding="SQL_ASCII")
 
 
 class AsyncPsycopg(Side):
@@ -442,6 +458,7 @@ KINDS: tuple[type[Side], ...] = (
     Sqlite3,
     Sqlite3ByHand,
     Aiosqlite,
+    AiosqliteByHand,
     _with(SqlalchemySession, "sqlite", "pysqlite"),
     _with(SqlalchemyConnection, "sqlite", "pysqlite"),
     _with(SqlalchemyAsyncSession, "sqlite", "aiosqlite"),
@@ -449,6 +466,7 @@ KINDS: tuple[type[Side], ...] = (
     _with(Django, "sqlite"),
     Psycopg,
     PsycopgRaw,
+    PsycopgUnencoded,
     AsyncPsycopg,
     Asyncpg,
     AsyncpgPool,

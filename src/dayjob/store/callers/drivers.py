@@ -46,8 +46,10 @@ class Aiosqlite(Caller):
         self._connection = connection
 
     async def arun(self, statement: Statement) -> Rows:
-        found = await self._connection.execute_fetchall(question_marks(statement.sql), statement.parameters)
-        return [tuple(row) for row in found]
+        async with self._connection.cursor() as cursor:
+            cursor.row_factory = None
+            await cursor.execute(question_marks(statement.sql), statement.parameters)
+            return list(await cursor.fetchall())
 
     async def aalone(self) -> bool:
         return sqlite_alone(self._connection)

@@ -26,6 +26,9 @@ from dayjob.store.records import (
 AT_ONCE = 1000
 """Rows in one statement."""
 
+_NEW = ("inserted", b"inserted")
+"""Text is bytes in a session that has no encoding."""
+
 _NOT_HERE = ("3F000", "42P01", "42883")  # no such schema, table, function
 _ELSEWHERE = "3D000"
 """What `require_home` raises."""
@@ -57,7 +60,7 @@ class JoiningPart(Part):
         for start in range(0, len(jobs), AT_ONCE):
             rows = encode([_row(job) for job in jobs[start : start + AT_ONCE]]).decode()
             found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now), self.db.home(), repeat))
-            outcomes += [INSERTED if outcome == "inserted" else EXISTING for _, outcome in found]
+            outcomes += [INSERTED if outcome in _NEW else EXISTING for _, outcome in found]
         return outcomes
 
     def enqueue_by_function(self, jobs: Sequence[NewRow], *, repeat: bool, now: int | None = None) -> list[Enqueued]:
