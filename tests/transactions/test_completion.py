@@ -16,6 +16,7 @@ from dayjob import JobContext
 from dayjob.errors import ConfigError, LeaseLost
 from dayjob.states import Outcome
 from dayjob.store.records import Filter, Lease, Settlement
+from dayjob.worker import completions
 from tests.transactions.conftest import TWICE, Stage
 from tests.transactions.kinds import Psycopg, Side, at_once, settle
 
@@ -318,6 +319,35 @@ def test_lines_that_are_being_written_are_not_written_twice(stage: Stage, monkey
 
     job, _, _ = ran(stage, body)
 
+    assert [line.message for line in job.logs()] == ["once"]
+
+
+def test_the_loop_goes_on_while_lines_are_being_written(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    if stage.app.store.exclusive or not stage.kind.awaited:
+        pytest.skip("there is nothing to wait for, or no loop")
+    record, writing, turned = stage.app.store.record, threading.Event(), threading.Event()
+
+    def slowly(lease: Lease, writes: Any, *, now: int | None = None) -> bool:
+        writing.set()
+        turned.wait(10)
+        return record(lease, writes, now=now)
+
+    monkeypatch.setattr(stage.app.store, "record", slowly)
+    monkeypatch.setattr(completions, "IN_FLIGHT", 5.0)
+    took: list[float] = []
+
+    async def body(ctx: JobContext[Any], side: Side) -> None:
+        ctx.log.info("once")
+        assert writing.wait(5)
+        asyncio.get_running_loop().call_soon(turned.set)
+        begun = time.monotonic()
+        await side.complete(ctx, 1)
+        took.append(time.monotonic() - begun)
+        await side.commit()
+
+    job, _, _ = ran(stage, body)
+
+    assert took[0] < 5.0
     assert [line.message for line in job.logs()] == ["once"]
 
 

@@ -28,7 +28,6 @@ from dayjob.errors import LeaseLost, NotCommitted, PayloadError
 from dayjob.states import Outcome, State
 from dayjob.store.records import Checkpoint, Claimed, Log, Progress, Settlement
 from dayjob.worker import outcomes
-from dayjob.worker.completions import announced
 from dayjob.worker.hooks import attempt_async, attempt_sync
 from dayjob.worker.run import LOST, Batch, Completion, Run, Slots, monotonic
 
@@ -156,7 +155,8 @@ class Bench:
         return True
 
     def completing(self, run: Run, completion: Completion) -> Completion | None:
-        return None if self._hold is None else announced(run, completion)
+        run.completion = None if self._hold is None else completion
+        return run.completion
 
     # -- what the run asks -----------------------------------------------------------------------------------------
 

@@ -13,15 +13,16 @@ concludes from what was seen here. The store is asked when the function has ende
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from dayjob.codec.failure import decode_failure, encode_failure
 from dayjob.errors import ConfigError, LeaseLost, NotCommitted, StoreError
 from dayjob.events import JobLogged, JobRaisedLate, WritesTrimmed
-from dayjob.offload import submit
+from dayjob.offload import offload, submit
 from dayjob.states import Outcome, State
 from dayjob.store.callers import Caller, admit, aperform, perform
 from dayjob.store.records import Log, Settlement
@@ -42,6 +43,14 @@ def prepare(run: Run, result: Any) -> Completion | None:
     Raises:
         PayloadError: *result* cannot be stored. ConfigError: it has completed. LeaseLost: it is in other hands.
     """
+    completion = _remembered(run, result)
+    if completion is not None:
+        _take_along(run, completion)
+    return completion
+
+
+def _remembered(run: Run, result: Any) -> Completion | None:
+    """`prepare`, but for the lines."""
     run.check_lease()
     if run.completion is not None and run.completion.committed:
         raise ConfigError(f"job {run.job.id} has completed in an earlier transaction: it can complete once")
@@ -57,11 +66,21 @@ def prepare(run: Run, result: Any) -> Completion | None:
 def announced(run: Run, completion: Completion) -> Completion:
     """*run* is about to complete: from now on its lines wait for how that ends. Those pending go with the completion."""
     run.completion = completion
+    _take_along(run, completion)
+    return completion
+
+
+def _take_along(run: Run, completion: Completion) -> None:
+    for pause in _lines(run, completion):
+        time.sleep(pause)
+
+
+def _lines(run: Run, completion: Completion) -> Iterator[float]:
+    """Give *completion* the lines that are pending. Yields pauses to make, while some are being written right now."""
     give_up = time.monotonic() + (BLOCKED if run.home.store.exclusive else IN_FLIGHT)
     while run.writing is not None and time.monotonic() < give_up:
-        time.sleep(0.001)
-    completion.logs = [write for write in (*(run.writing or ()), *(run._logs or ())) if isinstance(write, Log)]
-    return completion
+        yield 0.001
+    completion.logs += [write for write in (*(run.writing or ()), *(run._logs or ())) if isinstance(write, Log)]
 
 
 def complete_in(run: Run, connection: Any, result: Any) -> None:
@@ -81,13 +100,19 @@ def complete_in(run: Run, connection: Any, result: Any) -> None:
 async def acomplete_in(run: Run, connection: Any, result: Any) -> None:
     """See `JobContext.acomplete_in`."""
     caller = _admitted(run, connection, awaits=True)
-    completion = prepare(run, result)
-    if completion is None or _adopted(completion, caller):
+    completion = _remembered(run, result)
+    if completion is None:
+        return
+    for pause in _lines(run, completion):
+        await asyncio.sleep(pause)
+    if _adopted(completion, caller):
         return
     assert caller is not None
     if await caller.aalone():
         raise _needs_transaction(run, caller)
     store = run.home.store
+    if not store.located:
+        await offload(store.locate)
     if not await aperform(store, caller, store.completion_script(run.lease, completion.settlement, completion.logs)):
         raise refusal(run)
 

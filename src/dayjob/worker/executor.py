@@ -321,7 +321,8 @@ class Executor:
         return self.store.recorded(run.job.id)
 
     def completing(self, run: Run, completion: Completion) -> Completion:
-        return completions.announced(run, completion)
+        run.completion = completion
+        return completion
 
     def refused(self, run: Run, write: str) -> None:
         """A late write of *run* was refused."""
