@@ -16,7 +16,19 @@ import pytest
 import dayjob.store
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
-from dayjob.store.records import Action, Cancel, Claimed, Delete, Filter, NewRow, Retry, Settlement, Want, WorkerInfo
+from dayjob.store.records import (
+    Action,
+    Bound,
+    Cancel,
+    Claimed,
+    Delete,
+    Filter,
+    NewRow,
+    Retry,
+    Settlement,
+    Want,
+    WorkerInfo,
+)
 from tests.contract.engines import EngineUnderTest, Postgres15, Postgres18
 from tests.contract.ids import numbered
 
@@ -156,3 +168,40 @@ def test_finished_jobs_that_somebody_else_took_meanwhile_make_no_short_batch(cro
         other.commit()
 
     assert deleting.result() == [jobs[n].id for n in (0, 2, 3)]
+
+
+def test_to_look_for_what_a_bound_removes_delays_no_beat(crossing: Crossing) -> None:
+    jobs = crossing.claim(3)
+    crossing.store.turn("w", settlements=[*map(crossing.settlement, jobs)])
+    term = crossing.lead()
+    bounds = [Bound(State.COMPLETED, 1, task="t")]
+    # Somebody holds the history, as if it took seconds to go through it.
+    with crossing.holding("LOCK TABLE dayjob.history IN ACCESS EXCLUSIVE MODE"):
+        pruning = crossing.starts(lambda: crossing.store.prune(term, bounds))
+        with psycopg.connect(crossing.url) as beat:
+            beat.execute("SELECT 1 FROM dayjob.cluster FOR UPDATE NOWAIT")
+
+    assert pruning.result() == 2
+
+
+def test_a_leader_that_was_deposed_while_it_looked_deletes_nothing(crossing: Crossing) -> None:
+    jobs = crossing.claim(3)
+    crossing.store.turn("w", settlements=[*map(crossing.settlement, jobs)])
+    term = crossing.lead()
+    with crossing.holding("LOCK TABLE dayjob.history IN ACCESS EXCLUSIVE MODE"):
+        pruning = crossing.starts(lambda: crossing.store.prune(term, [Bound(State.COMPLETED, 0)]))
+        crossing.other.leave("w")
+
+    assert pruning.result() is None
+    assert crossing.other.count(Filter(states=(State.COMPLETED,))) == 3
+
+
+def test_what_is_retried_while_it_is_looked_for_is_not_deleted(crossing: Crossing) -> None:
+    [one, other] = crossing.claim(2)
+    crossing.store.turn("w", settlements=[*map(crossing.settlement, (one, other))])
+    term = crossing.lead()
+    with crossing.holding("SELECT 1 FROM dayjob.history WHERE id = %s FOR UPDATE", one.id):  # as a retry holds it
+        pruned = crossing.store.prune(term, [Bound(State.COMPLETED, 0)])
+
+    assert pruned == 1
+    assert crossing.store.get(one.id) is not None

@@ -459,12 +459,12 @@ WHERE (lost_at IS NULL AND expires <= $1)
 -- name: past_keeping
 -- $1 now  $2 limit: what was to be kept for less than a day
 SELECT id::text, finished_at FROM dayjob.history WHERE keep_until <= $1 AND keep_until < finished_at + 86400000000
-ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED
+ORDER BY keep_until LIMIT $2
 
 -- name: past_keeping_kept
 -- $1 now  $2 limit: what has no day's partition and goes all the same
 SELECT id::text, finished_at FROM dayjob.history_kept WHERE keep_until <= $1
-ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED
+ORDER BY keep_until LIMIT $2
 
 -- name: past_days
 -- $1 now: the partitions whose last day is over
@@ -476,13 +476,16 @@ ORDER BY 2
 -- name: beyond_count
 -- $1 state  $2 queue  $3 limit: the oldest
 SELECT id::text, finished_at FROM dayjob.history WHERE state = $1 AND queue = $2 ORDER BY finished_at, entry LIMIT $3
-FOR UPDATE SKIP LOCKED
 
 -- name: beyond_task_count
 -- $1 state  $2 queue or null  $3 how many stay  $4 limit  $5 task
 SELECT id::text, finished_at FROM dayjob.history
 WHERE state = $1 AND ($2::text IS NULL OR queue = $2) AND task = $5 ORDER BY finished_at DESC, entry DESC LIMIT $4 OFFSET $3
-FOR UPDATE SKIP LOCKED
+
+-- name: still_finished
+-- $1 ids  $2 when they finished: those that are there as they were found, locked; who is retried at this moment is left out
+SELECT h.id::text, h.finished_at FROM unnest($1::uuid[], $2::bigint[]) AS s (id, finished_at)
+JOIN dayjob.history AS h ON h.id = s.id AND h.finished_at = s.finished_at ORDER BY h.id FOR UPDATE OF h SKIP LOCKED
 
 -- name: fold_totals
 WITH t AS (DELETE FROM dayjob.total RETURNING goes, queue, state, jobs)

@@ -19,6 +19,10 @@ SWEEP = 1000
 """Jobs whose traces go in one statement, before their day's partition is dropped."""
 
 
+class _Deposed(Exception):
+    """The term ended while its leader was at work."""
+
+
 class UpkeepPart(ClusterPart):
     """The Upkeep protocol but for `rescue`."""
 
@@ -50,37 +54,63 @@ class UpkeepPart(ClusterPart):
             if now is None:
                 return None
             connection.execute(self.sql.fold_totals)
-            pruned = self._prune(connection, self.sql.past_keeping, (now, limit), now)
-            pruned += self._prune(connection, self.sql.past_keeping_kept, (now, limit - pruned), now)
-            counts = {(queue, state): jobs for queue, state, jobs in connection.execute(self.sql.all_totals).fetchall()}
-            for bound in bounds:
-                for (queue, state), jobs in counts.items() if bound.task is None else ():
-                    if state == bound.state and bound.queue in (None, queue) and queue not in bound.exclude:
-                        over = min(jobs - bound.count, limit - pruned)
-                        if over > 0:
-                            gone = self._prune(connection, self.sql.beyond_count, (state, queue, over), now)
-                            counts[queue, state] = jobs - gone
-                            pruned += gone
-            for bound in bounds:
-                if bound.task is not None and limit > pruned:
-                    args = (str(bound.state), bound.queue, bound.count, limit - pruned, bound.task)
-                    pruned += self._prune(connection, self.sql.beyond_task_count, args, now)
             connection.execute(self.sql.prune_small, (now,))
-            days = connection.execute(self.sql.past_days, (now,)).fetchall() if pruned < limit else []
-        for partition, day in days:
-            pruned += self._drop_day(partition, day)
+        try:
+            pruned = self._prune(term, self.sql.past_keeping, (now, limit), now)
+            pruned += self._prune(term, self.sql.past_keeping_kept, (now, limit - pruned), now)
+            pruned += self._prune_bounds(term, bounds, limit - pruned, now)
+        except _Deposed:
+            return None
+        if pruned < limit:
+            with self.db.session() as connection:
+                days = connection.execute(self.sql.past_days, (now,)).fetchall()
+            for partition, day in days:
+                pruned += self._drop_day(partition, day)
         return pruned
 
-    def _prune(self, connection: Connection, statement: str, args: tuple[object, ...], now: int) -> int:
-        found = connection.execute(statement, args).fetchall()
+    def _prune_bounds(self, term: int, bounds: Sequence[Bound], limit: int, now: int) -> int:
+        pruned = 0
+        with self.db.session() as connection:
+            totals = connection.execute(self.sql.all_totals).fetchall()
+        counts = {(queue, state): jobs for queue, state, jobs in totals}
+        for bound in bounds:
+            for (queue, state), jobs in counts.items() if bound.task is None else ():
+                if state == bound.state and bound.queue in (None, queue) and queue not in bound.exclude:
+                    over = min(jobs - bound.count, limit - pruned)
+                    if over > 0:
+                        gone = self._prune(term, self.sql.beyond_count, (state, queue, over), now)
+                        counts[queue, state] = jobs - gone
+                        pruned += gone
+        for bound in bounds:
+            if bound.task is not None and limit > pruned:
+                there = sum(
+                    jobs
+                    for (queue, state), jobs in counts.items()
+                    if state == bound.state and bound.queue in (None, queue)
+                )
+                if there > bound.count:  # or there is no need to look
+                    args = (str(bound.state), bound.queue, bound.count, limit - pruned, bound.task)
+                    pruned += self._prune(term, self.sql.beyond_task_count, args, now)
+        return pruned
+
+    def _prune(self, term: int, statement: str, args: tuple[object, ...], now: int) -> int:
+        """Delete what *statement* finds. To look may take seconds: nothing is held meanwhile, least of all the cluster's
+        row, for which beats would wait."""
+        with self.db.session() as connection:
+            found = connection.execute(statement, args).fetchall()
         if not found:
             return 0
-        ids = plain([id for id, _ in found])
-        connection.execute(self.sql.erase_finished, (ids,))
-        connection.execute(self.sql.drop_traces, (ids,))
-        recent = [id for id, finished_at in found if finished_at > now - REMEMBERED]
-        if recent:
-            connection.execute(self.sql.remember_gone, (now, plain(recent)))
+        with self.db.write() as connection:
+            if self._leads(connection, term, now) is None:
+                raise _Deposed
+            columns = (plain([id for id, _ in found]), plain([finished_at for _, finished_at in found]))
+            found = connection.execute(self.sql.still_finished, columns).fetchall()
+            ids = plain([id for id, _ in found])
+            connection.execute(self.sql.erase_finished, (ids,))
+            connection.execute(self.sql.drop_traces, (ids,))
+            recent = [id for id, finished_at in found if finished_at > now - REMEMBERED]
+            if recent:
+                connection.execute(self.sql.remember_gone, (now, plain(recent)))
         return len(found)
 
     def _drop_day(self, partition: str, day: date) -> int:
