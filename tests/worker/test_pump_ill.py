@@ -34,7 +34,18 @@ def bench(app: App) -> Iterator[Bench]:
     bench.pump.close()
 
 
-@pytest.mark.parametrize("ill", [StoreError("the file is read-only"), OSError("no space"), RuntimeError("whatever")])
+@pytest.mark.parametrize(
+    "ill",
+    [
+        StoreError("the file is read-only"),
+        OSError("no space"),
+        RuntimeError("whatever"),
+        ValueError("what the store answered makes no sense"),
+        TypeError("the same"),
+        OverflowError("the same"),
+    ],
+    ids=repr,
+)
 def test_an_ill_store_is_waited_for_and_costs_no_ended_job(app: App, bench: Bench, ill: Exception) -> None:
     """Only a row that cannot be stored ends a job; a store that is read-only, full or damaged says nothing of a row."""
     jobs = enqueue(app, 3)
@@ -59,7 +70,7 @@ def test_a_batch_that_cannot_be_encoded_is_sent_run_by_run(app: App, bench: Benc
     jobs = enqueue(app, 2)
     bench.tick()
     bench.finish(2)
-    bench.store.ill = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+    bench.store.ill = BadRow("surrogates not allowed")
     bench.pump.attempt()
     bench.store.ill = None
 
@@ -68,6 +79,20 @@ def test_a_batch_that_cannot_be_encoded_is_sent_run_by_run(app: App, bench: Benc
 
     assert states(jobs) == ["completed"] * 2
     assert [call[1] for call in bench.store.calls[-3:]] == [2, 1, 1]
+
+
+def test_a_claim_beside_a_settlement_may_be_what_fails(app: App, bench: Bench) -> None:
+    jobs = enqueue(app, 1)
+    bench.tick()
+    bench.finish(1)
+    bench.store.ill = BadRow("a number of more than 64 bits")
+    bench.pump.attempt()
+    bench.store.ill = None
+
+    bench.pump.attempt()
+
+    assert bench.store.calls[-2][2], "the first had a claim with it"
+    assert states(jobs) == ["completed"]
 
 
 def test_words_that_cannot_be_stored_do_not_keep_their_job_from_its_end(app: App, bench: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dayjob.codec.failure import encode_failure
 from dayjob.codec.untyped import decode_untyped
 from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
-from dayjob.errors import BadRow, DayjobError, JobCancelled, JobTimeout, LeaseLost, PayloadError
+from dayjob.errors import BadRow, JobCancelled, JobTimeout, LeaseLost, PayloadError
 from dayjob.states import Outcome, State
 from dayjob.store.records import Settlement
 from dayjob.worker.run import CANCEL, LOST, SHUTDOWN, TIMEOUT
@@ -128,10 +128,11 @@ UNSETTLED = "unsettled"
 
 
 def unstorable(error: Exception) -> bool:
-    """True when *error* is about a row, False when it is about the store: then repeating is all there is to do."""
-    if isinstance(error, DayjobError):
-        return isinstance(error, BadRow)
-    return isinstance(error, (ValueError, TypeError, OverflowError))  # of encoding the batch
+    """True when *error* is about a row, as the engine itself says: it has encoded them, and calls nothing else so.
+
+    Whatever else it raises says nothing of a row, and repeating is all there is to do.
+    """
+    return isinstance(error, BadRow)
 
 
 def settle_unsettled(run: Run, settlement: Settlement, error: BaseException, limit: int) -> Settlement:

@@ -230,10 +230,10 @@ class Pump(Service):
     def _isolate(self, call: Call, error: Exception) -> None:
         """One of a call's settlements cannot be stored: each is sent alone.
 
-        One that fails alone ends its job as dead, with the store's words instead of its own.
+        One that fails alone, with no claim beside it, ends its job as dead, with the store's words instead of its own.
         """
         self._pending = None
-        alone = len(call.runs) == 1
+        alone = len(call.runs) == 1 and not call.wants
         for run, settlement in zip(call.runs, call.settlements, strict=True):
             if alone and settlement.reason == outcomes.UNSETTLED:
                 self._drop(run)
