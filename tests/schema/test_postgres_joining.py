@@ -163,3 +163,15 @@ def test_an_id_of_ones_own_is_still_found_among_finished_jobs(engine: Postgres, 
 
     assert app.jobs.count(state="available") == 0
     assert job.refresh().state == "completed"
+
+
+def test_a_transaction_with_an_enqueue_cannot_be_prepared_and_the_server_says_so(
+    engine: Postgres, app: App, send: Any
+) -> None:
+    """As the guide tells, with the remedy."""
+    with psycopg.connect(engine.url) as connection:
+        send.using(conn=connection).enqueue(1)
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
+            connection.execute("PREPARE TRANSACTION 'order 7'")
+
+    assert app.jobs.count() == 0
