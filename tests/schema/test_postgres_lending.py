@@ -11,6 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 import dayjob.store
+from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.store.contract import Store
 from dayjob.store.records import Statement
 from tests.contract.engines import Postgres, Postgres15, Postgres18, PostgresBouncer
@@ -131,6 +132,37 @@ def test_an_end_that_an_interrupt_has_cut_short_is_made_up_for(store: Any, monke
     lent.rollback()
 
     assert (len(store.lender._lent), len(store.lender._idle)) == (0, 1)
+
+
+def test_a_commit_that_the_server_refuses_is_told_from_one_that_it_does_not_answer(place: Postgres, store: Any) -> None:
+    def deferred() -> Any:
+        lent = store.begin()
+        lent.connection.execute("CREATE TABLE parent (id int PRIMARY KEY)")
+        lent.connection.execute("CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
+        lent.connection.execute("INSERT INTO child VALUES (1)")
+        return lent
+
+    def serializable() -> Any:
+        lent = [store.begin(), store.begin()]
+        for i, one in enumerate(lent):
+            one.connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            one.connection.execute("SELECT count(*) FROM effect")
+            one.connection.execute(f"INSERT INTO effect VALUES ('{i}')")
+        lent[0].commit()
+        return lent[1]
+
+    place.server.sql("CREATE TABLE effect (note text)", database=place.database)
+    for begun, why in ((deferred, "foreign key constraint"), (serializable, "could not serialize")):
+        lent = begun()
+        with pytest.raises(StoreError, match=f"refused to commit.*{why}") as refused:
+            lent.commit()
+        assert not isinstance(refused.value, StoreUnavailable)
+    assert len(store.lender._lent) == 0
+
+    lent = store.begin()
+    place.server.sql("SELECT pg_terminate_backend(%s)", lent.connection.info.backend_pid, database=place.database)
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        lent.commit()
 
 
 def test_behind_a_pooler_none_is_kept(tmp_path: Path) -> None:

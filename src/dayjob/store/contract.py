@@ -153,7 +153,8 @@ class Transaction(Protocol):
         """Commit, and let go of the connection.
 
         Raises:
-            TransactionExpired: rolled back. StoreUnavailable: it may have been committed; ask `standing`.
+            TransactionExpired: rolled back. StoreUnavailable: it may have been committed; ask `standing`. StoreError: the
+                store refuses (a constraint that was deferred, a conflict), and has rolled back.
         """
 
     def rollback(self) -> None:

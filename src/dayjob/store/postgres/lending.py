@@ -52,7 +52,7 @@ class Lender:
                 known = self._idle.pop() if self._idle else None
             connection = known or self._connect()
             try:
-                connection.execute("SELECT 1")  # begins, and shows whether it lives
+                connection.execute("")  # begins, and shows whether it lives; the isolation level is the job's to set
             except psycopg.Error as error:
                 connection.close()
                 if known is None:
@@ -135,7 +135,12 @@ class LentTransaction:
                     raise StoreError("a statement in ctx.transaction() failed, and nothing of it can be committed")
                 self.connection.commit()
             except psycopg.Error as error:
-                raise StoreUnavailable(f"{self._lender.db.url} did not answer to a commit: {error}") from error
+                url = self._lender.db.url
+                if (
+                    self.connection.info.transaction_status is TransactionStatus.IDLE
+                ):  # it has answered, and rolled back
+                    raise StoreError(f"{url} refused to commit, and nothing of it is stored: {error}") from error
+                raise StoreUnavailable(f"{url} did not answer to a commit: {error}") from error
             finally:
                 self._let_go()
 
