@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,39 @@ def test_a_commit_that_the_server_refuses_is_told_from_one_that_it_does_not_answ
     place.server.sql("SELECT pg_terminate_backend(%s)", lent.connection.info.backend_pid, database=place.database)
     with pytest.raises(StoreUnavailable, match="did not answer"):
         lent.commit()
+
+
+def test_few_are_kept_and_none_that_nobody_needs(store: Any) -> None:
+    def lend(count: int) -> None:
+        for one in [store.begin() for _ in range(count)]:
+            one.commit()
+
+    lender = store.lender
+    lend(20)
+    assert len(lender._idle) == 4
+
+    lender.sweep()
+    unused = lender._idle[:2]
+    lend(2)
+    lender.sweep()
+    assert len(lender._idle) == 2
+    assert all(connection.closed for connection in unused)
+    assert lender._sweeper is not None
+
+    for _ in range(2):
+        lender.sweep()
+    assert (lender._idle, lender._sweeper) == ([], None)
+
+
+def test_an_app_that_nobody_closed_is_not_kept_by_its_sweeper(place: Postgres) -> None:
+    store: Any = dayjob.store.open_store(place.url)
+    store.begin().commit()
+    gone = weakref.ref(store.lender)
+    assert store.lender._sweeper is not None
+    del store
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_behind_a_pooler_none_is_kept(tmp_path: Path) -> None:

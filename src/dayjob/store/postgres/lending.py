@@ -26,6 +26,9 @@ from dayjob.store.postgres.database import SCHEMA, Connection, Database
 from dayjob.store.postgres.faults import translated
 from dayjob.store.records import Rows, Statement
 
+KEPT, KEEP = 4, 15.0
+"""Connections that wait for the next job at most, and for how many seconds at least; twice as long at most."""
+
 TRIES = 10
 """How often a running statement is cancelled, 0.1 s apart, before the connection is closed under it."""
 
@@ -41,6 +44,8 @@ class Lender:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
+        self._stale = 0  # of them, first in the list: those unused since the last look
+        self._sweeper: Timer | None = None
         self._lent: weakref.WeakSet[Connection] = (
             weakref.WeakSet()
         )  # one that an interrupt has lost is closed by itself
@@ -49,7 +54,8 @@ class Lender:
         """A connection in a transaction; `StoreUnavailable` when there is none to be had."""
         while True:
             with self._lock:
-                known = self._idle.pop() if self._idle else None
+                known = self._idle.pop() if self._idle else None  # the one used last
+                self._stale = min(self._stale, len(self._idle))
             connection = known or self._connect()
             try:
                 connection.execute("")  # begins, and shows whether it lives; the isolation level is the job's to set
@@ -77,8 +83,9 @@ class Lender:
             with self._lock:
                 known = connection in self._lent
                 self._lent.discard(connection)
-                if known and anew is not connection:
+                if known and anew is not connection and len(self._idle) < KEPT:
                     self._idle.append(anew)
+                    self._look_later()
                     return
             anew.close()
 
@@ -86,14 +93,30 @@ class Lender:
         """Behind a pooler there is no session to begin anew, and a connection costs little."""
         return not self.db.pooled and connection.info.transaction_status is TransactionStatus.IDLE
 
+    def _look_later(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = Timer(KEEP, _sweep, (weakref.ref(self),))
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def sweep(self) -> None:
+        """Close what no job has used since the last sweep."""
+        with self._lock:
+            stale, self._idle = self._idle[: self._stale], self._idle[self._stale :]
+            self._stale, self._sweeper = len(self._idle), None
+            if self._idle:
+                self._look_later()
+        _close(stale)
+
     def close(self) -> None:
         """Close what nobody has; what is lent is closed when it comes back."""
         with self._lock:
-            idle, self._idle = self._idle, []
+            idle, self._idle, self._stale = self._idle, [], 0
             self._lent.clear()
-        for connection in idle:
-            with contextlib.suppress(psycopg.Error):
-                connection.close()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
+        _close(idle)
 
     def __del__(self) -> None:
         for connection in getattr(self, "_idle", ()):
@@ -212,6 +235,18 @@ def _anew(connection: Connection) -> Connection:
         anew.close()
         raise
     return anew
+
+
+def _close(connections: list[Connection]) -> None:
+    for connection in connections:
+        with contextlib.suppress(psycopg.Error):
+            connection.close()
+
+
+def _sweep(lender: weakref.ref[Lender]) -> None:
+    found = lender()
+    if found is not None:
+        found.sweep()
 
 
 _ALL: weakref.WeakSet[Lender] = weakref.WeakSet()
