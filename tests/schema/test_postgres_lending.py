@@ -200,6 +200,18 @@ def test_an_app_that_nobody_closed_is_not_kept_by_its_sweeper(place: Postgres) -
     assert gone() is None
 
 
+def test_a_server_that_is_gone_is_noticed_as_soon_as_on_the_engines_own_connections(store: Any) -> None:
+    """Nobody waits for a statement of a job whose server has vanished without a word."""
+    lent = store.begin()
+    with store.db.session() as own:
+        wanted = {key: value for key, value in own.info.get_parameters().items() if key.startswith(("keep", "tcp"))}
+    found = lent.connection.info.get_parameters()
+
+    assert len(wanted) == 4
+    assert {key: found.get(key) for key in wanted} == wanted
+    lent.rollback()
+
+
 def test_behind_a_pooler_none_is_kept(tmp_path: Path) -> None:
     """Whose session it was nobody knows, and nobody may begin it anew."""
     engine = PostgresBouncer(tmp_path)

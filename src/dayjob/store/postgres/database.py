@@ -133,7 +133,13 @@ class Database:
         """A new connection as the server gives it, not in autocommit, for statements that are not ours."""
         try:
             return psycopg.connect(
-                self._conninfo, connect_timeout=5, tcp_user_timeout=10_000, application_name="dayjob job"
+                self._conninfo,
+                connect_timeout=5,
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+                tcp_user_timeout=10_000,
+                application_name="dayjob job",
             )
         except psycopg.Error as error:
             raise translated(error, self.url, SCHEMA) from error
