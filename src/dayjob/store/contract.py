@@ -182,10 +182,8 @@ class Joining(Protocol):
 
     system: str
     exclusive: bool
+    located: bool
     url: str
-
-    @property
-    def located(self) -> bool: ...
 
     def locate(self) -> None:
         """Learn what scripts need to know of this store, once. They do it by themselves; who must not block does it before.
