@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -23,6 +24,7 @@ from tests.contract.ids import numbered
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
+from dayjob.store.postgres import upkeep
 from dayjob.store.postgres.database import SETTINGS
 from dayjob.store.postgres.store import PostgresStore
 
@@ -166,17 +168,41 @@ def test_a_cancelled_job_may_be_kept_for_a_very_long_time(days: Days) -> None:
     assert days.counted() == 1
 
 
-def test_a_reader_keeps_a_day_for_now_and_does_not_stop_the_sweep(days: Days) -> None:
+def test_a_reader_keeps_a_day_for_now_and_does_not_stop_the_sweep(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
     days.finish(2)
     days.finish(2, keep=60.0)
     with psycopg.connect(days.url) as reader:
         reader.execute("SELECT count(*) FROM dayjob.history")
         while_read = days.prune(MIDNIGHT + 2 * DAY)
         days.finish(1, now=MIDNIGHT + 2 * DAY, keep=86_400.0 * 9)  # nor does it stop the first job of a new day
+    soon = days.prune(MIDNIGHT + 2 * DAY)  # completions wait while it is tried: not in every sweep
+    clock = time.monotonic
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock() + upkeep.RETRY[0])
     later = days.prune(MIDNIGHT + 2 * DAY)
 
-    assert (while_read, later) == (2, 2)
+    assert (while_read, soon, later) == (2, 0, 2)
     assert days.counted() == 1
+
+
+def test_a_reader_keeps_all_days_for_no_longer_than_one(days: Days) -> None:
+    for n in range(8):
+        days.finish(1, now=MIDNIGHT + n * DAY)
+    with psycopg.connect(days.url) as reader:
+        reader.execute("SELECT count(*) FROM dayjob.history")
+        began = time.monotonic()
+        days.prune(MIDNIGHT + 20 * DAY)
+        took = time.monotonic() - began
+
+    assert took < 1.2  # eight times 0.2 s before
+
+
+def test_the_traces_of_a_day_go_in_steps(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "SWEEP", 3)
+    days.finish(8)
+    dropped = days.prune(MIDNIGHT + 2 * DAY)
+
+    assert dropped == 8
+    assert days.traces() == 0
 
 
 def test_the_first_jobs_of_many_days_end_in_several_processes_at_once(days: Days) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
@@ -15,8 +16,12 @@ from dayjob.store.postgres.part import MINUTE
 from dayjob.store.postgres.wire import plain
 from dayjob.store.records import Bound
 
-SWEEP = 1000
-"""Jobs whose traces go in one statement, before their day's partition is dropped."""
+SWEEP = 10_000
+"""Jobs that are looked at in one statement, for their traces, before their day's partition is dropped."""
+
+RETRY = (60.0, 3600.0)
+"""Seconds after which the next day is tried to be dropped when a reader of the history was in the way: while it is tried,
+completions wait for up to 0.2 s. Twice as long after each refusal, up to the second number."""
 
 
 class _Deposed(Exception):
@@ -25,6 +30,9 @@ class _Deposed(Exception):
 
 class UpkeepPart(ClusterPart):
     """The Upkeep protocol but for `rescue`."""
+
+    _drop_at, _drop_after = 0.0, RETRY[0]
+    """When a day may be dropped again, after a reader of the history was in the way."""
 
     def _leads(self, connection: Connection, term: int, now: int | None) -> int | None:
         """The store's now when *term* reigns, else None."""
@@ -61,11 +69,8 @@ class UpkeepPart(ClusterPart):
             pruned += self._prune_bounds(term, bounds, limit - pruned, now)
         except _Deposed:
             return None
-        if pruned < limit:
-            with self.db.session() as connection:
-                days = connection.execute(self.sql.past_days, (now,)).fetchall()
-            for partition, day in days:
-                pruned += self._drop_day(partition, day)
+        if pruned < limit and time.monotonic() >= self._drop_at:
+            pruned += self._drop_days(now)
         return pruned
 
     def _prune_bounds(self, term: int, bounds: Sequence[Bound], limit: int, now: int) -> int:
@@ -113,33 +118,44 @@ class UpkeepPart(ClusterPart):
                 connection.execute(self.sql.remember_gone, (now, plain(recent)))
         return len(found)
 
-    def _drop_day(self, partition: str, day: date) -> int:
-        """End a day of the history: first what its jobs left behind, then all of them at once.
+    def _drop_days(self, now: int) -> int:
+        """End the days of the history that are over, oldest first: how many jobs went.
 
-        A reader of the history keeps it for now: the next sweep tries again.
+        A reader of the history keeps them for now: a later sweep tries again.
         """
-        table = f'"{self.db.namespace}"."{partition}"'
-        after = "00000000-0000-0000-0000-000000000000"
-        while True:
-            with self.db.write() as connection:
-                traced = connection.execute(
-                    f"SELECT id::text FROM {table} WHERE id > $1::uuid AND (recorded OR state <> 'completed') ORDER BY id LIMIT {SWEEP}",
-                    (after,),
-                ).fetchall()
-                if traced:
-                    connection.execute(self.sql.drop_traces, (plain([row[0] for row in traced]),))
-            if len(traced) < SWEEP:
+        with self.db.session() as connection:
+            days = connection.execute(self.sql.past_days, (now,)).fetchall()
+        dropped = 0
+        for partition, day in days:
+            jobs = self._drop_day(partition, day)
+            if jobs is None:
+                self._drop_at = time.monotonic() + self._drop_after
+                self._drop_after = min(2 * self._drop_after, RETRY[1])
                 break
-            after = traced[-1][0]
+            self._drop_after = RETRY[0]
+            dropped += jobs
+        return dropped
+
+    def _drop_day(self, partition: str, day: date) -> int | None:
+        """First what its jobs left behind, in short steps, then all of them at once. None: somebody reads there."""
+        table = f'"{self.db.namespace}"."{partition}"'
+        page = f"SELECT h.id, h.recorded OR h.state <> 'completed' AS traced FROM {table} AS h WHERE h.id > $1::uuid ORDER BY h.id LIMIT {SWEEP}"
+        step = f'SELECT max(p.id::text COLLATE "C"), array_agg(p.id::text) FILTER (WHERE p.traced) FROM ({page}) AS p'
+        after: str | None = "00000000-0000-0000-0000-000000000000"
+        while after is not None:
+            with self.db.write() as connection:
+                row = connection.execute(step, (after,)).fetchone()
+                assert row is not None
+                after, traced = row
+                if traced:
+                    connection.execute(self.sql.drop_traces, (plain(traced),))
         with self.db.write() as connection:
             try:
                 with connection.transaction():
                     connection.execute("SELECT set_config('lock_timeout', '200ms', true)")
-                    jobs = int(self.value(connection, f"SELECT count(*) FROM {table}"))
-                    connection.execute(f'SELECT "{self.db.namespace}".drop_day($1)', (day,))
+                    return int(self.value(connection, f'SELECT "{self.db.namespace}".drop_day($1)', (day,)))
             except psycopg.errors.LockNotAvailable:
-                return 0
-        return jobs
+                return None
 
     def sample(self, term: int, *, now: int | None = None) -> bool | None:
         # Counted before the cluster is locked: it may take a second, and a beat does not wait for it.

@@ -232,12 +232,15 @@ BEGIN
     END IF;
 END $$;
 
--- Ends a day's partition. Waits no longer than the caller's lock_timeout for readers of the history.
-CREATE FUNCTION dayjob.drop_day(day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Ends a day's partition; how many jobs it had. Waits no longer than the caller's lock_timeout for readers of the history.
+CREATE FUNCTION dayjob.drop_day(day date) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE jobs bigint;
 BEGIN
     EXECUTE format('DROP TABLE IF EXISTS dayjob.%I', 'history_' || to_char(day, 'YYYYMMDD'));
-    DELETE FROM dayjob.total WHERE goes = day;
+    WITH gone AS (DELETE FROM dayjob.total AS t WHERE t.goes = day RETURNING t.jobs)
+    SELECT coalesce(sum(g.jobs), 0) INTO jobs FROM gone AS g;
+    RETURN jobs;
 END $$;
 
 -- How many jobs are waiting and running, by queue and state. Exact up to a million of a kind; of more, the first million are
