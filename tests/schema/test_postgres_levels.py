@@ -14,7 +14,7 @@ from dayjob.store.records import Cancel, Filter
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
-from tests.schema.test_postgres_horizon import WORKER, Line, _always_checking, engine, line
+from tests.schema.test_postgres_horizon import WORKER, Line, _always_checking, engine, line, snapshot
 
 __all__ = ["_always_checking", "engine", "line"]
 
@@ -80,6 +80,35 @@ def test_a_writer_that_has_not_committed_keeps_its_level(line: Line) -> None:
 
     assert line.claim() == [rows[0].id]
     assert line.store.act(Filter(queue="tenant-1"), Cancel()) == []
+
+
+def test_the_oldest_is_found_without_a_walk_over_what_was_claimed(line: Line) -> None:
+    def pages() -> int:
+        with line.store.db.read() as connection:
+            explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {line.store.sql.oldest}"
+            connection.execute(explained)  # the first time the session reads the catalogue
+            row = connection.execute(explained).fetchone()
+        assert row is not None
+        plan = row[0][0]["Plan"]
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    with snapshot(line.url):
+        line.run(500)
+        line.add(5)
+        before = pages()
+        line.claim()
+        line.run(10_000, 1_000)
+        with psycopg.connect(line.url) as connection:  # as many places as make it worth writing down
+            connection.execute("SELECT setval('dayjob.entry', nextval('dayjob.entry') + 60000)")
+        line.run(500)
+        line.settle_floors()
+        [oldest, *_] = line.add(5)
+        after = pages()
+        row = line.store.get(oldest)
+
+    assert after < before * 1.5
+    assert row is not None
+    assert line.store.queues()[0].oldest == row.run_at
 
 
 def test_eight_times_as_many_queues_cost_no_square_of_it(line: Line) -> None:

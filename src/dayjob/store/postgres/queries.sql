@@ -529,6 +529,7 @@ SELECT queue, state, jobs FROM dayjob.depths()
 SELECT l.queue, min(greatest(j.run_at, j.created_at)) FROM dayjob.level AS l
 CROSS JOIN LATERAL (
     SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+        AND r.place >= CASE WHEN l.kind = 0 THEN l.floor ELSE 0 END
     ORDER BY r.place LIMIT 1) AS r
 JOIN dayjob.job AS j ON j.id = r.id WHERE l.kind < 2 GROUP BY l.queue
 

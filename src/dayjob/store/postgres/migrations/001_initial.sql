@@ -69,7 +69,7 @@ CREATE TABLE dayjob.ready (
 
 -- Which (queue, priority, kind) were in `ready` of late: one look into its index for each. Every claim reads all of it, so a
 -- row is rewritten once an hour at most, and goes three hours later when nothing is left there; its `floor`, where a new
--- process begins, is rewritten after so many places that it pays.
+-- process begins and whoever asks for the oldest looks, is rewritten after so many places that it pays.
 CREATE TABLE dayjob.level (
     queue text COLLATE "C" NOT NULL, priority integer NOT NULL, kind smallint NOT NULL, used_at bigint NOT NULL,
     floor bigint NOT NULL DEFAULT 0, PRIMARY KEY (queue, priority, kind)
@@ -416,7 +416,7 @@ BEGIN
         END IF;
         UPDATE dayjob.level AS l SET floor = f.floor FROM unnest(floor_queues, floor_priorities, floors) AS f (queue, priority, floor)
         WHERE l.queue = f.queue AND l.priority = f.priority AND l.kind = 0 AND f.floor <= top
-            AND (l.floor < f.floor - 250000 OR l.floor > top);
+            AND (l.floor < f.floor - 50000 OR l.floor > top);
     END IF;
     more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     known_floors := (  -- to look one up is no walk over all: a queue for each customer makes thousands
