@@ -301,9 +301,7 @@ END $$;
 
 -- Jobs of callers' transactions that have ended since *seen* was taken become claimable, those of them that are due, too: their
 -- time may lie below everybody's floor. The caller has the turn.
-CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 BEGIN
     WITH ended (xid) AS (
@@ -328,9 +326,7 @@ BEGIN
 END $$;
 
 -- Up to *most* jobs that are due become available, in the order of their time. The caller has the turn.
-CREATE FUNCTION dayjob.stage_due(moment bigint, since bigint, most integer) RETURNS integer
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+CREATE FUNCTION dayjob.stage_due(moment bigint, since bigint, most integer) RETURNS integer LANGUAGE plpgsql
 AS $$
 DECLARE staged integer;
 BEGIN
@@ -361,6 +357,8 @@ BEGIN
     RETURN staged;
 END $$;
 
+-- Runs, as all that only our own sessions call, under their settings (`SETTINGS` in database.py): to set and reset them in each
+-- call takes as long as the look at a table.
 -- Stage, then claim for *wants* under *number*; `fetch` reads what was claimed. Nothing of it needs to wait for the disk:
 -- what a crash of the server takes back is available again.
 --   wants: [{"queues": [..] or null, "exclude": [..], "limit": n, "suspects": bool, "id": uuid or null}, ..]
@@ -376,8 +374,7 @@ CREATE FUNCTION dayjob.claim(
     known text,
     OUT moment bigint, OUT control bigint, OUT next_due bigint, OUT suspects boolean, OUT claimed integer, OUT top bigint,
     OUT snapshot pg_snapshot, OUT levels jsonb, OUT heard integer, OUT more boolean, OUT writers text[], OUT incarnation text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
+) LANGUAGE plpgsql
 AS $$
 DECLARE
     want record;
