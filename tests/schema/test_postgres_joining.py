@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,25 +13,16 @@ import pytest
 import dayjob.store
 from dayjob import App, JobContext
 from dayjob.errors import ConfigError
-from tests.contract.engines import Postgres, Postgres15, Postgres18
+from tests.contract.engines import Postgres
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
-    """A migrated database."""
-    engine: Postgres = request.param(tmp_path)
-    engine.store()
-    yield engine
-    engine.close()
-
-
 @pytest.fixture
-def app(engine: Postgres) -> Iterator[App]:
+def app(place: Postgres) -> Iterator[App]:
     """An app on it."""
-    with App(engine.url) as app:
+    with App(place.url) as app:
         yield app
 
 
@@ -51,19 +41,19 @@ def send(app: App) -> Any:
 
 
 def test_another_installation_in_a_database_of_the_same_name_is_not_taken_for_ours(
-    engine: Postgres, app: App, send: Any
+    place: Postgres, app: App, send: Any
 ) -> None:
     """Two servers may each have a database of that name. Or ours was made anew while we ran, and is taken for ours again."""
-    with psycopg.connect(engine.url) as connection:
+    with psycopg.connect(place.url) as connection:
         send.using(conn=connection).enqueue(1)
-    engine.server.sql("UPDATE dayjob.cluster SET id = gen_random_uuid()", database=engine.database)
+    place.server.sql("UPDATE dayjob.cluster SET id = gen_random_uuid()", database=place.database)
 
     with (
-        psycopg.connect(engine.url) as connection,
-        pytest.raises(ConfigError, match=f"{engine.database} on 127.0.0.1:{engine.server.port}"),
+        psycopg.connect(place.url) as connection,
+        pytest.raises(ConfigError, match=f"{place.database} on 127.0.0.1:{place.server.port}"),
     ):
         send.using(conn=connection).enqueue(2)
-    with psycopg.connect(engine.url) as connection:
+    with psycopg.connect(place.url) as connection:
         job = send.using(conn=connection).enqueue(3)
 
     assert job.outcome == "inserted"
@@ -71,7 +61,7 @@ def test_another_installation_in_a_database_of_the_same_name_is_not_taken_for_ou
 
 
 def test_a_loop_does_not_stand_still_while_it_is_learnt_where_the_jobs_are(
-    engine: Postgres, app: App, send: Any, monkeypatch: pytest.MonkeyPatch
+    place: Postgres, app: App, send: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store: Any = app.store
     home, asked = store.db.home, []
@@ -84,7 +74,7 @@ def test_a_loop_does_not_stand_still_while_it_is_learnt_where_the_jobs_are(
     monkeypatch.setattr(store.db, "home", observed)
 
     async def main() -> None:
-        async with await psycopg.AsyncConnection.connect(engine.url) as connection:
+        async with await psycopg.AsyncConnection.connect(place.url) as connection:
             for order in (1, 2):
                 await send.using(conn=connection).aenqueue(order)
 
@@ -98,25 +88,25 @@ def test_a_loop_does_not_stand_still_while_it_is_learnt_where_the_jobs_are(
 
 
 @pytest.mark.parametrize("verb", ["sync", "async"])
-def test_in_a_pipeline_the_answer_is_waited_for(engine: Postgres, app: App, send: Any, verb: str) -> None:
+def test_in_a_pipeline_the_answer_is_waited_for(place: Postgres, app: App, send: Any, verb: str) -> None:
     async def main() -> Any:
-        async with await psycopg.AsyncConnection.connect(engine.url) as connection, connection.pipeline():
+        async with await psycopg.AsyncConnection.connect(place.url) as connection, connection.pipeline():
             return await send.using(conn=connection).aenqueue(1)
 
     if verb == "async":
         job = asyncio.run(main())
     else:
-        with psycopg.connect(engine.url) as connection, connection.pipeline():
+        with psycopg.connect(place.url) as connection, connection.pipeline():
             job = send.using(conn=connection).enqueue(1)
 
     assert job.outcome == "inserted"
     assert job.refresh().state == "available"
 
 
-def test_a_job_completes_in_a_pipeline(engine: Postgres, app: App) -> None:
+def test_a_job_completes_in_a_pipeline(place: Postgres, app: App) -> None:
     @app.task(name="shop.pay", retry=False)
     def pay(ctx: JobContext[Any]) -> Any:
-        with psycopg.connect(engine.url) as connection, connection.pipeline():
+        with psycopg.connect(place.url) as connection, connection.pipeline():
             ctx.complete_in(connection, "paid")
 
     job = pay.enqueue()
@@ -130,32 +120,32 @@ def test_a_job_completes_in_a_pipeline(engine: Postgres, app: App) -> None:
 
 @pytest.mark.parametrize("how", ["python", "sql"])
 def test_the_locks_of_a_transaction_do_not_grow_with_the_days_of_the_history(
-    engine: Postgres, app: App, send: Any, how: str
+    place: Postgres, app: App, send: Any, how: str
 ) -> None:
     """Each lock beyond the server's table of them is an error, in whatever transaction it happens to be."""
-    engine.server.sql(
-        "SELECT dayjob.add_day(current_date + day) FROM generate_series(0, 29) AS day", database=engine.database
+    place.server.sql(
+        "SELECT dayjob.add_day(current_date + day) FROM generate_series(0, 29) AS day", database=place.database
     )
     held = "SELECT count(*) FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation WHERE l.pid = %s AND relname ~ '^history_2'"
 
-    with psycopg.connect(engine.url) as connection:
+    with psycopg.connect(place.url) as connection:
         for order in range(10):  # more often than a plan is made anew
             if how == "python":
                 send.using(conn=connection).enqueue(order)
             else:
                 connection.execute("SELECT dayjob.enqueue('shop.send', '{\"order\": 1}')")
-        [[locks]] = engine.server.sql(held, connection.info.backend_pid, database=engine.database)
+        [[locks]] = place.server.sql(held, connection.info.backend_pid, database=place.database)
 
     assert locks == 0
     assert app.jobs.count() == 10
 
 
 @pytest.mark.parametrize("how", ["python", "sql"])
-def test_an_id_of_ones_own_is_still_found_among_finished_jobs(engine: Postgres, app: App, send: Any, how: str) -> None:
+def test_an_id_of_ones_own_is_still_found_among_finished_jobs(place: Postgres, app: App, send: Any, how: str) -> None:
     job = send.enqueue(1)
     app.worker().run_until_idle()
 
-    with psycopg.connect(engine.url) as connection:
+    with psycopg.connect(place.url) as connection:
         if how == "python":
             assert send.using(conn=connection, id=job.id).enqueue(1).outcome == "existing"
         else:
@@ -166,10 +156,10 @@ def test_an_id_of_ones_own_is_still_found_among_finished_jobs(engine: Postgres, 
 
 
 def test_a_transaction_with_an_enqueue_cannot_be_prepared_and_the_server_says_so(
-    engine: Postgres, app: App, send: Any
+    place: Postgres, app: App, send: Any
 ) -> None:
     """As the guide tells, with the remedy."""
-    with psycopg.connect(engine.url) as connection:
+    with psycopg.connect(place.url) as connection:
         send.using(conn=connection).enqueue(1)
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
             connection.execute("PREPARE TRANSACTION 'order 7'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,10 @@ import dayjob.store
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.store.contract import Store
 from dayjob.store.records import Statement
-from tests.contract.engines import Postgres, Postgres15, Postgres18, PostgresBouncer
+from tests.contract.engines import Postgres, PostgresBouncer
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
-
-
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
-    engine: Postgres = request.param(tmp_path)
-    engine.store()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,25 +21,16 @@ from dayjob.clock import from_stamp
 from dayjob.codec import encode_untyped
 from dayjob.store import open_store
 from dayjob.store.records import NewRow, Want, WorkerInfo
-from tests.contract.engines import Postgres, Postgres15, Postgres18
+from tests.contract.engines import Postgres
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
-    """A migrated database."""
-    engine: Postgres = request.param(tmp_path)
-    engine.store()
-    yield engine
-    engine.close()
-
-
 @pytest.fixture
-def app(engine: Postgres) -> Iterator[App]:
+def app(place: Postgres) -> Iterator[App]:
     """An app on it, with tasks."""
-    app = App(engine.url)
+    app = App(place.url)
 
     @app.task(name="ship", retry=False)
     async def ship(order: int, amount: Decimal, at: datetime | None = None, note: str = "") -> str:
@@ -54,18 +44,18 @@ def app(engine: Postgres) -> Iterator[App]:
     app.close()
 
 
-def sql(engine: Postgres, statement: str, *parameters: Any) -> Any:
+def sql(place: Postgres, statement: str, *parameters: Any) -> Any:
     """The one value that *statement* answers."""
-    [[value]] = engine.server.sql(statement, *parameters, database=engine.database)
+    [[value]] = place.server.sql(statement, *parameters, database=place.database)
     return value
 
 
-def refused(engine: Postgres, call: str, *parameters: Any) -> tuple[str, str]:
+def refused(place: Postgres, call: str, *parameters: Any) -> tuple[str, str]:
     """(what is said, the remedy) when *call* is refused; nothing was stored."""
     with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
-        sql(engine, f"SELECT dayjob.enqueue({call})", *parameters)
+        sql(place, f"SELECT dayjob.enqueue({call})", *parameters)
 
-    assert sql(engine, "SELECT count(*) FROM dayjob.job") == 0
+    assert sql(place, "SELECT count(*) FROM dayjob.job") == 0
     diagnosis = caught.value.diag
     return str(diagnosis.message_primary), str(diagnosis.message_hint)
 
@@ -73,8 +63,8 @@ def refused(engine: Postgres, call: str, *parameters: Any) -> tuple[str, str]:
 # -- what can be said
 
 
-def test_a_job_of_a_trigger_runs_with_the_arguments_of_its_row(engine: Postgres, app: App) -> None:
-    engine.server.sql(
+def test_a_job_of_a_trigger_runs_with_the_arguments_of_its_row(place: Postgres, app: App) -> None:
+    place.server.sql(
         """
         CREATE TABLE invoice (no int PRIMARY KEY, amount numeric, due timestamptz);
         CREATE FUNCTION invoice_came() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -85,7 +75,7 @@ def test_a_job_of_a_trigger_runs_with_the_arguments_of_its_row(engine: Postgres,
         CREATE TRIGGER enqueue AFTER INSERT ON invoice FOR EACH ROW EXECUTE FUNCTION invoice_came();
         INSERT INTO invoice VALUES (7, 9.90, '2030-02-03 04:05:06Z'), (8, 10, NULL);
         """,
-        database=engine.database,
+        database=place.database,
     )
 
     app.worker().run_until_idle()
@@ -95,18 +85,18 @@ def test_a_job_of_a_trigger_runs_with_the_arguments_of_its_row(engine: Postgres,
     assert datetime.fromisoformat(results[0].split()[2]) == datetime(2030, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
-def test_nothing_is_stored_when_the_transaction_is_rolled_back(engine: Postgres) -> None:
-    with psycopg.connect(engine.url) as connection:
+def test_nothing_is_stored_when_the_transaction_is_rolled_back(place: Postgres) -> None:
+    with psycopg.connect(place.url) as connection:
         connection.execute("SELECT dayjob.enqueue('count')")
         connection.rollback()
 
-    assert sql(engine, "SELECT count(*) FROM dayjob.job") == 0
+    assert sql(place, "SELECT count(*) FROM dayjob.job") == 0
 
 
-def test_everything_that_can_be_said_is_stored(engine: Postgres, app: App) -> None:
+def test_everything_that_can_be_said_is_stored(place: Postgres, app: App) -> None:
     before = datetime.now(UTC)
     id = sql(
-        engine,
+        place,
         """SELECT dayjob.enqueue('count', queue => 'night', priority => -7, delay => '1 day 1 hour', max_attempts => 3,
             expires => '2 days', tags => '{vip,late,vip}', meta => '{"by": "trigger"}')""",
     )
@@ -122,8 +112,8 @@ def test_everything_that_can_be_said_is_stored(engine: Postgres, app: App) -> No
     assert app.jobs.count(tag="late") == 1
 
 
-def test_a_time_is_the_same_moment_whatever_the_session_s_time_zone(engine: Postgres, app: App) -> None:
-    with psycopg.connect(engine.url, autocommit=True) as connection:
+def test_a_time_is_the_same_moment_whatever_the_session_s_time_zone(place: Postgres, app: App) -> None:
+    with psycopg.connect(place.url, autocommit=True) as connection:
         connection.execute("SET timezone = 'Asia/Kathmandu'")
         connection.execute("SET datestyle = 'SQL, DMY'")
         [id] = connection.execute(
@@ -133,9 +123,9 @@ def test_a_time_is_the_same_moment_whatever_the_session_s_time_zone(engine: Post
     assert app.jobs.get(id).run_at == datetime(2031, 2, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
-def test_the_payload_is_what_python_would_have_stored(engine: Postgres, app: App) -> None:
+def test_the_payload_is_what_python_would_have_stored(place: Postgres, app: App) -> None:
     args = {"order": 7, "amount": "9.99", "note": 'Größe "\u2603"\n'}
-    id = sql(engine, "SELECT dayjob.enqueue('ship', %s)", Jsonb(args))
+    id = sql(place, "SELECT dayjob.enqueue('ship', %s)", Jsonb(args))
     row = app.store.get(str(id))
 
     assert row is not None
@@ -143,8 +133,8 @@ def test_the_payload_is_what_python_would_have_stored(engine: Postgres, app: App
     assert json.loads(row.payload) == json.loads(encode_untyped("ship", args, 10_000)) == args
 
 
-def test_ids_are_uuids_of_version_7_that_rise(engine: Postgres) -> None:
-    ids = sql(engine, "SELECT array_agg(dayjob.new_id() ORDER BY n) FROM generate_series(1, 500) AS n")
+def test_ids_are_uuids_of_version_7_that_rise(place: Postgres) -> None:
+    ids = sql(place, "SELECT array_agg(dayjob.new_id() ORDER BY n) FROM generate_series(1, 500) AS n")
     stamps = [id.int >> 80 for id in ids]
 
     assert {(id.version, id.variant) for id in ids} == {(7, uuid.RFC_4122)}
@@ -153,21 +143,21 @@ def test_ids_are_uuids_of_version_7_that_rise(engine: Postgres) -> None:
     assert abs(from_stamp(stamps[0] * 1000) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_an_id_of_its_own_makes_an_enqueue_repeatable(engine: Postgres, app: App) -> None:
+def test_an_id_of_its_own_makes_an_enqueue_repeatable(place: Postgres, app: App) -> None:
     id = uuid.uuid4()
     for _ in range(2):
-        assert sql(engine, "SELECT dayjob.enqueue('count', id => %s)", id) == id
+        assert sql(place, "SELECT dayjob.enqueue('count', id => %s)", id) == id
     app.worker().run_until_idle()
-    assert sql(engine, "SELECT dayjob.enqueue('count', id => %s)", id) == id
+    assert sql(place, "SELECT dayjob.enqueue('count', id => %s)", id) == id
 
     assert (app.jobs.count(), app.jobs.get(id).state) == (1, "completed")
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_an_id_stored_since_the_caller_s_snapshot_is_told_by_a_conflict_while_it_waits(
-    engine: Postgres, app: App, level: str
+    place: Postgres, app: App, level: str
 ) -> None:
-    with psycopg.connect(engine.url, autocommit=True) as connection:
+    with psycopg.connect(place.url, autocommit=True) as connection:
         connection.execute(f"BEGIN ISOLATION LEVEL {level}")  # type: ignore[arg-type]  # a str will do
         connection.execute("SELECT count(*) FROM dayjob.job")
         job = app.enqueue("count", id=uuid.uuid4())
@@ -178,10 +168,10 @@ def test_an_id_stored_since_the_caller_s_snapshot_is_told_by_a_conflict_while_it
     assert app.jobs.count() == 1
 
 
-def test_a_sleeping_worker_hears_of_it(engine: Postgres, app: App) -> None:
+def test_a_sleeping_worker_hears_of_it(place: Postgres, app: App) -> None:
     ears = app.store.listen(["work"])
     try:
-        sql(engine, "SELECT dayjob.enqueue('count')")
+        sql(place, "SELECT dayjob.enqueue('count')")
         assert ears.wait(5.0)
     finally:
         ears.close()
@@ -223,37 +213,37 @@ def test_a_sleeping_worker_hears_of_it(engine: Postgres, app: App) -> None:
         ("'t', meta => '1'", "meta is a JSON number"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_a_remedy(engine: Postgres, call: str, said: str) -> None:
-    problem, remedy = refused(engine, call)
+def test_what_makes_no_sense_is_refused_with_a_remedy(place: Postgres, call: str, said: str) -> None:
+    problem, remedy = refused(place, call)
 
     assert problem.startswith("dayjob.enqueue: ")
     assert said in problem
     assert len(remedy) > 10
 
 
-def test_an_interval_without_end_is_refused(engine: Postgres) -> None:
-    if engine.major < 17:
+def test_an_interval_without_end_is_refused(place: Postgres) -> None:
+    if place.major < 17:
         pytest.skip("intervals end there")
     for name in ("delay", "expires"):
-        assert "infinity" in refused(engine, f"'t', {name} => 'infinity'")[0]
+        assert "infinity" in refused(place, f"'t', {name} => 'infinity'")[0]
 
 
-def test_nul_cannot_be_said_in_sql(engine: Postgres) -> None:
+def test_nul_cannot_be_said_in_sql(place: Postgres) -> None:
     with pytest.raises(psycopg.errors.UntranslatableCharacter):
-        sql(engine, """SELECT dayjob.enqueue('t', '{"note": "a\\u0000b"}')""")
+        sql(place, """SELECT dayjob.enqueue('t', '{"note": "a\\u0000b"}')""")
 
 
-def test_the_limit_of_arguments_can_be_raised_for_a_database(engine: Postgres) -> None:
-    engine.server.sql(f"ALTER DATABASE {engine.database} SET dayjob.max_payload = '20000'")
+def test_the_limit_of_arguments_can_be_raised_for_a_database(place: Postgres) -> None:
+    place.server.sql(f"ALTER DATABASE {place.database} SET dayjob.max_payload = '20000'")
 
-    assert sql(engine, "SELECT dayjob.enqueue('t', jsonb_build_object('x', repeat('x', 12000)))")
+    assert sql(place, "SELECT dayjob.enqueue('t', jsonb_build_object('x', repeat('x', 12000)))")
 
 
-def test_the_limit_of_another_namespace_has_a_name_of_its_own(engine: Postgres) -> None:
-    with closing(open_store(engine.url, namespace="shop_jobs")) as store:
+def test_the_limit_of_another_namespace_has_a_name_of_its_own(place: Postgres) -> None:
+    with closing(open_store(place.url, namespace="shop_jobs")) as store:
         store.migrate()
     large = "SELECT shop_jobs.enqueue('t', jsonb_build_object('x', repeat('x', 12000)))"
-    with psycopg.connect(engine.url, autocommit=True) as connection:
+    with psycopg.connect(place.url, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
             connection.execute(large)
         connection.execute("SET shop_jobs.max_payload = '20000'")
@@ -268,13 +258,13 @@ def test_the_limit_of_another_namespace_has_a_name_of_its_own(engine: Postgres) 
 # -- what does not fit, or was never meant to be read
 
 
-def test_arguments_that_fit_no_datetime_wait_for_code_that_they_fit_and_say_why(engine: Postgres, app: App) -> None:
+def test_arguments_that_fit_no_datetime_wait_for_code_that_they_fit_and_say_why(place: Postgres, app: App) -> None:
     args = """jsonb_build_object('order', 1, 'amount', '1', 'at', timestamptz {!r})"""
     bad = [
-        sql(engine, f"SELECT dayjob.enqueue('ship', {args.format(at)})")
+        sql(place, f"SELECT dayjob.enqueue('ship', {args.format(at)})")
         for at in ("infinity", "10001-01-01Z", "0044-03-15Z BC")
     ]
-    good = sql(engine, "SELECT dayjob.enqueue('count')")
+    good = sql(place, "SELECT dayjob.enqueue('count')")
 
     app.worker().run_until_idle()
 
@@ -311,11 +301,11 @@ WRONG: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_row_that_somebody_spoiled_stops_nobody_else(engine: Postgres, app: App, name: str) -> None:
+def test_a_row_that_somebody_spoiled_stops_nobody_else(place: Postgres, app: App, name: str) -> None:
     before = app.enqueue("count")
     bad = app.enqueue("count")
     after = app.enqueue("count")
-    engine.server.sql(f"UPDATE dayjob.job SET {WRONG[name]} WHERE id = %s", bad.id, database=engine.database)
+    place.server.sql(f"UPDATE dayjob.job SET {WRONG[name]} WHERE id = %s", bad.id, database=place.database)
 
     app.worker().run_until_idle()
 
@@ -330,22 +320,22 @@ def test_a_row_that_somebody_spoiled_stops_nobody_else(engine: Postgres, app: Ap
 @pytest.mark.parametrize(
     "change", ["tags = '{'", "tags = 'vip'", """tags = '{"vip": 1}'""", "meta = '{'", "meta = '[]'"]
 )
-def test_what_everybody_reads_to_find_a_job_cannot_be_spoiled(engine: Postgres, app: App, change: str) -> None:
+def test_what_everybody_reads_to_find_a_job_cannot_be_spoiled(place: Postgres, app: App, change: str) -> None:
     job = app.enqueue("count", tags=["vip"], meta={"by": "web"})
 
     with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.InvalidTextRepresentation)):
-        engine.server.sql(f"UPDATE dayjob.job SET {change}", database=engine.database)
+        place.server.sql(f"UPDATE dayjob.job SET {change}", database=place.database)
 
     assert [found.id for found in app.jobs.find(tag="vip")] == [job.id]
 
 
-def test_a_script_may_write_rows_by_hand_into_what_is_ready(engine: Postgres, app: App) -> None:
+def test_a_script_may_write_rows_by_hand_into_what_is_ready(place: Postgres, app: App) -> None:
     store = app.store
     store.beat(WorkerInfo(id="w", name="w", host="here", pid=1), [])
     store.enqueue([NewRow(str(uuid.uuid4()), "count", "default", b"{}")])
-    engine.server.sql(
+    place.server.sql(
         "INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) VALUES (99, 99, gen_random_uuid(), 0, 0, 'default')",
-        database=engine.database,
+        database=place.database,
     )
 
     assert len(store.turn("w", 1, wants=[Want(None, 10)]).claimed) == 1

@@ -17,19 +17,11 @@ import dayjob.store
 from dayjob import App
 from dayjob.errors import StoreUnavailable
 from dayjob.store.records import NewRow
-from tests.contract.engines import Postgres, Postgres15, Postgres18
+from tests.contract.engines import Postgres
 from tests.contract.ids import numbered
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
-
-
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
-    engine: Postgres = request.param(tmp_path)
-    engine.store()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
