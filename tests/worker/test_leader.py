@@ -173,6 +173,17 @@ def test_the_pruner_comes_back_at_once_while_there_is_more(app: App, monkeypatch
     assert app.jobs.count(state="completed") == 2
 
 
-def test_the_sampler_writes_once_a_minute(app: App) -> None:
-    assert Sampler(app.store).tick(lead(app)) == 60.0
-    assert Sampler(app.store).tick(99) is None
+def depths(app: App) -> list[str]:
+    return [sample.name for sample in app.store.history(0) if sample.name.startswith("depth:")]
+
+
+def test_the_sampler_writes_once_a_minute_but_not_in_the_first_second_of_a_term(app: App) -> None:
+    term, sampler = lead(app), Sampler(app.store)
+    app.enqueue("noop", {})
+
+    assert sampler.tick(term) == 1.0
+    assert depths(app) == []
+    assert sampler.tick(term) == 60.0
+    assert depths(app) != []
+    assert sampler.tick(99) == 1.0
+    assert sampler.tick(99) is None
