@@ -23,7 +23,11 @@ from dayjob.events import LeaseLost as LeaseLostEvent
 from dayjob.states import Outcome, State
 from dayjob.store.contract import Jobs, Joining
 from dayjob.store.records import Settlement, Write
-from dayjob.worker import completions, outcomes
+from dayjob.worker import (
+    completions,
+    lent,  # noqa: F401  # else the first job that asks for a transaction imports it, in its own thread
+    outcomes,
+)
 from dayjob.worker.limits import courteous
 from dayjob.worker.loop import LoopPool
 from dayjob.worker.run import LOST, SHUTDOWN, Completion, Run, Slots, monotonic
