@@ -304,11 +304,10 @@ END $$;
 CREATE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 BEGIN
-    WITH ended (xid) AS (
-        SELECT a.xid FROM dayjob.arrival AS a WHERE a.xid >= coalesce(pg_snapshot_xmax(seen), '0'::xid8)
-        UNION SELECT x FROM pg_snapshot_xip(seen) AS x WHERE EXISTS (SELECT 1 FROM dayjob.arrival AS a WHERE a.xid = x)
-    ), came AS (
-        DELETE FROM dayjob.arrival AS a USING ended AS e WHERE a.xid = e.xid RETURNING a.id, a.entry
+    WITH came AS (  -- by an array: to join them, the planner may walk over all dead rows of `arrival`
+        DELETE FROM dayjob.arrival AS a WHERE a.xid = ANY (ARRAY(
+            SELECT b.xid FROM dayjob.arrival AS b WHERE b.xid >= coalesce(pg_snapshot_xmax(seen), '0'::xid8)
+            UNION SELECT x FROM pg_snapshot_xip(seen) AS x)) RETURNING a.id, a.entry
     ), numbered AS MATERIALIZED (
         SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
     ), job AS (
