@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import dayjob.store
+from dayjob.clock import SECOND
 from dayjob.errors import StoreUnavailable
 from tests.contract import test_p1_durable, test_p2_one_at_a_time, test_p3_fenced, test_p9_ambiguity, test_races
 from tests.contract.engines import PostgresBouncer
@@ -55,6 +56,25 @@ def test_its_users_poll(scene: Scene) -> None:
     assert scene.store.polls is True
     with pytest.raises(StoreUnavailable, match="pooler"):
         scene.store.listen(["work"])
+
+
+def test_whatever_search_path_is_the_default_its_own_operators_are_meant(scene: Scene, engine: PostgresBouncer) -> None:
+    evil = "CREATE FUNCTION evil.{0}({1}, {1}) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'evil'; END $$; CREATE OPERATOR evil.= (LEFTARG = {1}, RIGHTARG = {1}, FUNCTION = evil.{0})"
+    engine.server.sql(
+        "CREATE SCHEMA evil; " + "; ".join(evil.format(f"same_{kind}", kind) for kind in ("text", "bigint", "uuid")),
+        database=engine.database,
+    )
+    engine.server.sql(f"ALTER DATABASE {engine.database} SET search_path = evil, pg_catalog")
+    engine.server.terminate(engine.database)
+    store = engine.open()
+    ann = scene.worker(store=store)
+    id = scene.job()
+    ann.settle(ann.take(id), keep=60.0)
+    kept = store.get(id)
+    store.prune(scene.term, [], now=scene.now + 40 * 86_400 * SECOND)
+
+    assert kept is not None
+    assert store.get(id) is None
 
 
 def test_whatever_isolation_is_the_default_beats_and_claims_see_what_is_there_when_their_turn_comes(

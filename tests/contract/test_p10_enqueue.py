@@ -108,6 +108,19 @@ class TestP10Enqueue:
         assert {row.id for row in rows} <= claimed
         assert taken.id not in claimed
 
+    def test_many_ids_in_open_transactions_are_waited_for_once(self, scene: Scene, app: Theirs) -> None:
+        if scene.store.system != "postgresql":
+            pytest.skip("nobody else can write meanwhile")
+        taken, rows = [scene.row() for _ in range(20)], [scene.row() for _ in range(20)]
+        app.enqueue(*taken)
+        begun = time.monotonic()
+        answers = scene.store.enqueue([row for pair in zip(taken, rows, strict=True) for row in pair], now=scene.now)
+        took = time.monotonic() - begun
+        app.rollback()
+
+        assert [answer.outcome for answer in answers] == ["refused", "inserted"] * 20
+        assert took < 5.0
+
     def test_a_thousand_and_more_keep_their_order(self, scene: Scene, app: Theirs) -> None:
         rows = [scene.row() for _ in range(1234)]
         answers = app.enqueue(*rows)

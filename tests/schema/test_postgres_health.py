@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import dayjob.store
 from dayjob.store import open_store
 from dayjob.store.contract import Store
 from dayjob.store.postgres import health
-from tests.contract.engines import Postgres, Postgres15, Postgres18, PostgresBouncer
+from tests.contract.engines import Postgres, PostgresBouncer
 from tests.servers.needed import needed
 from tests.servers.postgres import postgres
 
@@ -28,13 +27,9 @@ HASTY = "the server does not wait for its disk"
 """The tests' servers do not, and are told so each time."""
 
 
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
-    """A migrated database."""
-    engine: Postgres = request.param(tmp_path)
-    engine.store()
-    yield engine
-    engine.close()
+@pytest.fixture
+def engine(place: Postgres) -> Postgres:
+    return place
 
 
 @pytest.fixture

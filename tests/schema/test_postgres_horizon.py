@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -17,7 +16,7 @@ import dayjob.store
 from dayjob.states import Outcome
 from dayjob.store import open_store
 from dayjob.store.records import Cancel, Edit, Filter, NewRow, Retry, Settlement, Want, WorkerInfo
-from tests.contract.engines import EngineUnderTest, Postgres, Postgres15, Postgres18
+from tests.contract.engines import Postgres
 from tests.contract.ids import numbered
 from tests.servers.postgres import FORGETFUL, Server, programs
 
@@ -105,17 +104,9 @@ def _always_checking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, "CHECK", 0.0)
 
 
-@pytest.fixture(params=[Postgres18, Postgres15], ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
-    under_test: EngineUnderTest = request.param(tmp_path)
-    under_test.store()
-    yield under_test
-    under_test.close()
-
-
 @pytest.fixture
-def line(engine: EngineUnderTest) -> Iterator[Line]:
-    line = Line(engine.url)
+def line(place: Postgres) -> Iterator[Line]:
+    line = Line(place.url)
     yield line
     line.store.close()
 
@@ -498,10 +489,9 @@ def far_ahead(line: Line) -> None:
 
 
 def test_a_restored_backup_is_looked_through_from_its_beginning_by_processes_that_lived_on(
-    engine: EngineUnderTest, line: Line
+    place: Postgres, line: Line
 ) -> None:
-    assert isinstance(engine, Postgres)
-    server, name = engine.server, engine.database
+    server, name = place.server, place.database
     line.add(3)
     line.store.close()
     server.terminate(name)

@@ -31,7 +31,7 @@ from tests.servers.postgres import Server
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
-CALLS = {"versions", "home", "enqueue", "enqueue_rows"}
+CALLS = {"versions", "home", "enqueue", "enqueue_rows", "nobody"}
 """The functions that a producer may call."""
 
 

@@ -132,7 +132,7 @@ class Pruner:
 
 
 class Sampler:
-    """Writes down how deep the queues are, each minute; not in a worker's first second, as many a burst lasts no longer."""
+    """Writes down how deep the queues are, each minute; not in a term's first second, as many a burst lasts no longer."""
 
     def __init__(self, store: Upkeep, *, every: float = 60.0) -> None:
         self._store, self._every = store, every

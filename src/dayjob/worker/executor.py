@@ -280,9 +280,9 @@ class Executor:
             self.loop.cancel(run)
         elif run.plan.kind == "thread":
             self.threads.interrupt(run)
-            lent = run.lent
-            if lent is not None:  # else it would hear of it at the end of its statement
-                lent.break_off()
+            transaction = run.lent
+            if transaction is not None:  # else it would hear of it at the end of its statement
+                transaction.break_off()
         elif self.processes is not None:
             self.processes.interrupt(run)
 

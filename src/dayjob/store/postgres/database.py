@@ -37,6 +37,14 @@ OLDEST_SERVER = 140000
 MOST = 8
 """Connections of one process and store at most, its listener apart (E6): pump, beat, services, producers, lookers."""
 
+_LINE: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A server that is gone is noticed within seconds (milliseconds: the last)."""
 SETTINGS: dict[str, str] = {
     "statement_timeout": "30s",
     "lock_timeout": "5s",
@@ -108,13 +116,9 @@ class Database:
                 self._conninfo,
                 autocommit=True,
                 cursor_factory=RawCursor,
-                connect_timeout=5,
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-                tcp_user_timeout=10_000,
                 application_name="dayjob",
                 client_encoding="UTF8",
+                **_LINE,
             )
         except psycopg.Error as error:
             raise translated(error, self.url, SCHEMA) from error
@@ -132,15 +136,7 @@ class Database:
     def plain_connection(self) -> Connection:
         """A new connection as the server gives it, not in autocommit, for statements that are not ours."""
         try:
-            return psycopg.connect(
-                self._conninfo,
-                connect_timeout=5,
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-                tcp_user_timeout=10_000,
-                application_name="dayjob job",
-            )
+            return psycopg.connect(self._conninfo, application_name="dayjob job", **_LINE)
         except psycopg.Error as error:
             raise translated(error, self.url, SCHEMA) from error
 
@@ -232,6 +228,13 @@ class Database:
                 if connection.info.transaction_status is not TransactionStatus.UNKNOWN:
                     connection.execute("ROLLBACK")
 
+    @contextlib.contextmanager
+    def under_settings(self, connection: Connection) -> Iterator[None]:
+        """For statements that commit by themselves: behind a pooler, where no session is ours, all in a transaction."""
+        with connection.transaction() if self.pooled else contextlib.nullcontext():
+            self.tell(connection)
+            yield
+
     def tell(self, connection: Connection) -> None:
         """Behind a pooler a transaction must be told what a session of our own knows."""
         if self.pooled:
@@ -302,12 +305,14 @@ class Database:
         self._home = None
 
     def _require_schema(self, connection: Connection) -> None:
-        before, after = self.versions(connection)
-        if before < self.wanted:
-            raise SchemaMismatch(before, self.wanted)
-        if after > self.wanted:
-            raise SchemaMismatch(after, self.wanted)
-        row = connection.execute("SELECT has_table_privilege($1, 'INSERT')", (f'"{self.namespace}".job',)).fetchone()
+        with self.under_settings(connection):
+            before, after = self.versions(connection)
+            if before < self.wanted:
+                raise SchemaMismatch(before, self.wanted)
+            if after > self.wanted:
+                raise SchemaMismatch(after, self.wanted)
+            job = f'"{self.namespace}".job'
+            row = connection.execute("SELECT has_table_privilege($1, 'INSERT')", (job,)).fetchone()
         self.inserts = row is not None and bool(row[0])
         self._schema_seen = True
 
@@ -350,10 +355,12 @@ def told(local: str) -> str:
 
     A commit that does not wait for the disk would lose what was acknowledged (P1); one that waits for more is left so.
     """
-    values = [f"set_config('{name}', '{value}', {local})" for name, value in SETTINGS.items()]
+    # In full: until this is said, a name without a schema may be anybody's.
+    values = [f"pg_catalog.set_config('{name}', '{value}', {local})" for name, value in SETTINGS.items()]
+    commits = "pg_catalog.current_setting('synchronous_commit')"
     values.append(
-        "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
-        f"ELSE current_setting('synchronous_commit') END, {local})"
+        f"pg_catalog.set_config('synchronous_commit', CASE WHEN {commits} OPERATOR(pg_catalog.=) 'off' THEN 'on' "
+        f"ELSE {commits} END, {local})"
     )
     return ", ".join(values)
 

@@ -41,7 +41,7 @@ def translated(error: Exception, where: str, wanted: int) -> StoreError:
     if code in _MISSING:
         return SchemaMismatch(0, wanted)
     remedy = _REFUSED.get(code or "")
-    if code == "42501" and "for database" in said:
+    if code == "42501" and "for database" in said:  # an English server's words; in others the general remedy
         remedy = "this role may make no schema there: let one who may run CREATE SCHEMA .. AUTHORIZATION .. for it, and migrate then"
     if remedy is not None:
         return StoreError(f"{where}: {remedy} ({said})")

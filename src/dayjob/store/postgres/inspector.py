@@ -43,7 +43,7 @@ class InspectorPart(Part):
         namespace = f'"{self.db.namespace}"'
         live = f"SELECT {LIVE} FROM {{ns}}.job AS j {RUNS} WHERE j.id = $1::uuid".replace("{ns}", namespace)
         done = f"SELECT {DONE} FROM {namespace}.history AS j WHERE j.id = $1::uuid ORDER BY j.entry DESC LIMIT 1"
-        with self.db.session() as connection:
+        with self.db.session() as connection, self.db.under_settings(connection):
             together = contextlib.nullcontext() if self.db.pooled else connection.pipeline()
             with together:
                 cursors = [

@@ -24,7 +24,7 @@ class JobsPart(TurnPart):
     def __init__(self, db: Database, lease: float) -> None:
         super().__init__(db, lease)
         self._said = threading.local()
-        """Per thread: when its last enqueue found that nobody sleeps who would have to be woken (monotonic), else 0."""
+        """Per thread: when its last enqueue left nobody asleep who would have to be woken (monotonic), else 0."""
 
     def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         now = self.db.at(now)
@@ -54,32 +54,40 @@ class JobsPart(TurnPart):
     def _enqueue_apart(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
         """Somebody's open transaction has an id of *jobs*: that one is refused, its neighbours are stored.
 
-        All of them waited for a second already (`insert`), so each waits no longer than a commit takes.
+        All of them waited for a second already, so each waits no longer than a commit takes.
         """
         answers = []
         with self.db.write() as connection:
-            connection.execute("SELECT set_config('lock_timeout', '20ms', true)")
             for job in jobs:
                 try:
                     with connection.transaction():
-                        new = self._insert(connection, [job], now, repeat=repeat)
+                        new = self._insert(connection, [job], now, repeat=repeat, patience="20ms")
                     answers.append(INSERTED if new else EXISTING)
                 except LockNotAvailable as error:
                     answers.append(Enqueued("refused", translated(error, self.db.url, self.db.wanted)))
         return answers
 
     def _insert(
-        self, connection: Connection, jobs: Sequence[NewRow], now: int | None, *, repeat: bool = False
+        self,
+        connection: Connection,
+        jobs: Sequence[NewRow],
+        now: int | None,
+        *,
+        repeat: bool = False,
+        patience: str = "1s",
     ) -> list[str]:
         """Store those of *jobs* whose ids are not there; the ids of those that were new. Only a *repeat* finds the finished."""
-        new = self._insert_live(connection, jobs, now)
+        new = self._insert_live(connection, jobs, now, patience)
         if repeat and new:
             taken = {row[0] for row in connection.execute(self.sql.take_back, (plain(new),)).fetchall()}
             new = [id for id in new if id not in taken]
         return new
 
-    def _insert_live(self, connection: Connection, jobs: Sequence[NewRow], now: int | None) -> list[str]:
-        """Store those of *jobs* whose ids are not waiting or running; the ids of those that were new."""
+    def _insert_live(self, connection: Connection, jobs: Sequence[NewRow], now: int | None, patience: str) -> list[str]:
+        """Store those of *jobs* whose ids are not waiting or running; the ids of those that were new.
+
+        An id that somebody else's open transaction is storing is waited for no longer than *patience*.
+        """
         row = connection.execute(
             self.sql.insert,
             (
@@ -96,6 +104,7 @@ class JobsPart(TurnPart):
                 words([one.tags for one in jobs]),
                 words([one.meta for one in jobs]),
                 Blobs([one.options for one in jobs]),
+                patience,
             ),
             prepare=self._prepared,
         ).fetchone()

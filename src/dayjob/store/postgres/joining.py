@@ -93,7 +93,8 @@ class JoiningPart(Part):
         if not uuids([lease.id]):
             return "lost"
         job = (lease.id, lease.entry)
-        with self.db.session() as connection:  # each looks anew: the transaction may end between two of them
+        # Each looks anew: the transaction may end between two of them.
+        with self.db.session() as connection, self.db.under_settings(connection):
             if connection.execute(self.sql.is_free, job).fetchone():
                 return "held"
             if connection.execute(self.sql.is_there, job).fetchone():

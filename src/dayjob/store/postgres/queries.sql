@@ -5,9 +5,9 @@
 
 -- name: insert
 -- $2.. columns: id, queue, task, payload, priority, delay, run_at, expires, max_attempts, tags, meta, options
--- Answers the ids that were new, null when all were; and whether nobody sleeps who would have to be woken. Waits no longer
--- than a second for somebody else's transaction that stores one of the ids.
-WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now, set_config('lock_timeout', '1s', true)),
+-- $14 how long to wait for somebody else's transaction that stores one of the ids
+-- Answers the ids that were new, null when all were; and whether nobody sleeps who would have to be woken.
+WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now, set_config('lock_timeout', $14::text, true)),
 s AS (
     SELECT s.*, t.now, nextval('dayjob.entry') AS n,
         coalesce(s.run_at, t.now + (s.delay * 1000000)::bigint, t.now) AS due

@@ -295,6 +295,7 @@ class Signals:
 
     def __init__(self, db: Database, ears_open: Callable[[], tuple[float, int]], awake: Callable[[], bool]) -> None:
         self._db, self._ears_open, self._awake = db, ears_open, awake
+        self._nobody = f'SELECT "{db.namespace}".nobody($1)'
         self.hub = Hub(db)
 
     def listening(self, topic: str) -> bool:
@@ -303,26 +304,21 @@ class Signals:
         if topic in ("done", "event") and time.monotonic() - at < 0.05:
             return bool(told & (1 if topic == "done" else 2))
         try:
-            with self._db.session() as connection:
-                row = connection.execute(f"SELECT {self._nobody(topic)}").fetchone()
+            with self._db.session() as connection, self._db.under_settings(connection):
+                row = connection.execute(self._nobody, (LOCKS[topic],)).fetchone()
         except StoreError:
             return True
         return row is None or not row[0]
-
-    def _nobody(self, topic: str) -> str:
-        """The SQL function of that name, written out: producers may not call it."""
-        lock = f"hashtext('{self._db.namespace}'), {LOCKS[topic]}"
-        return f"CASE WHEN pg_try_advisory_lock({lock}) THEN pg_advisory_unlock({lock}) ELSE false END"
 
     def notify(self, topic: str, data: bytes = b"") -> None:
         """See `contract.Signals.notify`. Does not wait for the disk: a signal is worth nothing after a crash."""
         if topic == "work" and self._awake():
             return
         texts = payloads(topic, data)
-        with contextlib.suppress(StoreError), self._db.session() as connection:
+        with contextlib.suppress(StoreError), self._db.session() as connection, self._db.under_settings(connection):
             connection.execute(
                 "SELECT set_config('synchronous_commit', 'off', true), "
                 f"(SELECT count(pg_notify('{self._db.namespace}', p)) FROM unnest($1::text[]) AS u (p)) "
-                f"WHERE NOT ({self._nobody(topic)})",
-                (texts,),
+                f'WHERE NOT "{self._db.namespace}".nobody($2)',
+                (texts, LOCKS[topic]),
             )

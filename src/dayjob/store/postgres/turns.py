@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -98,7 +97,8 @@ class TurnPart(Part):
         lost = [one for one in settlements if one.claim_no is None]
         if lost:
             entries = Bigints(one.entry for one in lost)
-            claims: dict[int, int] = dict(connection.execute(self.sql.claims_of, (worker, entries)).fetchall())
+            with self.db.under_settings(connection):
+                claims: dict[int, int] = dict(connection.execute(self.sql.claims_of, (worker, entries)).fetchall())
             for one in lost:
                 one.claim_no = claims.get(one.entry)
             known = set(uuids(one.id for one in settlements if one.claim_no is not None))
@@ -187,7 +187,8 @@ class TurnPart(Part):
     def _add_days(self, connection: Connection, settlements: Sequence[Settlement], now: int | None) -> None:
         """The partitions that *settlements* may need; also a cancelled job's, which is kept for a day."""
         keeps = {one.keep for one in settlements if one.keep is not None} | {86_400.0}
-        connection.execute(self.sql.add_days, (now, list(keeps)))
+        with self.db.under_settings(connection):
+            connection.execute(self.sql.add_days, (now, list(keeps)))
 
     def leave_claims(self, connection: Connection, worker: str, exits: Sequence[Exit], now: int | None) -> None:
         """Every exit of a claim but success: attempts appended, terminal jobs to history, the others put back."""
@@ -266,10 +267,10 @@ class TurnPart(Part):
         given = self._claim_parameters(worker, claim_no, now, wants, asked)
         if self.db.pooled or claim_no is None:
             # Behind a pooler only a BEGIN can say that the claim sees what is there when its turn comes.
-            with connection.transaction() if self.db.pooled else nullcontext():
+            with self.db.under_settings(connection):
                 told = connection.execute(self.sql.claim, given, prepare=self._prepared).fetchone()
-            if claim_no is not None:
-                rows = connection.execute(self.sql.fetch, (worker, claim_no), binary=True).fetchall()
+                if claim_no is not None:
+                    rows = connection.execute(self.sql.fetch, (worker, claim_no), binary=True).fetchall()
         else:
             with connection.pipeline():
                 answer = connection.execute(self.sql.claim, given, prepare=True)

@@ -75,7 +75,7 @@ class UpkeepPart(ClusterPart):
 
     def _prune_bounds(self, term: int, bounds: Sequence[Bound], limit: int, now: int) -> int:
         pruned = 0
-        with self.db.session() as connection:
+        with self.db.session() as connection, self.db.under_settings(connection):
             totals = connection.execute(self.sql.all_totals).fetchall()
         counts = {(queue, state): jobs for queue, state, jobs in totals}
         for bound in bounds:
@@ -101,7 +101,7 @@ class UpkeepPart(ClusterPart):
     def _prune(self, term: int, statement: str, args: tuple[object, ...], now: int) -> int:
         """Delete what *statement* finds. To look may take seconds: nothing is held meanwhile, least of all the cluster's
         row, for which beats would wait."""
-        with self.db.session() as connection:
+        with self.db.session() as connection, self.db.under_settings(connection):
             found = connection.execute(statement, args).fetchall()
         if not found:
             return 0
@@ -123,7 +123,7 @@ class UpkeepPart(ClusterPart):
 
         A reader of the history keeps them for now: a later sweep tries again.
         """
-        with self.db.session() as connection:
+        with self.db.session() as connection, self.db.under_settings(connection):
             days = connection.execute(self.sql.past_days, (now,)).fetchall()
         dropped = 0
         for partition, day in days:

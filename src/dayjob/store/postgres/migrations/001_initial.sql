@@ -292,7 +292,7 @@ END $$;
 -- Claims of one namespace take turns: a claim is a millisecond, all of it inside the server, and alone it sees every row
 -- as it is. Whatever else moves rows of `ready` about takes the same lock first, before any row's. A process that stands still
 -- between two statements of such a transaction does not keep the turn from all the others for longer than two seconds.
-CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION dayjob.take_turn() RETURNS void LANGUAGE plpgsql
 AS $$
 BEGIN
     PERFORM set_config('idle_in_transaction_session_timeout', '2s', true);
@@ -356,8 +356,7 @@ BEGIN
     RETURN staged;
 END $$;
 
--- Runs, as all that only our own sessions call, under their settings (`SETTINGS` in database.py): to set and reset them in each
--- call takes as long as the look at a table.
+-- Runs, as all that only our own sessions call, under their settings (`SETTINGS` in database.py), not under SETs of its own.
 -- Stage, then claim for *wants* under *number*; `fetch` reads what was claimed. Nothing of it needs to wait for the disk:
 -- what a crash of the server takes back is available again.
 --   wants: [{"queues": [..] or null, "exclude": [..], "limit": n, "suspects": bool, "id": uuid or null}, ..]
@@ -507,10 +506,10 @@ END $$;
 
 -- One job of a producer of dayjob's own: the commonest call of all, in a third of the time of the statement for many. It
 -- commits by itself, and then wakes who sleeps: a notification in the same commit would have all others queue behind it for
--- as long as the disk takes. *again*: its id may be that of a job that finished. *fresh*: it was not there.
+-- as long as the disk takes. *repeat*: its id may be that of a job that finished. *fresh*: it was not there.
 CREATE PROCEDURE dayjob.put(
     at bigint, job_id uuid, into_queue text, of_task text, payload bytea, urgency integer, delay double precision, due bigint,
-    expires double precision, max_attempts integer, tags text, meta text, options bytea, again boolean,
+    expires double precision, max_attempts integer, tags text, meta text, options bytea, repeat boolean,
     INOUT fresh boolean DEFAULT NULL
 ) LANGUAGE plpgsql
 AS $$
@@ -531,7 +530,7 @@ BEGIN
         CASE WHEN waits THEN 'scheduled' ELSE 'available' END, into_queue, of_task, payload, tags, meta, options)
     ON CONFLICT DO NOTHING;
     fresh := FOUND;
-    IF fresh AND again AND coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = job_id LIMIT 1),
+    IF fresh AND repeat AND coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = job_id LIMIT 1),
         (SELECT true FROM dayjob.gone AS g WHERE g.id = job_id LIMIT 1)) THEN
         ROLLBACK;
         fresh := false;
