@@ -14,9 +14,9 @@ from dayjob.store.records import Cancel, Filter
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
-from tests.schema.test_postgres_horizon import WORKER, Line, _always_checking, engine, line, snapshot
+from tests.schema.passing import WORKER, Line, _always_checking, line, snapshot
 
-__all__ = ["_always_checking", "engine", "line"]
+__all__ = ["_always_checking", "line"]
 
 HOUR = 3_600_000_000
 
