@@ -66,13 +66,19 @@ def test_an_ill_store_is_waited_for_and_costs_no_ended_job(app: App, bench: Benc
         assert len(bench.witness.of("store.available")) == 1
 
 
-def test_a_batch_that_cannot_be_encoded_is_sent_run_by_run(app: App, bench: Bench) -> None:
-    jobs = enqueue(app, 2)
+def refused_once(app: App, bench: Bench, count: int, ill: Exception) -> list[Any]:
+    """Jobs that ran, and whose settlements the store has refused once."""
+    jobs = enqueue(app, count)
     bench.tick()
-    bench.finish(2)
-    bench.store.ill = BadRow("surrogates not allowed")
+    bench.finish(count)
+    bench.store.ill = ill
     bench.pump.attempt()
     bench.store.ill = None
+    return jobs
+
+
+def test_a_batch_that_cannot_be_encoded_is_sent_run_by_run(app: App, bench: Bench) -> None:
+    jobs = refused_once(app, bench, 2, BadRow("surrogates not allowed"))
 
     for _ in range(2):
         bench.pump.attempt()
@@ -82,12 +88,7 @@ def test_a_batch_that_cannot_be_encoded_is_sent_run_by_run(app: App, bench: Benc
 
 
 def test_a_claim_beside_a_settlement_may_be_what_fails(app: App, bench: Bench) -> None:
-    jobs = enqueue(app, 1)
-    bench.tick()
-    bench.finish(1)
-    bench.store.ill = BadRow("a number of more than 64 bits")
-    bench.pump.attempt()
-    bench.store.ill = None
+    jobs = refused_once(app, bench, 1, BadRow("a number of more than 64 bits"))
 
     bench.pump.attempt()
 
