@@ -16,6 +16,8 @@ from dayjob.store.contract import Store
 from tests.servers.bouncer import Bouncer, bouncer
 from tests.servers.needed import needed
 from tests.servers.postgres import Server, postgres
+from tests.servers.redis import Server as RedisServer
+from tests.servers.redis import redis
 
 _places = itertools.count()
 
@@ -27,6 +29,7 @@ class EngineUnderTest(ABC):
         name: for the tests' ids.
         processes: whether other processes can open the same data.
         interruptible: whether `outage` can make the place unavailable.
+        joins: whether an application can share a transaction with it.
         nul: what becomes of NUL in people's texts; some engines cannot keep it, and show it as U+2400.
         stories: how many the model's test tells of it; each takes as long as the engine needs.
         url: the place.
@@ -35,6 +38,7 @@ class EngineUnderTest(ABC):
     name: ClassVar[str]
     processes: ClassVar[bool] = True
     interruptible: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
     stories: ClassVar[int] = 200
     nul: ClassVar[str] = "\0"
     url: str
@@ -193,8 +197,55 @@ class PostgresBouncer(Postgres):
         return self.bouncer.url(self.database)
 
 
+class Redis(EngineUnderTest):
+    """A database of its own on one of the servers of this run, which is started when the first test needs it."""
+
+    kind: ClassVar[str]
+    joins = False
+    stories = 100
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.server: RedisServer = needed(lambda: redis(self.kind))
+        self.database = self.server.database()
+        self.url = self.server.url(self.database)
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """The server is a replica, of one that cannot be reached."""
+        self.server.do("REPLICAOF", "127.0.0.1", "1")
+        try:
+            yield
+        finally:
+            self.server.do("REPLICAOF", "NO", "ONE")
+
+    def close(self) -> None:
+        super().close()
+        self.server.do("FLUSHDB", "ASYNC", database=self.database)
+
+
+class Valkey9(Redis):
+    """Valkey 9."""
+
+    name = kind = "valkey-9"
+
+
+class Redis70(Redis):
+    """Redis 7.0, as Debian has it."""
+
+    name = kind = "redis-7.0"
+
+
+class Redis62(Redis):
+    """Redis 6.2, the oldest that will do."""
+
+    name = kind = "redis-6.2"
+    stories = 30
+
+
 ENGINES: tuple[type[EngineUnderTest], ...] = (
     SqliteFile,
     SqliteMemory,
     *((Postgres18, Postgres15) if "postgresql" in dayjob.store.ENGINES else ()),
+    *((Valkey9, Redis70, Redis62) if "redis" in dayjob.store.ENGINES else ()),
 )

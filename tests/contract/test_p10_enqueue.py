@@ -19,7 +19,7 @@ from tests.contract.scene import Scene
 from tests.contract.theirs import Theirs, connect, effects, theirs
 
 
-@pytest.fixture(params=[one for one in ENGINES if one.processes], ids=lambda engine: engine.name)
+@pytest.fixture(params=[one for one in ENGINES if one.processes and one.joins], ids=lambda engine: engine.name)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
     """In place of all engines: those that others can open, too."""
     under_test: EngineUnderTest = request.param(tmp_path)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dayjob.errors import StoreError, TransactionExpired
 from dayjob.states import State
 from dayjob.store.records import Claimed
+from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.contract.scene import Scene
 from tests.contract.theirs import complete_on
+
+
+@pytest.fixture(params=[one for one in ENGINES if one.joins], ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
+    """In place of all engines: those that have transactions to lend."""
+    under_test: EngineUnderTest = request.param(tmp_path)
+    yield under_test
+    under_test.close()
 
 
 def endless(scene: Scene) -> str:

@@ -15,6 +15,7 @@ ENGINES: dict[str, str] = {
     "sqlite": "dayjob.store.sqlite:SQLiteStore",
     "postgresql": "dayjob.store.postgres:PostgresStore",
     "postgres": "dayjob.store.postgres:PostgresStore",
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "dayjob.store.redis:RedisStore"),
 }
 """Scheme -> "module:class"; strings, so that an engine's driver is imported only when its URL is used."""
 
@@ -25,7 +26,8 @@ def open_store(
     """The engine behind *url*; nothing is opened before its first use.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`.
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, `postgresql://user@host/database`,
+            `redis://host:6379/0`, `valkey://host:6379/0`.
         clock: a virtual clock for tests: returns a stamp. None is the store's own clock.
         lease: seconds of live time without a beat after which a worker is given up.
         namespace: prefix of all that dayjob keeps there.

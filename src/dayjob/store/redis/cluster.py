@@ -1,0 +1,118 @@
+"""Beats, leadership, rescue, leaving; and the rest of the leader's upkeep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from dayjob.clock import SECOND
+from dayjob.states import State
+from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
+from dayjob.store.redis.acts import ActsPart
+from dayjob.store.redis.wire import given, packed, row
+
+_to_json = msgspec.json.Encoder(decimal_format="number").encode
+_info = msgspec.json.Decoder(WorkerInfo).decode
+_over = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[str, int, str, str, State, int, str | bool]]]).decode
+
+PAGE = 1000
+
+
+class ClusterPart(ActsPart):
+    """The Cluster and Upkeep protocols."""
+
+    def beat(
+        self,
+        worker: WorkerInfo,
+        held: Sequence[int],
+        tallies: Sequence[Tally] = (),
+        *,
+        claims: int | None = None,
+        now: int | None = None,
+    ) -> Beat:
+        expiry = int(worker.expiry * SECOND)
+        reply = self.server.call(
+            "beat",
+            self.server.at(now),
+            packed((worker.id, worker.name, worker.solo, expiry, self.half, False if claims is None else claims)),
+            _to_json(worker),
+            packed(held),
+            packed(list(_counts(tallies))),
+        )
+        if reply[1]:
+            return Beat(int(reply[0]), lost=True)
+        stamp, _, control, term, asked, paused = reply
+        pairs = zip(asked[::2], asked[1::2], strict=True)
+        return Beat(
+            int(stamp),
+            False,
+            tuple((id.decode(), int(entry)) for id, entry in pairs),
+            frozenset(queue.decode() for queue in paused),
+            int(control),
+            int(term) if term else None,
+        )
+
+    def leave(self, worker: str, *, death: str | None = None, now: int | None = None) -> Gone | None:
+        reply = self.server.call("leave", self.server.at(now), worker, death or "")
+        return None if reply is None else _gone(*reply)
+
+    def pause(self, queue: str, paused: bool, *, now: int | None = None) -> bool:
+        return bool(self.server.call("pause", queue, "SADD" if paused else "SREM"))
+
+    # -- upkeep ------------------------------------------------------------------------------------------------
+
+    def stage(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
+        reply = self.server.call("stage", self.server.at(now), term, limit)
+        return None if reply is None else (reply[0], int(reply[1]) if reply[1] else None)
+
+    def rescue(self, term: int, *, now: int | None = None) -> list[Gone] | None:
+        reply = self.server.call("rescue", self.server.at(now), term, self.half)
+        return None if reply is None else [_gone(*pair) for pair in zip(reply[::2], reply[1::2], strict=True)]
+
+    def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
+        plain = [
+            (str(bound.state), False if bound.queue is None else bound.queue, bound.count, bound.exclude)
+            for bound in bounds
+            if bound.task is None
+        ]
+        pruned: int | None = self.server.call("prune", self.server.at(now), term, limit, packed(plain))
+        for bound in bounds:
+            if pruned is not None and bound.task is not None and pruned < limit:
+                beyond = self._beyond(bound, limit - pruned)
+                went = self.server.call("prune_ids", self.server.at(now), term, packed(beyond))
+                pruned = None if went is None else pruned + went
+        return pruned
+
+    def _beyond(self, bound: Bound, limit: int) -> list[str]:
+        """The oldest jobs of one task that are too many: scripts keep no list by task, so all of its state are looked at."""
+        found: list[tuple[int, str]] = []
+        at, page = 0, [b""]
+        while page:
+            page = self.server.call("among", str(bound.state), bound.queue or "", at, PAGE)
+            at += len(page)
+            rows = map(row, self.server.call("get", *page)) if page else ()
+            found += [
+                (job.finished_at or 0, job.id) for job in rows if job.task == bound.task and job.state is bound.state
+            ]
+        found.sort()
+        return [id for _, id in found[: max(0, min(limit, len(found) - bound.count))]]
+
+    def sample(self, term: int, *, now: int | None = None) -> bool | None:
+        return None if self.server.call("sample", self.server.at(now), term) is None else True
+
+
+def _counts(tallies: Sequence[Tally]) -> Iterator[tuple[str, str, str]]:
+    for tally in tallies:
+        yield tally.queue, tally.name, str(tally.count)
+        if tally.busy:
+            yield tally.queue, f"busy:{tally.name}", repr(tally.busy)
+
+
+def _gone(told: bytes, info: bytes) -> Gone:
+    worker, last_beat, jobs = _over(told)
+    taken = [
+        Rescued(id, entry, task, queue, worker, state, crashes, given(reason))
+        for id, entry, task, queue, state, crashes, reason in jobs
+    ]
+    return Gone(_info(info), last_beat, taken)

@@ -1,0 +1,131 @@
+-- Cancel, retry, delete or edit jobs whose state fits.
+-- Uses: base ready exits cancel finished
+-- Writes.
+--
+-- KEYS  1 meta
+-- ARGV  1 now, or empty for the server's clock
+--       2 cancel, retry, delete or edit
+--       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false]
+--       4 ids  5 states that fit  6 the queue they must be in, or empty
+--       7... edit of the payload: the client's part of each job, anew
+-- Returns  the ids that were touched
+local now = tonumber(ARGV[1]) or clock()
+local verb, how, ids, queue = ARGV[2], unpacked(ARGV[3]), unpacked(ARGV[4]), ARGV[6]
+local fits = {}
+for _, state in ipairs(unpacked(ARGV[5])) do fits[state] = true end
+local records, dyns, ends = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids), gather('HMGET', END, ids)
+local touched, live, states, scores, over, at_of, seen = {}, {}, {}, {}, {}, {}, {}
+for i, id in ipairs(ids) do
+  if records[i] and not seen[id] then
+    seen[id] = true
+    local h = head(records[i])
+    local d = dyns[i] and unpacked(dyns[i]) or fresh(h)
+    local state, score
+    if ends[i] then state = ending(ends[i])[1] else state, score = standing(id, h, d) end
+    if fits[state] and (queue == '' or h[1] == queue) and not (verb == 'cancel' and d[10] and not ends[i]) then
+      insert(touched, id)
+      if ends[i] then
+        insert(over, {id, h, i, state})
+      else
+        insert(live, {id, h, d})
+        states[#live], scores[#live], at_of[#live] = state, score or false, i
+      end
+    end
+  end
+end
+
+-- Jobs become available behind those that wait: {id, queue, suspect, priority} each; their entries.
+local function to_the_end(jobs)
+  if #jobs == 0 then return 0 end
+  local entry = entries(#jobs)
+  for i, job in ipairs(jobs) do
+    make_ready(job[2], job[3], {digits(entry - 1 + i - job[4] * LEVEL), job[1]})
+  end
+  return entry
+end
+
+local function cancel()
+  local waiting, kinds, places = {}, {}, {}
+  for i, job in ipairs(live) do
+    if states[i] == 'running' then
+      local _, _, batch = running(call('HGET', RUN, job[1]))
+      job[3][10], job[3][11] = true, how[1]
+      call('HSET', DYN, job[1], pack(job[3]))
+      call('HSET', P .. 'cancelling', job[1], batch.worker)
+      call('HINCRBY', META, 'control', 1)
+    else
+      insert(waiting, job)
+      kinds[#waiting], places[#waiting] = states[i], scores[i]
+    end
+  end
+  if #waiting > 0 then cancel_waiting(waiting, kinds, places, how[1], how[2], now) end
+end
+
+local function retry()
+  take_waiting(live, states)
+  local jobs, finished, values = {}, {}, {}
+  for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2]} end
+  for _, job in ipairs(over) do
+    insert(jobs, {job[1], job[2][1], false, job[2][2]})
+    insert(finished, {job[1], job[2][1], job[4]})
+  end
+  local entry = to_the_end(jobs) - 1
+  for i, job in ipairs(live) do
+    job[3][1], job[3][8] = entry + i, now
+    insert(values, job[1])
+    insert(values, pack(job[3]))
+  end
+  for i, job in ipairs(over) do
+    local _, _, d = ending(ends[job[3]])
+    insert(values, job[1])
+    insert(values, pack({entry + #live + i, 0, 0, (d and d[4] or 0) + 1, 0, false, false, now, 0, false, false, false}))
+  end
+  many('HSET', DYN, values)
+  if #finished > 0 then many('HDEL', P .. 'checkpoint', unlist(finished)) end
+end
+
+local function delete()
+  local gone, untils, done = {}, {}, {}
+  take_waiting(live, states)
+  for i, job in ipairs(live) do
+    gone[i] = job[1]
+    insert(untils, digits(now + HOUR))
+    insert(untils, job[1])
+  end
+  many('ZREM', EXPIRES, gone)
+  erase(gone, untils)
+  for i, job in ipairs(over) do done[i] = job[1] end
+  forget_finished(done, now, true)
+end
+
+local function edit()
+  if #live == 0 then return end
+  take_waiting(live, states)
+  local entry = entries(#live) - 1
+  local moved = how[1] or how[2] or how[3]
+  for i, job in ipairs(live) do
+    local id, h, d, record = job[1], job[2], job[3], records[at_of[i]]
+    local at = unpack_one(record)
+    local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
+    h[1], h[2] = how[3] or h[1], how[2] or h[2]
+    d[1] = entry + i
+    local state = states[i]
+    if how[1] then
+      d[8] = max(how[1], now)
+      state = d[8] > now and 'scheduled' or 'available'
+    end
+    call('HSET', JOB, id, pack(h) .. rest)
+    call('HSET', DYN, id, pack(d))
+    if state == 'scheduled' then
+      call('ZADD', DUE, digits(d[8]), id)
+      depth('s' .. h[1], 1)
+    else
+      local score = (moved or not scores[i]) and digits(d[1] - h[2] * LEVEL) or scores[i]
+      make_ready(h[1], d[6], {score, id})
+    end
+  end
+end
+
+local verbs = {cancel = cancel, retry = retry, delete = delete, edit = edit}
+verbs[verb]()
+return touched

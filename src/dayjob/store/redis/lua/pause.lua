@@ -1,0 +1,10 @@
+-- Stop or resume claims from a queue.
+-- Uses: base
+-- Writes.
+--
+-- KEYS  1 meta
+-- ARGV  1 the queue  2 SADD or SREM
+-- Returns  1 when that changed something
+local changed = call(ARGV[2], P .. 'paused', ARGV[1])
+if changed == 1 then call('HINCRBY', META, 'control', 1) end
+return changed

@@ -1,0 +1,12 @@
+-- Read records of a kind.
+-- Uses: base
+--
+-- KEYS  1 meta
+-- ARGV  1 now, or empty for the server's clock  2 kind  3 "1": only the key that follows  4 the key
+-- Returns  now, and a list of key, [version, expires_at or 0] with the value behind it, of each
+local now = digits(tonumber(ARGV[1]) or clock())
+if ARGV[3] == '1' then
+  local value = call('HGET', P .. 'record:' .. ARGV[2], ARGV[4])
+  return {now, value and {ARGV[4], value} or {}}
+end
+return {now, call('HGETALL', P .. 'record:' .. ARGV[2])}

@@ -1,0 +1,32 @@
+-- All that is kept of jobs, for people to read.
+
+-- For each of *ids* that exists: id, record, DYN or "", `run` or "", `end` or "", state of a live job, score,
+-- name of the worker that runs it.
+local function rows(ids)
+  local records, dyns = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids)
+  local runs, ends = gather('HMGET', RUN, ids), gather('HMGET', END, ids)
+  local found, names = {}, {}
+  for i, id in ipairs(ids) do
+    local record = records[i]
+    if record then
+      local state, score, name = '', '', ''
+      if runs[i] then
+        state = 'running'
+        local worker = string.match(runs[i], '^%d+ %-?%d+ %d+ %d+ ([^%z]*)%z')
+        if not names[worker] then
+          local row = call('HGET', P .. 'worker', worker)
+          names[worker] = row and unpacked(row)[1] or ''
+        end
+        name = names[worker]
+      elseif not ends[i] then
+        state, score = 'scheduled', call('ZSCORE', DUE, id)
+        if not score then
+          local suspect = dyns[i] and unpacked(dyns[i])[6]
+          state, score = 'available', call('ZSCORE', P .. (suspect and 'suspect:' or 'ready:') .. head(record)[1], id)
+        end
+      end
+      insert(found, {id, record, dyns[i] or '', runs[i] or '', ends[i] or '', state, score or '', name})
+    end
+  end
+  return found
+end

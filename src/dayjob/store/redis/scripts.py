@@ -1,0 +1,38 @@
+"""The Lua scripts: one file per operation, joined with the shared pieces it names, known to the server by their hash.
+
+A file opens with its purpose, KEYS, ARGV and every return; a line `-- Uses: one two` there names files of `lua/shared`,
+which are put before it in that order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+_USES = re.compile(r"^-- Uses: (.+)$", re.MULTILINE)
+_COMMENTS = re.compile(r"^\s*--.*\n", re.MULTILINE)
+
+
+class Script(NamedTuple):
+    """A script and its SHA-1. `writes`: replicas may be waited for."""
+
+    name: str
+    text: str
+    sha: str
+    writes: bool
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of that name."""
+    folder = files("dayjob.store.redis").joinpath("lua")
+    body = folder.joinpath(f"{name}.lua").read_text("utf-8")
+    named = _USES.search(body)
+    pieces = (
+        [folder.joinpath("shared", f"{piece}.lua").read_text("utf-8") for piece in named[1].split()] if named else []
+    )
+    text = _COMMENTS.sub("", "\n".join([*pieces, body]))
+    return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body)  # noqa: S324  the server's own choice

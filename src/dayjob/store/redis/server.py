@@ -1,0 +1,213 @@
+"""The server: connections, scripts, time limits, and what happens after a fork.
+
+Connections are made when they are needed and kept; each is one thread's for the time of one operation. They are redis-py's,
+without its client above them: a call of that costs 50 microseconds in retries, metrics and locks, as much as the round trip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from redis import exceptions
+from redis.exceptions import NoScriptError, RedisError
+
+from dayjob.clock import SECOND
+from dayjob.errors import StoreError, StoreUnavailable
+from dayjob.store.redis.address import Line, Way, address
+from dayjob.store.redis.faults import MOVES, told, translated
+from dayjob.store.redis.scripts import Script, script
+from dayjob.store.sqlfile import in_namespace
+
+SCHEMA = 1
+MOST = 8
+"""Connections of one process and store at most, its listener apart (E6): pump, beat, services, producers, lookers."""
+STALE = 0.5
+"""Seconds unused after which a connection is looked at before it is used: the server may have ended it."""
+FAULTS = (RedisError, LookupError, OSError, OverflowError, UnicodeError)
+
+
+class Server:
+    """One namespace on one server, as seen by this process.
+
+    Attributes:
+        url: without the password. address: its parts. prefix: what all keys begin with. channels: what all channels do.
+    """
+
+    def __init__(self, url: str, namespace: str, clock: Callable[[], int] | None) -> None:
+        in_namespace("", namespace)  # refuses what is no name
+        self.address = address(url)
+        self.url = self.address.url
+        self.namespace = namespace
+        self.prefix = f"{{{namespace}}}:"
+        self.meta = f"{self.prefix}meta"
+        self.channels = f"{self.prefix}{self.address.db}:"
+        self._virtual = clock
+        self._way = Way(self.address, self.meta)
+        self._waits = self.address.wait_replicas
+        self._reset()
+        _OPEN.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(MOST)
+        self._idle: list[tuple[Line, float]] = []
+        self._closed = 0
+
+    # -- connections -------------------------------------------------------------------------------------------
+
+    def connect(self) -> Line:
+        """A new connection, set up; the caller closes it.
+
+        Raises:
+            StoreUnavailable: no answer. StoreError: the server refuses, with the reason.
+        """
+        try:
+            connection = self._way.connection()
+            connection.connect()
+        except FAULTS as error:
+            self._way.forget()
+            raise translated(error, self.url, SCHEMA) from error
+        return connection
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Line]:
+        """A connection for one operation; errors come out as dayjob's."""
+        if not self._room.acquire(timeout=10.0):
+            raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for 10 s")
+        try:
+            connection, closed = self._take(), self._closed
+            sound = False
+            try:
+                yield connection
+                sound = True
+            except FAULTS as error:
+                sound = isinstance(error, RedisError) and not isinstance(
+                    error, (exceptions.ConnectionError, exceptions.TimeoutError)
+                )
+                if told(error) in MOVES:
+                    sound = False
+                    self._way.forget()
+                raise translated(error, self.url, SCHEMA) from error
+            finally:
+                self._give_back(connection, sound and closed == self._closed)
+        finally:
+            self._room.release()
+
+    def _take(self) -> Line:
+        while True:
+            with self._lock:
+                connection, since = self._idle.pop() if self._idle else (None, 0.0)
+            if connection is None:
+                return self.connect()
+            if time.monotonic() - since < STALE or not _spoken_to(connection):
+                return connection
+            connection.disconnect()
+
+    def _give_back(self, connection: Line, sound: bool) -> None:
+        if sound:
+            with self._lock:
+                self._idle.append((connection, time.monotonic()))
+            return
+        with self._lock:
+            idle, self._idle = self._idle, []  # a server that broke one connection has broken the idle ones, too
+        for each in (connection, *(one for one, _ in idle)):
+            with contextlib.suppress(Exception):
+                each.disconnect()
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The reply of the script *name*; its KEYS is the key `meta`, by whose name it finds all others."""
+        wanted = script(name)
+        with self.session() as connection:
+            reply = self.run(connection, wanted, arguments)
+            if self._waits and wanted.writes:
+                self._await_replicas(connection)
+        return reply
+
+    def run(self, connection: Line, wanted: Script, arguments: tuple[Any, ...]) -> Any:
+        """Run a script the server may not know yet."""
+        connection.send_command("EVALSHA", wanted.sha, 1, self.meta, *arguments)
+        try:
+            return connection.read_response()
+        except NoScriptError:
+            connection.send_command("EVAL", wanted.text, 1, self.meta, *arguments)
+            return connection.read_response()
+
+    def command(self, *words: Any) -> Any:
+        """The reply of a plain command."""
+        with self.session() as connection:
+            connection.send_command(*words)
+            return connection.read_response()
+
+    def _await_replicas(self, connection: Line) -> None:
+        """What was written counts once so many replicas have it."""
+        connection.send_command("WAIT", self._waits, self.address.wait_ms)
+        have: Any = connection.read_response()
+        if int(have) < self._waits:
+            raise exceptions.ConnectionError(
+                f"{have} of the {self._waits} replicas that wait_replicas= wants have the write after "
+                f"{self.address.wait_ms} ms"
+            )
+
+    def now(self) -> int:
+        """The store's clock."""
+        if self._virtual is not None:
+            return self._virtual()
+        seconds, micros = self.command("TIME")
+        return int(seconds) * SECOND + int(micros)
+
+    def at(self, now: int | None) -> int | str:
+        """*now* as an argument: the virtual clock's where there is one, empty for the server's."""
+        if now is None:
+            return "" if self._virtual is None else self._virtual()
+        return now
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._closed += 1
+        for connection, _ in idle:
+            with contextlib.suppress(Exception):
+                connection.disconnect()
+        self._way.forget()
+
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's, and redis-py leaves their sockets alone here."""
+        self._reset()
+
+    def __del__(self) -> None:
+        for connection, _ in getattr(self, "_idle", ()):
+            with contextlib.suppress(Exception):
+                connection.disconnect()
+
+
+def _spoken_to(connection: Line) -> bool:
+    """True when the server said something on an idle connection: that it ends it, as a rule."""
+    try:
+        return connection.can_read(0)
+    except (RedisError, OSError):
+        return True
+
+
+_OPEN: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for server in list(_OPEN):
+        server.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+__all__ = ["SCHEMA", "Server", "StoreError"]

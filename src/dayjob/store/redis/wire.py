@@ -1,0 +1,231 @@
+"""What crosses to the scripts and back: msgpack, in which the client's own parts are never looked into by a script.
+
+Lua's numbers are doubles: whatever a script has to count with stays below 2^53, and everything else is inside those parts
+or travels as digits. Its msgpack knows no nil inside of lists, so absent is `false`, and no binary values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from dayjob.errors import BadRow
+from dayjob.states import Outcome, State
+from dayjob.store.records import AttemptRow, Claimed, JobRow, Progress
+
+EXACT = 1 << 53
+LEVEL = 1 << 45
+URGENT = 127
+"""Priorities go from -127 to 127: more have no room in a score beside the place."""
+
+T = TypeVar("T")
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Head(Struct, array_like=True, gc=False):
+    """What scripts read of a job."""
+
+    queue: str
+    priority: int
+    created_at: int
+    run_at: int
+    expires_at: int
+    task: str
+
+
+class Mine(Struct, array_like=True, gc=False):
+    """What they do not."""
+
+    max_attempts: int | None
+    tags: str | None
+    meta: str | None
+    options: bytes | None
+    payload: bytes
+
+
+class Dyn(Struct, array_like=True, gc=False):
+    """What has become of a live job."""
+
+    entry: int
+    attempt: int
+    crashes: int
+    round: int
+    parked: int
+    suspect: bool
+    recorded: bool
+    run_at: int
+    expires_at: int
+    cancelling: bool
+    reason: str | bool
+    progress: str | bool
+
+
+class Common(Struct, array_like=True, gc=False):
+    """What finished jobs of one batch have in common."""
+
+    state: State
+    reason: str | bool
+    worker: str | bool
+    now: int
+    keep_until: int
+    attempts: int
+    crashes: int
+
+
+class Ended(Struct, array_like=True, gc=False):
+    """The client's part of a settlement."""
+
+    started_at: int
+    finished_at: int
+    body: bytes | None
+
+
+class Given(Struct, array_like=True, gc=False):
+    """A claimed job."""
+
+    dyn: Dyn | None
+    head: Head
+    mine: Mine
+
+
+class Whole(Struct, array_like=True, gc=False):
+    """A job as it was stored."""
+
+    head: Head
+    mine: Mine
+
+
+class Ending(Struct, array_like=True, gc=False):
+    """The end of a finished job."""
+
+    common: Common
+    entry: int
+    dyn: Dyn | None
+    ended: Ended
+
+
+class Tried(Struct, array_like=True, gc=False):
+    """An attempt, but for the client's part."""
+
+    number: int
+    round: int
+    outcome: Outcome
+    worker: str | bool
+    now: int
+    reason: str | bool
+
+
+class Attempted(Struct, array_like=True, gc=False):
+    """An attempt."""
+
+    tried: Tried
+    ended: Ended
+
+
+_givens = msgspec.msgpack.Decoder(list[Given]).decode
+_whole = msgspec.msgpack.Decoder(Whole).decode
+_dyn = msgspec.msgpack.Decoder(Dyn).decode
+_ending = msgspec.msgpack.Decoder(Ending).decode
+_attempted = msgspec.msgpack.Decoder(Attempted).decode
+_progress = msgspec.json.Decoder(Progress).decode
+_two, _four = b"\x92", b"\x94"
+
+
+def packed(value: Any) -> bytes:
+    """*value* as msgpack.
+
+    Raises:
+        BadRow: a number of more than 64 bits, or text that is none.
+    """
+    try:
+        return _encode(value)
+    except (OverflowError, UnicodeError, TypeError) as error:
+        raise BadRow(f"the store cannot keep this row ({error})") from error
+
+
+def given(value: T | bool) -> T | None:
+    """*value*, None when it is `false`."""
+    return None if isinstance(value, bool) else value
+
+
+def claimed(ids: Sequence[bytes], entries: Sequence[bytes], blob: bytes) -> list[Claimed]:
+    """The jobs that a turn hands out, decoded in one go."""
+    decoded = _givens(b"\xdd" + len(ids).to_bytes(4, "big") + blob)
+    return [_claimed(*one) for one in zip(ids, entries, decoded, strict=True)]
+
+
+def _claimed(id: bytes, entry: bytes, job: Given) -> Claimed:
+    head, mine, dyn = job.head, job.mine, job.dyn
+    if dyn is None:
+        return Claimed(
+            int(entry), id.decode(), head.task, head.queue, head.priority, 0, 0, 0, 0, mine.max_attempts,
+            head.created_at, head.run_at, head.expires_at or None, mine.tags, mine.meta, mine.options, False, False,
+            mine.payload,
+        )  # fmt: skip
+    return Claimed(
+        int(entry), id.decode(), head.task, head.queue, head.priority, dyn.attempt, dyn.crashes, dyn.round, dyn.parked,
+        mine.max_attempts, head.created_at, dyn.run_at, dyn.expires_at or None, mine.tags, mine.meta, mine.options,
+        dyn.recorded, dyn.suspect, mine.payload,
+    )  # fmt: skip
+
+
+def whole(record: bytes) -> Whole:
+    """A stored record."""
+    return _whole(_two + record)
+
+
+def row(found: Sequence[bytes]) -> JobRow:
+    """A job from what the scripts' `rows` tell of it."""
+    id, record, dyn_text, run, end, state, score, worker = found
+    stored = whole(record)
+    head, mine = stored.head, stored.mine
+    ending = _ending(_four + end) if end else None
+    dyn = _dyn(dyn_text) if dyn_text else None if ending is None else ending.dyn
+    job = JobRow(
+        id.decode(), 0, head.task, head.queue, State.AVAILABLE, mine.payload, head.priority,
+        max_attempts=mine.max_attempts, created_at=head.created_at, run_at=head.run_at,
+        expires_at=head.expires_at or None, tags=mine.tags, meta=mine.meta, options=mine.options,
+    )  # fmt: skip
+    if dyn is not None:
+        job.attempt, job.crashes, job.round = dyn.attempt, dyn.crashes, dyn.round
+        job.run_at, job.expires_at = dyn.run_at, dyn.expires_at or None
+        job.suspect, job.cancelling, job.reason = dyn.suspect, dyn.cancelling, given(dyn.reason)
+        if not isinstance(dyn.progress, bool):
+            job.progress = _progress(dyn.progress)
+    if ending is not None:
+        _end(job, ending)
+    else:
+        job.state = State(state.decode())
+        job.entry = dyn.entry if dyn is not None and dyn.entry else int(score or 0) % LEVEL
+        if run:
+            entry, _, _, claimed_at, _ = run.split(b" ", 4)
+            job.entry, job.started_at, job.worker = int(entry), int(claimed_at), worker.decode() or None
+    return job
+
+
+def _end(job: JobRow, ending: Ending) -> None:
+    common, ended = ending.common, ending.ended
+    job.state, job.entry, job.reason = common.state, ending.entry, given(common.reason)
+    job.worker, job.keep_until = given(common.worker), common.keep_until or None
+    job.attempt += common.attempts
+    job.crashes += common.crashes
+    job.suspect = job.cancelling = False
+    job.started_at, job.finished_at = ended.started_at or None, ended.finished_at or common.now
+    if common.state is State.COMPLETED:
+        job.result = ended.body
+    else:
+        job.error = ended.body
+
+
+def attempt(text: bytes) -> AttemptRow:
+    """A kept attempt."""
+    found = _attempted(_two + text)
+    tried, ended = found.tried, found.ended
+    return AttemptRow(
+        tried.number, tried.round, tried.outcome, ended.started_at or None, ended.finished_at or tried.now,
+        given(tried.worker), ended.body, given(tried.reason),
+    )  # fmt: skip
