@@ -9,6 +9,7 @@ from benchmarks.model import Baseline
 _ENGINES = {
     "sqlite": "benchmarks.engines.sqlite:SQLite",
     "postgres": "benchmarks.engines.postgres:Postgres",
+    "redis": "benchmarks.engines.redis:Redis",
 }
 
 

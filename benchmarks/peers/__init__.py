@@ -21,6 +21,7 @@ _PEERS = {
         "chancy": "benchmarks.peers.chancy:Chancy",
         "procrastinate": "benchmarks.peers.procrastinate:Procrastinate",
     },
+    "redis": {},
 }
 
 

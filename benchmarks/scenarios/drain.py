@@ -69,6 +69,7 @@ SCENARIO = Scenario(
         Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.4, engine="postgres"),
         Floor("async tasks, of graphile-worker", ratio("async", "graphile"), least=1.5, engine="postgres"),
         Floor("async tasks, of pgqueuer", ratio("async", "pgqueuer"), least=3, engine="postgres"),
+        Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.3, engine="redis"),
         Floor("sync tasks in threads, of the bare engine", ratio("thread", "raw"), least=0.2),
     ),
     measure,

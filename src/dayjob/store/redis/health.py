@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from dayjob.clock import SECOND, wall
-from dayjob.errors import ConfigError, StoreError
+from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.store.records import Health
 from dayjob.store.redis.server import MOST, SCHEMA, Server
 
@@ -84,16 +84,18 @@ def require_no_eviction(server: Server) -> None:
     """Refuse to work where keys are evicted.
 
     Raises:
-        ConfigError: the policy evicts, and the URL does not allow that.
+        StoreError: the policy evicts, and the URL does not allow that. A worker goes on asking: it may be mended.
     """
     if server.address.evicting:
         return
     try:
         policy = _info(server).get("maxmemory_policy", "?")
+    except StoreUnavailable:
+        raise
     except StoreError:
-        return  # this user may not ask, or the server is away: the work itself will say so
+        return  # this user may not ask
     if policy not in ("noeviction", "?"):
-        raise ConfigError(
+        raise StoreError(
             f"{server.url} has maxmemory-policy {policy}: it deletes jobs when its memory is full. Set it to noeviction "
             "(CONFIG SET maxmemory-policy noeviction), or say evicting=allow in the URL"
         )

@@ -1,7 +1,7 @@
 """The Lua scripts: one file per operation, joined with the shared pieces it names, known to the server by their hash.
 
 A file opens with its purpose, KEYS, ARGV and every return; a line `-- Uses: one two` there names files of `lua/shared`,
-which are put before it in that order.
+which are put before it in that order. `'@` begins a literal name of a key; it becomes the namespace's prefix.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Script(NamedTuple):
 
 
 @cache
-def script(name: str) -> Script:
-    """The script of that name."""
+def script(name: str, prefix: str) -> Script:
+    """The script of that name, for keys that begin with *prefix*."""
     folder = files("dayjob.store.redis").joinpath("lua")
     body = folder.joinpath(f"{name}.lua").read_text("utf-8")
     named = _USES.search(body)
     pieces = (
         [folder.joinpath("shared", f"{piece}.lua").read_text("utf-8") for piece in named[1].split()] if named else []
     )
-    text = _COMMENTS.sub("", "\n".join([*pieces, body]))
+    text = _COMMENTS.sub("", "\n".join([*pieces, body])).replace("'@", f"'{prefix}")
     return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body)  # noqa: S324  the server's own choice

@@ -50,6 +50,7 @@ class Server:
         self._virtual = clock
         self._way = Way(self.address, self.meta)
         self._waits = self.address.wait_replicas
+        self._latest = 0
         self._reset()
         _OPEN.add(self)
 
@@ -124,7 +125,7 @@ class Server:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """The reply of the script *name*; its KEYS is the key `meta`, by whose name it finds all others."""
-        wanted = script(name)
+        wanted = script(name, self.prefix)
         with self.session() as connection:
             reply = self.run(connection, wanted, arguments)
             if self._waits and wanted.writes:
@@ -161,7 +162,10 @@ class Server:
         if self._virtual is not None:
             return self._virtual()
         seconds, micros = self.command("TIME")
-        return int(seconds) * SECOND + int(micros)
+        now = int(seconds) * SECOND + int(micros)
+        if not 0 < self._latest - now < SECOND:  # set right by a little it would run backwards
+            self._latest = now
+        return self._latest
 
     def at(self, now: int | None) -> int | str:
         """*now* as an argument: the virtual clock's where there is one, empty for the server's."""

@@ -47,8 +47,8 @@ class TurnPart(Part):
             packed([_want(want) for want in wants]) if wants else b"",
             _completions(done) if done else b"",
             packed([_exit(one) for one in others]) if others else b"",
-            *[packed((one.started_at, one.finished_at, one.result)) for one in done],
-            *[packed((one.started_at, one.finished_at, one.error)) for one in others],
+            *[packed((one.entry, one.started_at, one.finished_at, one.result)) for one in done],
+            *[packed((one.entry, one.started_at, one.finished_at, one.error)) for one in others],
         )
         stamp, control, due, suspects, heard, late, went, ids, entries, blob = reply
         self.ears_open = (time.monotonic(), heard)

@@ -79,6 +79,7 @@ class Common(Struct, array_like=True, gc=False):
 class Ended(Struct, array_like=True, gc=False):
     """The client's part of a settlement."""
 
+    entry: int
     started_at: int
     finished_at: int
     body: bytes | None
@@ -103,7 +104,6 @@ class Ending(Struct, array_like=True, gc=False):
     """The end of a finished job."""
 
     common: Common
-    entry: int
     dyn: Dyn | None
     ended: Ended
 
@@ -132,7 +132,7 @@ _dyn = msgspec.msgpack.Decoder(Dyn).decode
 _ending = msgspec.msgpack.Decoder(Ending).decode
 _attempted = msgspec.msgpack.Decoder(Attempted).decode
 _progress = msgspec.json.Decoder(Progress).decode
-_two, _four = b"\x92", b"\x94"
+_two, _three = b"\x92", b"\x93"
 
 
 def packed(value: Any) -> bytes:
@@ -183,7 +183,7 @@ def row(found: Sequence[bytes]) -> JobRow:
     id, record, dyn_text, run, end, state, score, worker = found
     stored = whole(record)
     head, mine = stored.head, stored.mine
-    ending = _ending(_four + end) if end else None
+    ending = _ending(_three + end) if end else None
     dyn = _dyn(dyn_text) if dyn_text else None if ending is None else ending.dyn
     job = JobRow(
         id.decode(), 0, head.task, head.queue, State.AVAILABLE, mine.payload, head.priority,
@@ -209,7 +209,7 @@ def row(found: Sequence[bytes]) -> JobRow:
 
 def _end(job: JobRow, ending: Ending) -> None:
     common, ended = ending.common, ending.ended
-    job.state, job.entry, job.reason = common.state, ending.entry, given(common.reason)
+    job.state, job.entry, job.reason = common.state, ended.entry, given(common.reason)
     job.worker, job.keep_until = given(common.worker), common.keep_until or None
     job.attempt += common.attempts
     job.crashes += common.crashes

@@ -1,5 +1,5 @@
 -- Cancel, retry, delete or edit jobs whose state fits.
--- Uses: base ready exits cancel finished
+-- Uses: base jobs ready exits cancel finished
 -- Writes.
 --
 -- KEYS  1 meta
@@ -51,7 +51,7 @@ local function cancel()
       local _, _, batch = running(call('HGET', RUN, job[1]))
       job[3][10], job[3][11] = true, how[1]
       call('HSET', DYN, job[1], pack(job[3]))
-      call('HSET', P .. 'cancelling', job[1], batch.worker)
+      call('HSET', '@cancelling', job[1], batch.worker)
       call('HINCRBY', META, 'control', 1)
     else
       insert(waiting, job)
@@ -76,12 +76,12 @@ local function retry()
     insert(values, pack(job[3]))
   end
   for i, job in ipairs(over) do
-    local _, _, d = ending(ends[job[3]])
+    local _, d = ending(ends[job[3]])
     insert(values, job[1])
     insert(values, pack({entry + #live + i, 0, 0, (d and d[4] or 0) + 1, 0, false, false, now, 0, false, false, false}))
   end
   many('HSET', DYN, values)
-  if #finished > 0 then many('HDEL', P .. 'checkpoint', unlist(finished)) end
+  if #finished > 0 then many('HDEL', '@checkpoint', unlist(finished)) end
 end
 
 local function delete()

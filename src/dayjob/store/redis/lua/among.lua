@@ -10,6 +10,7 @@ local found = {}
 if state == 'running' then
   local ids = call('HKEYS', RUN)
   table.sort(ids)
+  if ids[1] == '' then table.remove(ids, 1) end
   for at = from + 1, min(from + count, #ids) do insert(found, ids[at]) end
   return found
 end
@@ -21,9 +22,9 @@ if state == 'available' then
     end
   end
 else
-  for _, name in ipairs(call('SMEMBERS', P .. 'ends')) do
+  for _, name in ipairs(call('SMEMBERS', '@ends')) do
     if name == state .. ':' .. queue or (queue == '' and sub(name, 1, #state + 1) == state .. ':') then
-      insert(keys, P .. 'end:' .. name)
+      insert(keys, '@end:' .. name)
     end
   end
 end

@@ -1,5 +1,5 @@
 -- Renew a worker's lease on all that it holds; who leads; release batches it does not know of.
--- Uses: base ready exits
+-- Uses: base jobs ready exits
 -- Writes.
 --
 -- KEYS  1 meta
@@ -13,7 +13,7 @@
 local now = tonumber(ARGV[1]) or clock()
 local id, name, solo, expiry, half, claims = unpack(unpacked(ARGV[2]))
 local function known_as(other)
-  local row = other and call('HGET', P .. 'worker', other)
+  local row = other and call('HGET', '@worker', other)
   return row and unpacked(row)
 end
 local known = known_as(id)
@@ -21,8 +21,8 @@ if known and known[6] ~= 0 then return {digits(now), 1} end
 local cluster = call('HMGET', META, 'live', 'beat_at', 'term', 'leader')
 local live, beat_at, term, leader = tonumber(cluster[1] or 0), tonumber(cluster[2] or 0), tonumber(cluster[3] or 0), cluster[4]
 live = live + min(max(0, now - beat_at), half)
-call('HSET', P .. 'worker', id, pack({name, solo, known and known[3] or now, now, live + expiry, 0}))
-call('HSET', P .. 'info', id, ARGV[3])
+call('HSET', '@worker', id, pack({name, solo, known and known[3] or now, now, live + expiry, 0}))
+call('HSET', '@info', id, ARGV[3])
 if not solo and leader ~= id then
   local stands = known_as(leader)
   if not (stands and stands[6] == 0 and stands[5] > live) then
@@ -34,7 +34,7 @@ call('HSET', META, 'live', digits(live), 'beat_at', digits(now))
 
 local listed = {}
 for _, no in ipairs(unpacked(ARGV[4])) do listed[digits(no)] = true end
-local leases = call('HGETALL', P .. 'lease:' .. id)
+local leases = call('HGETALL', '@lease:' .. id)
 for at = 1, #leases, 2 do
   local no, claimed_at = leases[at], tonumber(leases[at + 1])
   if not listed[no] and claimed_at < now - 10000000 and (not claims or tonumber(no) <= claims) then
@@ -44,7 +44,7 @@ end
 for _, tally in ipairs(unpacked(ARGV[5])) do add_tally(now, tally[1], tally[2], tally[3]) end
 
 local cancelled = {}
-local asked = call('HGETALL', P .. 'cancelling')
+local asked = call('HGETALL', '@cancelling')
 for at = 1, #asked, 2 do
   local text = asked[at + 1] == id and call('HGET', RUN, asked[at])
   if text then
@@ -54,5 +54,5 @@ for at = 1, #asked, 2 do
 end
 return {
   digits(now), 0, call('HGET', META, 'control') or '0', leader == id and digits(term) or '', cancelled,
-  call('SMEMBERS', P .. 'paused'),
+  call('SMEMBERS', '@paused'),
 }

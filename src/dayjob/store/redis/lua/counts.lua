@@ -1,5 +1,5 @@
 -- How many jobs each queue holds, by state.
--- Uses: base
+-- Uses: base jobs
 --
 -- KEYS  1 meta
 -- ARGV  1 "1": with the oldest available job of each queue
@@ -31,9 +31,9 @@ for at = 1, #depths, 2 do
   local state = sub(depths[at], 1, 1) == 's' and 'scheduled' or 'running'
   insert(found, {sub(depths[at], 2), state, tonumber(depths[at + 1])})
 end
-for _, name in ipairs(call('SMEMBERS', P .. 'ends')) do
+for _, name in ipairs(call('SMEMBERS', '@ends')) do
   local colon = find(name, ':', 1, true)
-  insert(found, {sub(name, colon + 1), sub(name, 1, colon - 1), call('ZCARD', P .. 'end:' .. name)})
+  insert(found, {sub(name, colon + 1), sub(name, 1, colon - 1), call('ZCARD', '@end:' .. name)})
 end
 local since = {}
 for queue, at in pairs(oldest) do insert(since, {queue, at}) end

@@ -1,5 +1,5 @@
 -- Store jobs, and wake whoever sleeps.
--- Uses: base ready
+-- Uses: base jobs ready
 -- Writes.
 --
 -- KEYS  1 meta
@@ -50,7 +50,7 @@ for at, i in ipairs(new) do
     insert(dyns, id)
     insert(dyns, pack({entry - 1 + at, 0, 0, 0, 0, false, false, shape.run_at, shape.over, false, false, false}))
   else
-    shape.members[2 * shape.count - 1], shape.members[2 * shape.count] = digits(shape.base + at), id
+    shape.members[2 * shape.count - 1], shape.members[2 * shape.count] = shape.base + at, id
   end
   if shape.over > 0 then
     insert(expires, digits(shape.over))

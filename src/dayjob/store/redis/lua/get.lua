@@ -1,5 +1,5 @@
 -- Read jobs by their ids.
--- Uses: base rows
+-- Uses: base jobs rows
 --
 -- KEYS  1 meta
 -- ARGV  1... ids

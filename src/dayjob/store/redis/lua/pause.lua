@@ -5,6 +5,6 @@
 -- KEYS  1 meta
 -- ARGV  1 the queue  2 SADD or SREM
 -- Returns  1 when that changed something
-local changed = call(ARGV[2], P .. 'paused', ARGV[1])
+local changed = call(ARGV[2], '@paused', ARGV[1])
 if changed == 1 then call('HINCRBY', META, 'control', 1) end
 return changed

@@ -1,5 +1,5 @@
 -- Delete finished jobs that are past their time or beyond a bound, and what else is old.
--- Uses: base leads ready exits finished
+-- Uses: base leads jobs ready exits finished
 -- Writes.
 --
 -- KEYS  1 meta
@@ -16,12 +16,12 @@ for _, bound in ipairs(unpacked(ARGV[4])) do
   local queues = {queue}
   if not queue then
     queues = {}
-    for _, name in ipairs(call('SMEMBERS', P .. 'ends')) do
+    for _, name in ipairs(call('SMEMBERS', '@ends')) do
       if sub(name, 1, #state + 1) == state .. ':' then insert(queues, sub(name, #state + 2)) end
     end
   end
   for _, name in ipairs(queues) do
-    local key = P .. 'end:' .. state .. ':' .. name
+    local key = '@end:' .. state .. ':' .. name
     local beyond = min(call('ZCARD', key) - count, limit - pruned)
     if beyond > 0 and not out[name] then
       pruned = pruned + forget_finished(call('ZRANGE', key, 0, beyond - 1), now, false)
@@ -30,23 +30,23 @@ for _, bound in ipairs(unpacked(ARGV[4])) do
 end
 
 call('ZREMRANGEBYSCORE', GONE, '-inf', digits(now))
-for _, one in ipairs(call('ZRANGEBYSCORE', P .. 'expiring', '-inf', digits(now), 'LIMIT', 0, 1000)) do
+for _, one in ipairs(call('ZRANGEBYSCORE', '@expiring', '-inf', digits(now), 'LIMIT', 0, 1000)) do
   local kind, key = string.match(one, '^([^%z]*)%z(.*)$')
-  call('HDEL', P .. 'record:' .. kind, key)
-  call('ZREM', P .. 'expiring', one)
-  if call('EXISTS', P .. 'record:' .. kind) == 0 then call('SREM', P .. 'kinds', kind) end
+  call('HDEL', '@record:' .. kind, key)
+  call('ZREM', '@expiring', one)
+  if call('EXISTS', '@record:' .. kind) == 0 then call('SREM', '@kinds', kind) end
 end
 local week = digits(now - 604800000000)
-for _, minute in ipairs(call('ZRANGEBYSCORE', P .. 'samples', '-inf', '(' .. week, 'LIMIT', 0, 1000)) do
-  call('UNLINK', P .. 'sample:' .. minute)
-  call('ZREM', P .. 'samples', minute)
+for _, minute in ipairs(call('ZRANGEBYSCORE', '@samples', '-inf', '(' .. week, 'LIMIT', 0, 1000)) do
+  call('UNLINK', '@sample:' .. minute)
+  call('ZREM', '@samples', minute)
 end
-local rows = call('HGETALL', P .. 'worker')
+local rows = call('HGETALL', '@worker')
 for at = 1, #rows, 2 do
   local lost_at = unpacked(rows[at + 1])[6]
   if lost_at ~= 0 and lost_at <= now - 86400000000 then
-    call('HDEL', P .. 'worker', rows[at])
-    call('HDEL', P .. 'info', rows[at])
+    call('HDEL', '@worker', rows[at])
+    call('HDEL', '@info', rows[at])
   end
 end
 return pruned

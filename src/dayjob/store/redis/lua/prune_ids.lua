@@ -1,5 +1,5 @@
 -- Delete some finished jobs.
--- Uses: base leads ready exits finished
+-- Uses: base leads jobs ready exits finished
 -- Writes.
 --
 -- KEYS  1 meta

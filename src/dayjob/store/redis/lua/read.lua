@@ -6,7 +6,7 @@
 -- Returns  now, and a list of key, [version, expires_at or 0] with the value behind it, of each
 local now = digits(tonumber(ARGV[1]) or clock())
 if ARGV[3] == '1' then
-  local value = call('HGET', P .. 'record:' .. ARGV[2], ARGV[4])
+  local value = call('HGET', '@record:' .. ARGV[2], ARGV[4])
   return {now, value and {ARGV[4], value} or {}}
 end
-return {now, call('HGETALL', P .. 'record:' .. ARGV[2])}
+return {now, call('HGETALL', '@record:' .. ARGV[2])}

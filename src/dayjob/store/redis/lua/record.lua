@@ -1,5 +1,5 @@
 -- Keep what a running job writes down.
--- Uses: base exits
+-- Uses: base jobs exits
 -- Writes.
 --
 -- KEYS  1 meta
@@ -19,14 +19,14 @@ if ARGV[5] ~= '' or ARGV[6] == '1' then
   if ARGV[5] ~= '' then d[12] = ARGV[5] end
   if ARGV[6] == '1' then
     d[7] = true
-    call('HSET', P .. 'checkpoint', id, ARGV[7])
+    call('HSET', '@checkpoint', id, ARGV[7])
   end
   call('HSET', DYN, id, pack(d))
 end
 local size
-for at = 8, #ARGV, 4000 do size = call('RPUSH', P .. 'log:' .. id, unpack(ARGV, at, min(at + 3999, #ARGV))) end
+for at = 8, #ARGV, 4000 do size = call('RPUSH', '@log:' .. id, unpack(ARGV, at, min(at + 3999, #ARGV))) end
 if size and size > 1000 then
-  call('LTRIM', P .. 'log:' .. id, -1000, -1)
+  call('LTRIM', '@log:' .. id, -1000, -1)
   add_tally(now, '', 'trimmed', size - 1000)
 end
 return 1

@@ -1,5 +1,5 @@
 -- Give up the workers whose live time ran out, and take their jobs from them.
--- Uses: base leads ready exits
+-- Uses: base leads jobs ready exits
 -- Writes.
 --
 -- KEYS  1 meta
@@ -9,7 +9,7 @@ local now = tonumber(ARGV[1]) or clock()
 local cluster = call('HMGET', META, 'live', 'beat_at')
 local live = tonumber(cluster[1] or 0) + min(max(0, now - tonumber(cluster[2] or 0)), tonumber(ARGV[3]))
 local over = {}
-local rows = call('HGETALL', P .. 'worker')
+local rows = call('HGETALL', '@worker')
 for at = 1, #rows, 2 do
   local known = unpacked(rows[at + 1])
   if known[6] == 0 and known[5] <= live then insert(over, rows[at]) end
@@ -17,6 +17,6 @@ end
 local gone = {}
 for _, id in ipairs(over) do
   insert(gone, pack(give_up(id, 'no beat before its lease ran out', now, false)))
-  insert(gone, call('HGET', P .. 'info', id) or '')
+  insert(gone, call('HGET', '@info', id) or '')
 end
 return gone

@@ -1,5 +1,5 @@
 -- Write down the depth of each queue for this minute.
--- Uses: base leads
+-- Uses: base leads jobs
 -- Writes.
 --
 -- KEYS  1 meta
@@ -24,7 +24,7 @@ for at = 1, #depths, 2 do
   insert(values, depths[at + 1])
 end
 if #values > 0 then
-  many('HSET', P .. 'sample:' .. minute, values)
-  call('ZADD', P .. 'samples', minute, minute)
+  many('HSET', '@sample:' .. minute, values)
+  call('ZADD', '@samples', minute, minute)
 end
 return 1

@@ -5,7 +5,7 @@
 -- ARGV  1 the first minute, or "(" and the last one that was read  2 how many minutes at most
 -- Returns  minute and [name NUL queue, value, ...] of each
 local found = {}
-for _, minute in ipairs(call('ZRANGEBYSCORE', P .. 'samples', ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])) do
-  insert(found, {minute, call('HGETALL', P .. 'sample:' .. minute)})
+for _, minute in ipairs(call('ZRANGEBYSCORE', '@samples', ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])) do
+  insert(found, {minute, call('HGETALL', '@sample:' .. minute)})
 end
 return found

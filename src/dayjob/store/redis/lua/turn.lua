@@ -1,5 +1,5 @@
 -- Settle, stage what is due, claim.
--- Uses: base ready exits pick
+-- Uses: base jobs ready stage exits pick
 -- Writes.
 --
 -- KEYS  1 meta
@@ -17,7 +17,7 @@
 --          8 ids claimed  9 their entries  10 of all of them, end to end, [DYN or nil, HEAD, the client's part]
 local now = tonumber(ARGV[1]) or clock()
 local me, claim_no = ARGV[3], ARGV[4]
-local row = call('HGET', P .. 'worker', me)
+local row = call('HGET', '@worker', me)
 local worker = row and unpacked(row)
 local name = worker and worker[1] or false
 local refused, went = {}, {}
@@ -28,31 +28,33 @@ if ARGV[6] ~= '' then ids, numbers, finished, keeps = unpack(unpacked(ARGV[6])) 
 local others = ARGV[7] ~= '' and unpacked(ARGV[7]) or {}
 local count = #ids
 if count > 0 then
-  local runs, dyns = gather('HMGET', RUN, ids), call('EXISTS', DYN) == 1 and gather('HMGET', DYN, ids)
-  local done, batch_of, by_keep = {}, {}, {}
+  local runs, dyns = gather('HMGET', RUN, ids), some_dyns() and gather('HMGET', DYN, ids)
+  local batch_of, by_keep = {}, {}
+  local all, good = {}, 0
   for i = 1, count do
-    local good = false
-    if runs[i] then
-      local entry, _, batch = running(runs[i])
-      good = entry == numbers[i] and batch.worker == me
-      if good then
-        insert(done, ids[i])
-        insert(batch_of, batch)
-        local keep = keeps[i]
-        local group = by_keep[keep]
-        if not group then
-          group = {}
-          by_keep[keep] = group
-        end
-        local at = finished[i]
-        insert(group, {ids[i], batch.queue, entry, dyns and dyns[i], ARGV[7 + i], at == 0 and now or at})
+    local entry, batch, _
+    if runs[i] then entry, _, batch = running(runs[i]) end
+    if batch and entry == numbers[i] and batch.worker == me then
+      good = good + 1
+      all[good], batch_of[good] = ids[i], batch
+      local keep = keeps[i]
+      local group = by_keep[keep]
+      if not group then
+        group = {n = 0, ids = {}, queues = {}, dyns = dyns and {}, bodies = {}, times = {}}
+        by_keep[keep] = group
       end
+      local n = group.n + 1
+      group.n, group.ids[n], group.queues[n] = n, ids[i], batch.queue
+      group.bodies[n], group.times[n] = ARGV[7 + i], finished[i] == 0 and now or finished[i]
+      if dyns then group.dyns[n] = dyns[i] end
+    else
+      insert(refused, i)
     end
-    if not good then insert(refused, i) end
   end
-  unclaim(done, batch_of)
-  for keep, jobs in pairs(by_keep) do
-    finish(jobs, {state = 'completed', worker = name, keep = keep, attempts = 1, crashes = 0}, now)
+  unclaim(all, batch_of)
+  for keep, g in pairs(by_keep) do
+    local how = {state = 'completed', worker = name, keep = keep, attempts = 1, crashes = 0}
+    finish(g.ids, g.queues, g.dyns, g.bodies, g.times, how, now)
   end
 end
 if #others > 0 then
@@ -94,22 +96,29 @@ end
 local wants = ARGV[5] ~= '' and unpacked(ARGV[5]) or {}
 local paused = {}
 if #wants > 0 then
-  for _, queue in ipairs(call('SMEMBERS', P .. 'paused')) do paused[queue] = true end
+  for _, queue in ipairs(call('SMEMBERS', '@paused')) do paused[queue] = true end
 end
 local claimed, claims, blob = {}, {}, {}
 local stands = worker and worker[6] == 0
 
 -- Hand out what was *taken*, with *known* entries or that of its place; a job whose record somebody has deleted is counted.
 local function give(taken, known, scores, queues)
-  local records, dyns = gather('HMGET', JOB, taken), call('EXISTS', DYN) == 1 and gather('HMGET', DYN, taken)
+  local records, dyns = gather('HMGET', JOB, taken), some_dyns() and gather('HMGET', DYN, taken)
+  local n = #claimed
   for i, id in ipairs(taken) do
-    local record, d = records[i], dyns and dyns[i] or NIL
+    local record, d = records[i], dyns and dyns[i]
     if record then
-      insert(claimed, id)
       local entry = known and known[i]
-      if not entry then entry = d ~= NIL and digits(unpacked(d)[1]) or digits(place_of(tonumber(scores[i]))) end
-      insert(claims, entry)
-      insert(blob, '\147' .. d .. record)
+      if not entry then
+        if d then
+          entry = digits(unpacked(d)[1])
+        else
+          local score = tonumber(scores[i])
+          entry = score >= 0 and score < LEVEL and scores[i] or digits(place_of(score))
+        end
+      end
+      n = n + 1
+      claimed[n], claims[n], blob[2 * n - 1], blob[2 * n] = id, entry, d and '\147' .. d or '\147\192', record
     else
       taken[i] = false
       add_tally(now, queues and queues[i] or '', 'vanished', 1)
@@ -118,7 +127,7 @@ local function give(taken, known, scores, queues)
 end
 
 local function repeat_claim()
-  local held = call('HGET', P .. 'held:' .. me, claim_no)
+  local held = call('HGET', '@held:' .. me, claim_no)
   local all = held and unpacked(held) or {}
   local runs = gather('HMGET', RUN, all)
   local still, known = {}, {}
@@ -142,7 +151,7 @@ local function claim(picked)
   end
   local at = #claims
   give(taken, nil, scores, queues)
-  local runs, suffix, lost = {}, {}, {}
+  local runs, size, suffix, lost = {}, 0, {}, {}
   for i, id in ipairs(taken) do
     local queue = queues[i]
     if id then
@@ -152,8 +161,8 @@ local function claim(picked)
         rest = ' ' .. claim_no .. ' ' .. digits(now) .. ' ' .. me .. '\0' .. queue
         suffix[queue] = rest
       end
-      insert(runs, id)
-      insert(runs, claims[at] .. ' ' .. scores[i] .. rest)
+      size = size + 2
+      runs[size - 1], runs[size] = id, claims[at] .. ' ' .. scores[i] .. rest
     else
       lost[queue] = (lost[queue] or 0) + 1
     end
@@ -165,7 +174,7 @@ local function claim(picked)
   many('HSET', RUN, runs)
 end
 
-if claim_no ~= '' and stands and call('HEXISTS', P .. 'lease:' .. me, claim_no) == 1 then
+if claim_no ~= '' and stands and call('HEXISTS', '@lease:' .. me, claim_no) == 1 then
   repeat_claim()  -- its reply was lost
 elseif #wants > 0 and stands then
   for _, want in ipairs(wants) do
@@ -173,9 +182,9 @@ elseif #wants > 0 and stands then
     if #picked > 0 then claim(picked) end
   end
   if #claimed > 0 then
-    call('HSET', P .. 'lease:' .. me, claim_no, digits(now))
-    call('HSET', P .. 'held:' .. me, claim_no, pack(claimed))
-    call('HSET', P .. 'left:' .. me, claim_no, #claimed)
+    call('HSET', '@lease:' .. me, claim_no, digits(now))
+    call('HSET', '@held:' .. me, claim_no, pack(claimed))
+    call('HSET', '@left:' .. me, claim_no, #claimed)
   end
 end
 

@@ -1,5 +1,5 @@
 -- Read jobs along their ids, newest first.
--- Uses: base rows
+-- Uses: base jobs rows
 --
 -- KEYS  1 meta
 -- ARGV  1 below this id, or empty  2 how many at most

@@ -7,7 +7,7 @@
 --       5 the version expected, 0 for none, empty for any  6 how long it lives in microseconds, empty for ever
 -- Returns  the new version, or nothing when another was found
 local now = tonumber(ARGV[1]) or clock()
-local kind, key = P .. 'record:' .. ARGV[2], ARGV[3]
+local kind, key = '@record:' .. ARGV[2], ARGV[3]
 local old = call('HGET', kind, key)
 local version = 0
 if old then
@@ -17,11 +17,11 @@ end
 if ARGV[5] ~= '' and tonumber(ARGV[5]) ~= version then return false end
 local over = ARGV[6] ~= '' and now + tonumber(ARGV[6]) or 0
 call('HSET', kind, key, pack({version + 1, over}) .. ARGV[4])
-call('SADD', P .. 'kinds', ARGV[2])
+call('SADD', '@kinds', ARGV[2])
 local member = ARGV[2] .. '\0' .. key
 if over > 0 then
-  call('ZADD', P .. 'expiring', digits(over), member)
+  call('ZADD', '@expiring', digits(over), member)
 elseif old then
-  call('ZREM', P .. 'expiring', member)
+  call('ZREM', '@expiring', member)
 end
 return version + 1

@@ -27,12 +27,13 @@ end
 -- Waiting jobs end as cancelled; *keep* in microseconds, false for ever.
 local function cancel_waiting(jobs, states, scores, reason, keep, now)
   take_waiting(jobs, states)
-  local ended = {}
+  local ids, queues, dyns, bodies, times = {}, {}, {}, {}, {}
   for i, job in ipairs(jobs) do
     local d = job[3]
     local entry = d[1] ~= 0 and d[1] or place_of(tonumber(scores[i] or 0))
     d[6] = false
-    ended[i] = {job[1], job[2][1], digits(entry), pack(d), '\147\0\0\192', now}
+    ids[i], queues[i], dyns[i], bodies[i], times[i] = job[1], job[2][1], pack(d), untold(entry), now
   end
-  finish(ended, {state = 'cancelled', reason = reason, keep = keep, attempts = 0, crashes = 0}, now)
+  local how = {state = 'cancelled', reason = reason, keep = keep, attempts = 0, crashes = 0}
+  finish(ids, queues, dyns, bodies, times, how, now)
 end

@@ -3,26 +3,24 @@
 -- The parts of a `run` entry: its entry and score as text, and what it shares with its batch.
 local batches = {}
 local function running(text)
-  local one = find(text, ' ', 1, true)
-  local two = find(text, ' ', one + 1, true)
-  local rest = sub(text, two + 1)
+  local entry, score, rest = string.match(text, '^(%d+) (%-?%d+) (.*)$')
   local batch = batches[rest]
   if not batch then
     local no, at, worker, queue = string.match(rest, '^(%d+) (%d+) ([^%z]*)%z(.*)$')
     batch = {no = no, at = at, worker = worker, queue = queue}
     batches[rest] = batch
   end
-  return sub(text, 1, one - 1), sub(text, one + 1, two - 1), batch
+  return entry, score, batch
 end
 
 local function forget_traces(ids)
   local keys = {}
   for _, id in ipairs(ids) do
-    insert(keys, P .. 'try:' .. id)
-    insert(keys, P .. 'log:' .. id)
+    insert(keys, '@try:' .. id)
+    insert(keys, '@log:' .. id)
   end
   for at = 1, #keys, 4000 do call('UNLINK', unpack(keys, at, min(at + 3999, #keys))) end
-  many('HDEL', P .. 'checkpoint', ids)
+  many('HDEL', '@checkpoint', ids)
 end
 
 -- Jobs go for good; their ids stay findable until *untils* (score, id, ...).
@@ -34,43 +32,43 @@ local function erase(ids, untils)
   many('ZADD', GONE, untils)
 end
 
--- Live jobs end. Each is {id, queue, entry, dyn or false, E, finished_at}; *how* is state, reason, worker's name, keep or
--- false, attempts and crashes to add, all common to them.
-local function finish(jobs, how, now)
-  if #jobs == 0 then return end
-  local ids, untils, ends, groups, keeps = {}, {}, {}, {}, {}
+-- Live jobs end: *ids*, and for each its queue, DYN (or false), E and when it finished. *how* is state, reason, worker's
+-- name, keep or false, attempts and crashes to add, all common to them.
+local function finish(ids, queues, dyns, bodies, times, how, now)
+  local count = #ids
+  if count == 0 then return end
+  if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, ids) end
+  if how.keep == 0 then
+    local untils, over = {}, digits(now + HOUR)
+    for i = 1, count do untils[2 * i - 1], untils[2 * i] = over, ids[i] end
+    return erase(ids, untils)
+  end
+  local ends, groups, sizes = {}, {}, {}
   local until_ = how.keep and now + how.keep or 0
   local common = pack({how.state, how.reason or false, how.worker or false, now, until_, how.attempts, how.crashes})
-  for i, job in ipairs(jobs) do
-    local id = job[1]
-    ids[i] = id
-    if how.keep == 0 then
-      insert(untils, digits(now + HOUR))
-      insert(untils, id)
-    else
-      ends[2 * i - 1], ends[2 * i] = id, common .. pack(tonumber(job[3])) .. (job[4] or NIL) .. job[5]
-      local group = groups[job[2]]
-      if not group then
-        group = {}
-        groups[job[2]] = group
-      end
-      insert(group, digits(job[6]))
-      insert(group, id)
-      if how.keep then
-        insert(keeps, digits(until_))
-        insert(keeps, id)
-      end
+  for i = 1, count do
+    local id, queue = ids[i], queues[i]
+    ends[2 * i - 1], ends[2 * i] = id, common .. (dyns and dyns[i] or NIL) .. bodies[i]
+    local group = groups[queue]
+    if not group then
+      group = {}
+      groups[queue], sizes[queue] = group, 0
     end
+    local size = sizes[queue]
+    group[size + 1], group[size + 2] = times[i], id
+    sizes[queue] = size + 2
   end
-  if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, ids) end
-  if how.keep == 0 then return erase(ids, untils) end
-  if call('EXISTS', DYN) == 1 then many('HDEL', DYN, ids) end
+  if some_dyns() then many('HDEL', DYN, ids) end
   many('HSET', END, ends)
-  many('ZADD', KEEP, keeps)
+  if how.keep then
+    local keeps, over = {}, digits(until_)
+    for i = 1, count do keeps[2 * i - 1], keeps[2 * i] = over, ids[i] end
+    many('ZADD', KEEP, keeps)
+  end
   for queue, members in pairs(groups) do
     local name = how.state .. ':' .. queue
-    many('ZADD', P .. 'end:' .. name, members)
-    call('SADD', P .. 'ends', name)
+    many('ZADD', '@end:' .. name, members)
+    call('SADD', '@ends', name)
   end
 end
 
@@ -83,19 +81,19 @@ local function unclaim(ids, batch_of)
     left[batch] = (left[batch] or 0) + 1
   end
   many('HDEL', RUN, ids)
-  if call('EXISTS', P .. 'cancelling') == 1 then many('HDEL', P .. 'cancelling', ids) end
+  if call('EXISTS', '@cancelling') == 1 then many('HDEL', '@cancelling', ids) end
   for batch, count in pairs(left) do
     depth('r' .. batch.queue, -count)
-    if call('HINCRBY', P .. 'left:' .. batch.worker, batch.no, -count) <= 0 then
-      call('HDEL', P .. 'left:' .. batch.worker, batch.no)
-      call('HDEL', P .. 'held:' .. batch.worker, batch.no)
+    if call('HINCRBY', '@left:' .. batch.worker, batch.no, -count) <= 0 then
+      call('HDEL', '@left:' .. batch.worker, batch.no)
+      call('HDEL', '@held:' .. batch.worker, batch.no)
     end
   end
 end
 
 -- An attempt is kept with its job; the first 10 and the newest 90 stay, how many went is counted.
 local function add_attempt(id, queue, attempt, now)
-  local key = P .. 'try:' .. id
+  local key = '@try:' .. id
   local over = call('RPUSH', key, attempt) - 100
   if over <= 0 then return end
   for at = 10, 9 + over do call('LSET', key, at, '\0') end
@@ -104,10 +102,12 @@ local function add_attempt(id, queue, attempt, now)
 end
 
 local HURTS = {crashed = true, lost = true}
-local NOTHING = '\147\0\0\192'  -- the client's part of an exit that no client tells of: [0, 0, nil]
+
+-- The client's part of an exit that no client tells of: [entry, 0, 0, nil].
+local function untold(entry) return '\148' .. pack(tonumber(entry)) .. '\0\0\192' end
 
 -- Claims end in any way but success. Each is a table: id, entry, score, batch, d (its DYN), h (its HEAD), outcome, attempts,
--- crashes, state, started (true or false), finished_at, delay, reason, keep, E (the client's part: started_at, finished_at, error).
+-- crashes, state, started (true or false), finished_at, delay, reason, keep, E (the client's part: entry, started_at, finished_at, error).
 -- Fills in `to` (the state it goes to), `why`, and `crashed` (how often by now).
 local function leave_claims(exits, worker, now)
   local ids, batch_of, ended, back = {}, {}, {}, {}
@@ -134,7 +134,7 @@ local function leave_claims(exits, worker, now)
   for _, x in ipairs(ended) do
     local d = x.d
     d[6], d[10] = false, false
-    finish({{x.id, x.h[1], x.entry, pack(d), x.E, x.finished_at}}, {
+    finish({x.id}, {x.h[1]}, {pack(d)}, {x.E}, {x.finished_at}, {
       state = x.to, reason = x.why, worker = worker, keep = x.keep or false, attempts = x.attempts, crashes = x.crashes,
     }, now)
   end
@@ -183,7 +183,7 @@ local function exits_of(ids, runs, outcome, crashes, how, now)
     exits[i] = {
       id = id, entry = entry, score = score, batch = batch, h = h, d = dyns[i] and unpacked(dyns[i]) or fresh(h),
       outcome = outcome, attempts = 0, crashes = crashes, state = 'available', started = false, reason = how, delay = 0,
-      finished_at = now, keep = false, E = NOTHING, record = records[i],
+      finished_at = now, keep = false, E = untold(entry), record = records[i],
     }
   end
   return exits
@@ -191,7 +191,7 @@ end
 
 -- End the batch *no* of *worker*: what still runs of it leaves with *outcome*; what became of each, for `Rescued`.
 local function take_batch(worker, name, no, outcome, crashes, how, now)
-  local held = call('HGET', P .. 'held:' .. worker, no)
+  local held = call('HGET', '@held:' .. worker, no)
   local ids, runs = {}, {}
   if held then
     local all = unpacked(held)
@@ -215,29 +215,29 @@ local function take_batch(worker, name, no, outcome, crashes, how, now)
       taken[i] = {x.id, tonumber(x.entry), x.h[6], x.h[1], x.to, x.crashed, x.why or false}
     end
   end
-  call('HDEL', P .. 'lease:' .. worker, no)
-  call('HDEL', P .. 'held:' .. worker, no)
-  call('HDEL', P .. 'left:' .. worker, no)
+  call('HDEL', '@lease:' .. worker, no)
+  call('HDEL', '@held:' .. worker, no)
+  call('HDEL', '@left:' .. worker, no)
   return taken
 end
 
 -- A worker is over. What `Gone` tells: [worker's id, last beat, jobs].
 local function give_up(id, how, now, orderly)
-  local known = unpacked(call('HGET', P .. 'worker', id))
+  local known = unpacked(call('HGET', '@worker', id))
   local solo = known[2]
   local outcome = orderly and 'released' or solo and 'crashed' or 'lost'
   local jobs = {}
-  for _, no in ipairs(call('HKEYS', P .. 'lease:' .. id)) do
+  for _, no in ipairs(call('HKEYS', '@lease:' .. id)) do
     for _, job in ipairs(take_batch(id, known[1], no, outcome, outcome == 'crashed' and 1 or 0, how, now)) do
       insert(jobs, job)
     end
   end
   if orderly then
-    call('HDEL', P .. 'worker', id)
-    call('HDEL', P .. 'info', id)
+    call('HDEL', '@worker', id)
+    call('HDEL', '@info', id)
   else
     known[6] = now
-    call('HSET', P .. 'worker', id, pack(known))
+    call('HSET', '@worker', id, pack(known))
   end
   if call('HGET', META, 'leader') == id then call('HDEL', META, 'leader') end
   return {id, known[4], jobs}

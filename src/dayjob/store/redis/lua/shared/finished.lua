@@ -1,11 +1,10 @@
 -- Finished jobs: what is kept of them, and how they go.
 
--- COMMON, entry, DYN or nil of a finished job.
+-- COMMON and DYN or nil of a finished job.
 local function ending(text)
   local at, common = unpack_one(text)
-  local next_at, entry = unpack_one(text, at)
-  local _, d = unpack_one(text, next_at)
-  return common, entry, d
+  local _, d = unpack_one(text, at)
+  return common, d
 end
 
 -- Out of the lists of finished jobs; each of *jobs* is {id, queue, state}.
@@ -20,8 +19,8 @@ local function unlist(jobs)
   many('HDEL', END, ids)
   many('ZREM', KEEP, ids)
   for name, some in pairs(lists) do
-    many('ZREM', P .. 'end:' .. name, some)
-    if call('EXISTS', P .. 'end:' .. name) == 0 then call('SREM', P .. 'ends', name) end
+    many('ZREM', '@end:' .. name, some)
+    if call('EXISTS', '@end:' .. name) == 0 then call('SREM', '@ends', name) end
   end
   return ids
 end

@@ -107,7 +107,7 @@ end
 -- Whether suspects wait in the queues of *wants*.
 local function suspects_wait(wants, paused)
   local waiting = {}
-  for _, queue in ipairs(call('SMEMBERS', P .. 'suspect')) do
+  for _, queue in ipairs(call('SMEMBERS', '@suspect')) do
     if not paused[queue] then waiting[queue] = true end
   end
   if next(waiting) == nil then return false end

@@ -14,7 +14,7 @@ local function rows(ids)
         state = 'running'
         local worker = string.match(runs[i], '^%d+ %-?%d+ %d+ %d+ ([^%z]*)%z')
         if not names[worker] then
-          local row = call('HGET', P .. 'worker', worker)
+          local row = call('HGET', '@worker', worker)
           names[worker] = row and unpacked(row)[1] or ''
         end
         name = names[worker]
