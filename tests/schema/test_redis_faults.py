@@ -1,0 +1,261 @@
+"""What a server can do to the engine, and what others can do to its keys: told in words, mended by repeating."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.states import Outcome, State
+from dayjob.store import open_store
+from dayjob.store.contract import Store
+from dayjob.store.records import Cancel, Checkpoint, Filter, Lease, Log, Settlement, Want
+from tests.contract.engines import Redis
+from tests.contract.scene import Scene
+from tests.schema.redis_place import do, place, scene
+from tests.servers.lossy import Lossy
+
+__all__ = ["place", "scene"]
+
+BUSY = "while true do end"
+
+
+def test_scripts_that_the_server_has_forgotten_are_told_again(scene: Scene, place: Redis) -> None:
+    scene.job()
+    do(place, "SCRIPT", "FLUSH")
+    id = scene.job()
+
+    assert scene.worker().ids()[1] == id
+
+
+def test_connections_that_were_killed_while_idle_are_not_used(scene: Scene, place: Redis) -> None:
+    scene.job()
+    time.sleep(0.6)  # until a connection counts as stale
+    do(place, "CLIENT", "KILL", "TYPE", "normal")
+
+    assert len(scene.worker().ids()) == 1
+
+
+def test_a_replica_refuses_with_what_to_do_and_promotion_heals(scene: Scene, place: Redis) -> None:
+    with place.outage(), pytest.raises(StoreUnavailable, match="replica"):
+        scene.job()
+
+    assert scene.state(scene.job()) is State.AVAILABLE
+
+
+def test_full_memory_refuses_before_anything_is_written(scene: Scene, place: Redis) -> None:
+    scene.job()
+    before = do(place, "DBSIZE"), do(place, "HGETALL", "{dayjob}:meta")
+    with place.server.set(maxmemory="1mb"), pytest.raises(StoreUnavailable, match="memory is full"):
+        scene.job()
+
+    assert (do(place, "DBSIZE"), do(place, "HGETALL", "{dayjob}:meta")) == before
+    assert scene.state(scene.job()) is State.AVAILABLE
+
+
+def test_somebody_elses_script_that_keeps_the_server_busy_is_told(scene: Scene, place: Redis) -> None:
+    code = f"import redis; redis.Redis(port={place.server.port}, socket_timeout=40).eval({BUSY!r}, 0)"
+    with place.server.set(lua_time_limit="50"):
+        hog = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        try:
+            with pytest.raises(StoreUnavailable, match="busy"):
+                do_for(10.0, lambda: scene.store.count(Filter()))
+        finally:
+            do_until(lambda: place.server.do("SCRIPT", "KILL"))
+            hog.wait(10)
+
+    assert scene.state(scene.job()) is State.AVAILABLE
+
+
+def do_for(seconds: float, call: Callable[[], object]) -> None:
+    """Repeat *call* until it fails, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        call()
+
+
+def do_until(call: Callable[[], object]) -> None:
+    """Repeat *call* until it is accepted."""
+    for _ in range(200):
+        try:
+            call()
+            return
+        except Exception:
+            time.sleep(0.02)
+    raise AssertionError("it was never accepted")
+
+
+def test_a_server_that_is_away_is_unavailable_and_comes_back(tmp_path: object, place: Redis) -> None:
+    nobody = open_store("redis://127.0.0.1:1/0")
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1"):
+        nobody.queues()
+
+
+@pytest.mark.parametrize(
+    "key", ["job", "ready:default", "ids", "run", "dyn", "end", "meta", "worker", "held:worker-ann", "due"]
+)
+def test_keys_deleted_by_someone_else_are_no_crash(scene: Scene, place: Redis, key: str) -> None:
+    ann = scene.worker("ann")
+    scene.jobs(3)
+    scene.jobs(2, delay=60.0)
+    held = ann.claim(1)
+    do(place, "DEL", f"{{dayjob}}:{key}")
+
+    try:
+        ann.turn([ann.settlement(job, Outcome.FAILED, delay=1.0) for job in held], [ann.want()])
+        ann.beat()
+        scene.store.queues(now=scene.now)
+        scene.store.find(Filter())
+        scene.act(Cancel(), states=(State.AVAILABLE, State.SCHEDULED))
+        scene.advance(61)
+        scene.leader.beat()
+        scene.store.stage(scene.leader.term or 0, now=scene.now)
+        scene.store.prune(scene.leader.term or 0, [], now=scene.now)
+        ann.leave(death="signal 9")
+    except SchemaMismatch:
+        assert key == "meta"
+    else:
+        assert key != "meta"
+
+
+def test_jobs_whose_values_are_gone_are_counted(scene: Scene, place: Redis) -> None:
+    gone, there = scene.jobs(2)
+    do(place, "HDEL", "{dayjob}:job", gone)
+    ann = scene.worker()
+
+    assert ann.ids() == [there]
+    assert [(s.name, s.value) for s in scene.store.history(0, "default")] == [("vanished", 1)]
+    assert any("deleted" in warning for warning in scene.store.check().warnings)
+
+
+def test_keys_of_another_kind_under_our_names_are_told(scene: Scene, place: Redis) -> None:
+    do(place, "SET", "{dayjob}:ready:default", "mine")
+
+    with pytest.raises(StoreError, match="another namespace"):
+        scene.job()
+
+
+OPERATIONS: dict[str, Callable[[Store, Scene], object]] = {
+    "enqueue": lambda store, scene: store.enqueue([scene.row(id=scene.id())], now=scene.now),
+    "turn": lambda store, scene: store.turn("worker-ann", 9, (), [Want(None, 1)], now=scene.now),
+    "record": lambda store, scene: store.record(Lease("worker-ann", "x", 1), [Checkpoint(b"")], now=scene.now),
+    "beat": lambda store, scene: store.beat(scene.leader.info, [], now=scene.now),
+    "act": lambda store, scene: store.act(Filter(ids=("x",)), Cancel(), now=scene.now),
+    "stage": lambda store, scene: store.stage(scene.term, now=scene.now),
+    "rescue": lambda store, scene: store.rescue(scene.term, now=scene.now),
+    "prune": lambda store, scene: store.prune(scene.term, [], now=scene.now),
+    "sample": lambda store, scene: store.sample(scene.term, now=scene.now),
+    "leave": lambda store, scene: store.leave("nobody", now=scene.now),
+    "pause": lambda store, scene: store.pause("x", True),
+    "get": lambda store, scene: store.get("x"),
+    "find": lambda store, scene: store.find(Filter()),
+    "count": lambda store, scene: store.count(Filter()),
+    "queues": lambda store, scene: store.queues(now=scene.now),
+    "workers": lambda store, scene: store.workers(),
+    "logs": lambda store, scene: store.logs("x"),
+    "history": lambda store, scene: store.history(0),
+    "read": lambda store, scene: store.read("k", "x"),
+    "write": lambda store, scene: store.write("k", "x", b""),
+    "erase": lambda store, scene: store.erase("k", "x"),
+    "now": lambda store, scene: store.now(),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_lost_reply_is_told_and_the_next_call_finds_a_new_connection(scene: Scene, place: Redis, name: str) -> None:
+    operation = OPERATIONS[name]
+    with Lossy(place.server.port) as line:
+        store = open_store(place.server.url(place.database, port=line.port))
+        store.queues()  # connected
+        store.beat(scene.leader.info, [], now=scene.now)
+        line.lose(1)
+
+        with pytest.raises(StoreUnavailable):
+            operation(store, scene)
+        assert line.lost == 1
+        operation(store, scene)
+        store.close()
+
+
+def test_a_repeat_after_a_lost_reply_happens_once(scene: Scene, place: Redis) -> None:
+    row, ann = scene.row(), scene.worker("ann")
+    with Lossy(place.server.port) as line:
+        store = open_store(place.server.url(place.database, port=line.port))
+        store.queues()
+        line.lose(1)
+        with pytest.raises(StoreUnavailable):
+            store.enqueue([row], now=scene.now)
+        assert [one.outcome for one in store.enqueue([row], repeat=True, now=scene.now)] == ["existing"]
+
+        line.lose(1)
+        with pytest.raises(StoreUnavailable):
+            store.turn(ann.id, 1, (), [ann.want()], now=scene.now)
+        [job] = store.turn(ann.id, 1, (), [ann.want()], now=scene.now).claimed
+
+        line.lose(1)
+        done = [ann.settlement(job, Outcome.COMPLETED)]
+        with pytest.raises(StoreUnavailable):
+            store.turn(ann.id, None, done, now=scene.now)
+        assert store.turn(ann.id, None, done, now=scene.now).refused == [(job.id, job.entry)]
+        store.close()
+
+    assert scene.state(row.id) is State.COMPLETED
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63 - 1, -(2**53) - 1])
+def test_integers_that_a_double_cannot_hold_pass_unchanged(scene: Scene, number: int) -> None:
+    id, ann = scene.job(max_attempts=number), scene.worker()
+    job = ann.take(id)
+    ann.record(job, Log(number, "info", "x"))
+    ann.settle(job, Outcome.DEAD, started_at=abs(number), finished_at=abs(number))
+
+    row = scene.get(id)
+    assert (job.max_attempts, row.max_attempts) == (number, number)
+    assert (row.started_at, row.finished_at, row.attempts[0].finished_at) == (abs(number),) * 3
+    assert scene.store.logs(id)[0].at == number
+
+
+@pytest.mark.parametrize("fields", [{"priority": 128}, {"priority": -128}, {"run_at": 2**53}, {"queue": "\ud800"}])
+def test_what_has_no_room_is_refused_and_nothing_stored(scene: Scene, fields: dict[str, object]) -> None:
+    with pytest.raises(BadRow):
+        scene.job(**fields)
+
+    assert scene.store.count(Filter()) == 0
+
+
+@pytest.mark.parametrize("name", ["a:b", "{x}", "*", "[a-z]?", "%d+", "'@meta", "a b", "ready", "\u2603", "a\\0b\n"])
+def test_names_with_glob_and_lua_characters_are_harmless(scene: Scene, name: str) -> None:
+    id, ann = scene.job(queue=name, task=name), scene.worker(name)
+    other = scene.job(queue="x")
+    ann.settle(ann.claim(1, name)[0], Outcome.RELEASED)
+    scene.store.pause(name, True, now=scene.now)
+    assert ann.ids() == [other]
+    scene.store.pause(name, False, now=scene.now)
+    ann.die(ann.claim(1, name)[0], reason=name)
+
+    row = scene.get(id)
+    assert (row.queue, row.task, row.reason, row.worker, row.state) == (name, name, name, name, State.DEAD)
+    assert {queue.name for queue in scene.store.queues(now=scene.now)} == {name, "x"}
+
+
+def test_replicas_that_are_waited_for_and_are_not_there_leave_the_outcome_unknown(scene: Scene, place: Redis) -> None:
+    store = open_store(f"{place.url}?wait_replicas=1&wait_ms=50")
+    row = scene.row()
+    with pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
+        store.enqueue([row], now=scene.now)
+
+    assert store.get(row.id) is not None
+    store.close()
+
+
+def test_a_stamp_of_more_than_64_bits_is_a_bad_row(scene: Scene) -> None:
+    ann = scene.worker()
+    job = ann.take(scene.job())
+    with pytest.raises(BadRow):
+        ann.turn([Settlement(job.id, job.entry, Outcome.FAILED, 1 << 70, 0)])
+
+    assert ann.settled(job)
