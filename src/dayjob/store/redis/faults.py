@@ -25,8 +25,11 @@ _PASSING = {
 """Conditions that pass: to repeat the call is right."""
 MOVES = ("READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN", "UNBLOCKED")
 """After these the primary is somewhere else."""
+_FORBIDDEN = "this user may not do that: see the page on Redis for the rules it needs"
 _LASTING = {
-    "NOPERM": "this user may not do that: see the page on Redis for the rules it needs",
+    "NOPERM": _FORBIDDEN,
+    "user executing the script can't": _FORBIDDEN,
+    "ACL failure": _FORBIDDEN,
     "NOSCRIPT": "it forgets scripts at once",
     "WRONGTYPE": "somebody else keeps other things under the namespace's keys: choose another namespace",
 }

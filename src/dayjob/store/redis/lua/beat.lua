@@ -21,6 +21,7 @@ if known and known[6] ~= 0 then return {digits(now), 1} end
 local cluster = call('HMGET', META, 'live', 'beat_at', 'term', 'leader')
 local live, beat_at, term, leader = tonumber(cluster[1] or 0), tonumber(cluster[2] or 0), tonumber(cluster[3] or 0), cluster[4]
 live = live + min(max(0, now - beat_at), half)
+local leases, asked = call('HGETALL', '@lease:' .. id), call('HGETALL', '@cancelling')  -- first what not every user may
 call('HSET', '@worker', id, pack({name, solo, known and known[3] or now, now, live + expiry, 0}))
 call('HSET', '@info', id, ARGV[3])
 if not solo and leader ~= id then
@@ -34,7 +35,6 @@ call('HSET', META, 'live', digits(live), 'beat_at', digits(now))
 
 local listed = {}
 for _, no in ipairs(unpacked(ARGV[4])) do listed[digits(no)] = true end
-local leases = call('HGETALL', '@lease:' .. id)
 for at = 1, #leases, 2 do
   local no, claimed_at = leases[at], tonumber(leases[at + 1])
   if not listed[no] and claimed_at < now - 10000000 and (not claims or tonumber(no) <= claims) then
@@ -44,7 +44,6 @@ end
 for _, tally in ipairs(unpacked(ARGV[5])) do add_tally(now, tally[1], tally[2], tally[3]) end
 
 local cancelled = {}
-local asked = call('HGETALL', '@cancelling')
 for at = 1, #asked, 2 do
   local text = asked[at + 1] == id and call('HGET', RUN, asked[at])
   if text then
