@@ -1,0 +1,114 @@
+"""What happens to a Redis or Valkey server while 2,000 jobs run: none is lost, none settled twice, and they flow again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import arena
+from tests.crash.storm import Storm
+from tests.servers.lossy import Lossy
+from tests.servers.needed import needed
+from tests.servers.redis import Server, program
+
+pytestmark = [pytest.mark.crash, pytest.mark.storm, pytest.mark.processes, pytest.mark.timeout(150)]
+
+
+@pytest.fixture(autouse=True)
+def _ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "LEDGER", tmp_path)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the test's own, as durable as can be unless it says otherwise."""
+    kind, fsync = getattr(request, "param", ("valkey-9", "always"))
+    server = Server(needed(lambda: program(kind)), appendfsync=fsync)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [("valkey-9", "always"), ("valkey-9", "everysec"), ("redis-7.0", "always"), ("redis-6.2", "always")],
+    indirect=True,
+    ids=" ".join,
+)
+def test_a_crash_of_the_server(server: Server, tmp_path: Path) -> None:
+    # Under `everysec` what was acknowledged is with the operating system, which has not crashed.
+    crashes: list[float] = []
+
+    def fault() -> None:
+        server.kill()
+        crashes.append(time.monotonic())
+        server.start()
+
+    with Storm(server.url(), tmp_path) as storm:
+        storm.suffer(fault)
+        storm.end()
+
+        assert storm.broken(crashes=crashes) == []
+
+
+def test_a_server_that_is_away_for_longer_than_a_lease(server: Server, tmp_path: Path) -> None:
+    crashes: list[float] = []
+
+    def fault() -> None:
+        server.kill()
+        crashes.append(time.monotonic())
+        time.sleep(1.5 * arena.LEASE)  # the outage itself
+        server.start()
+
+    with Storm(server.url(), tmp_path) as storm:
+        storm.suffer(fault)
+        storm.end()
+
+        assert storm.broken(crashes=crashes) == []
+
+
+def test_every_connection_is_killed_again_and_again(server: Server, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def fault() -> None:
+        for _ in range(6):
+            killed.extend(server.do("CLIENT", "KILL", "TYPE", kind) for kind in ("normal", "pubsub"))
+            time.sleep(random.uniform(0.05, 0.5))  # until some of them are back
+
+    with Storm(server.url(), tmp_path) as storm:
+        storm.suffer(fault)
+        storm.end()
+
+        assert sum(killed) >= 20
+        assert storm.broken() == []
+
+
+def test_replies_are_lost_of_what_was_done(server: Server, tmp_path: Path) -> None:
+    with Lossy(server.port) as line, Storm(server.url(port=line.port), tmp_path, judged_at=server.url()) as storm:
+
+        def fault() -> None:
+            for _ in range(40):
+                line.lose(1)
+                time.sleep(0.05)  # the pace of the losses
+
+        storm.suffer(fault)
+        storm.end()
+
+        assert line.lost >= 20
+        assert storm.broken() == []
+
+
+def test_somebody_flushes_the_scripts_and_the_memory_is_full_for_a_while(server: Server, tmp_path: Path) -> None:
+    def fault() -> None:
+        server.do("SCRIPT", "FLUSH")
+        with server.set(maxmemory="1mb"):
+            time.sleep(2.0)  # the fault itself
+
+    with Storm(server.url(), tmp_path) as storm:
+        storm.suffer(fault)
+        storm.end()
+
+        assert storm.broken() == []
