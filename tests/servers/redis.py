@@ -45,7 +45,9 @@ class Server:
         self._lodging = Lodging("redis", "pid")
         self.program, self.log = self._reachable(program), self._lodging.log
         self.port = free_port()
-        self._settings = {"appendfsync": "everysec", **settings}
+        self._settings = {"appendfsync": "everysec"} | {
+            name.replace("_", "-"): value for name, value in settings.items()
+        }
         if of is not None:
             self._settings["replicaof"] = f"127.0.0.1 {of.port}"
         self._databases = itertools.cycle(range(1, DATABASES))
@@ -156,6 +158,54 @@ class Server:
         """A setting as it is now."""
         with Redis(port=self.port, socket_timeout=10, decode_responses=True) as client:
             return str(client.config_get(name)[name])
+
+
+class Sentinel:
+    """One Sentinel that watches *primary* under the name `main`, and promotes a replica when it is gone.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    def __init__(self, primary: Server) -> None:
+        self._lodging = Lodging("sentinel", "pid")
+        copy = self._lodging.folder / primary.program.name
+        shutil.copy(primary.program, copy)
+        copy.chmod(0o755)
+        self.port = free_port()
+        configuration = self._lodging.folder / "configuration"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self._lodging.folder}\npidfile {self._lodging.folder / 'pid'}\n"
+            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
+        )
+        self._lodging.folder.chmod(0o777)
+        configuration.chmod(0o666)
+        self._process = self._lodging.start(copy, configuration, "--sentinel")
+        deadline = time.monotonic() + START_S
+        while self.replicas() < 1:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Sentinel found no replica:\n{self._lodging.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def replicas(self) -> int:
+        """How many replicas it knows of."""
+        try:
+            with Redis(port=self.port, socket_timeout=10) as client:
+                return len(client.execute_command("SENTINEL REPLICAS", "main"))
+        except exceptions.ConnectionError:
+            return 0
+
+    def url(self) -> str:
+        """The URL of whoever is the primary."""
+        return f"redis+sentinel://127.0.0.1:{self.port}/main/0"
+
+    def close(self) -> None:
+        """End it and delete its data. Idempotent."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._lodging.close()
 
 
 def program(kind: str) -> Path:
