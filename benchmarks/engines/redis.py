@@ -51,7 +51,8 @@ if #taken == 0 then return {} end
 redis.call('HSET', KEYS[5], unpack(runs))
 return {taken, redis.call('HMGET', KEYS[1], unpack(taken))}
 """
-_WORKER = b" 0193a5f0-0000-7000-8000-000000000000"
+_WORKER = b" 0193a5f0-0000-7000-8000-000000000000 worker-1@host.example.org 4711 default"
+"""More than 64 bytes: a hash of up to 512 shorter values is kept as a list, which a batch of 500 searches 500 times."""
 _KEYS = ("job", "ready", "end", "done", "run")
 
 

@@ -252,6 +252,17 @@ def test_replicas_that_are_waited_for_and_are_not_there_leave_the_outcome_unknow
     store.close()
 
 
+def test_a_write_may_wait_for_the_disk_where_the_server_can_say_when_it_is_there(scene: Scene, place: Redis) -> None:
+    store = open_store(f"{place.url}?wait_fsync=yes&wait_ms=5000")
+    row = scene.row()
+    if place.name == "valkey-9":
+        assert [one.outcome for one in store.enqueue([row], now=scene.now)] == ["inserted"]
+    else:
+        with pytest.raises(StoreError, match="too old"):
+            store.enqueue([row], now=scene.now)
+    store.close()
+
+
 def test_a_stamp_of_more_than_64_bits_is_a_bad_row(scene: Scene) -> None:
     ann = scene.worker()
     job = ann.take(scene.job())

@@ -8,6 +8,8 @@
 Options, after a question mark:
 
     wait_replicas=N     a write counts once N replicas have it, else it is StoreUnavailable (default 0)
+    wait_fsync=yes      a write counts once it is flushed to the disk here and, with wait_replicas, on the replicas, whatever
+                        appendfsync says (Redis 7.2, Valkey)
     wait_ms=1000        for so long a write waits for them
     evicting=allow      work although the server's maxmemory-policy evicts keys, which loses jobs
     timeout=10          seconds that an answer may take
@@ -36,7 +38,17 @@ FORMS = ("", "unix", "sentinel", "cluster")
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 SECRET = ("password", "sentinel_password")
 OPTIONS = frozenset(
-    {"wait_replicas", "wait_ms", "evicting", "timeout", "db", "sentinel_username", "sentinel_password", *TLS}
+    {
+        "wait_replicas",
+        "wait_fsync",
+        "wait_ms",
+        "evicting",
+        "timeout",
+        "db",
+        "sentinel_username",
+        "sentinel_password",
+        *TLS,
+    }
 )
 
 
@@ -62,7 +74,7 @@ class Address(Struct, frozen=True):
     Attributes:
         url: without secrets. form: one of `FORMS`. hosts: (host, port) each; empty for a unix socket.
         path: the unix socket, or Sentinel's name of the primary.
-        wait_replicas, wait_ms, evicting, timeout: the options of that name.
+        wait_replicas, wait_fsync, wait_ms, evicting, timeout: the options of that name.
         login: arguments for every connection.
     """
 
@@ -73,6 +85,7 @@ class Address(Struct, frozen=True):
     db: int
     tls: bool
     wait_replicas: int
+    wait_fsync: bool
     wait_ms: int
     evicting: bool
     timeout: float
@@ -111,6 +124,7 @@ def address(url: str) -> Address:
         db=db,
         tls=tls,
         wait_replicas=_number(url, said, "wait_replicas", 0, int),
+        wait_fsync=said.get("wait_fsync") == "yes",
         wait_ms=_number(url, said, "wait_ms", 1000, int),
         evicting=said.get("evicting") == "allow",
         timeout=_number(url, said, "timeout", 10.0, float),

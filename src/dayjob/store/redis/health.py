@@ -158,8 +158,9 @@ class Examination:
 
     def _keeping(self, found: Durability) -> None:
         self._facts["append-only file"] = f"on, appendfsync {found.fsync or 'unknown'}" if found.aof else "off"
-        self._facts["a crash costs"] = found.loss
-        waits = self._server.address.wait_replicas
+        where = self._server.address
+        self._facts["a crash costs"] = "nothing: each write waits for the disk" if where.wait_fsync else found.loss
+        waits = where.wait_replicas
         self._facts["replicas"] = f"{found.replicas} connected, {waits} waited for"
         if not found.aof:
             self._warn("there is no append-only file", "CONFIG SET appendonly yes, and in its configuration file")

@@ -49,7 +49,7 @@ class Server:
         self.channels = f"{self.prefix}{self.address.db}:"
         self._virtual = clock
         self._way = Way(self.address, self.meta)
-        self._waits = self.address.wait_replicas
+        self._waits = self.address.wait_replicas > 0 or self.address.wait_fsync
         self._latest = 0
         self._reset()
         _OPEN.add(self)
@@ -129,7 +129,7 @@ class Server:
         with self.session() as connection:
             reply = self.run(connection, wanted, arguments)
             if self._waits and wanted.writes:
-                self._await_replicas(connection)
+                self._await_copies(connection)
         return reply
 
     def run(self, connection: Line, wanted: Script, arguments: tuple[Any, ...]) -> Any:
@@ -147,14 +147,18 @@ class Server:
             connection.send_command(*words)
             return connection.read_response()
 
-    def _await_replicas(self, connection: Line) -> None:
-        """What was written counts once so many replicas have it."""
-        connection.send_command("WAIT", self._waits, self.address.wait_ms)
-        have: Any = connection.read_response()
-        if int(have) < self._waits:
+    def _await_copies(self, connection: Line) -> None:
+        """What was written counts once it is in so many places."""
+        where = self.address
+        wanted = (1, where.wait_replicas) if where.wait_fsync else (where.wait_replicas,)
+        connection.send_command("WAITAOF" if where.wait_fsync else "WAIT", *wanted, where.wait_ms)
+        reply: Any = connection.read_response()
+        have = tuple(reply) if where.wait_fsync else (reply,)
+        if any(one < least for one, least in zip(have, wanted, strict=True)):
+            flushed = "" if have[0] or not where.wait_fsync else "it is not flushed to the disk, and "
             raise exceptions.ConnectionError(
-                f"{have} of the {self._waits} replicas that wait_replicas= wants have the write after "
-                f"{self.address.wait_ms} ms"
+                f"{flushed}{have[-1]} of the {where.wait_replicas} replicas that wait_replicas= wants have the write after "
+                f"{where.wait_ms} ms"
             )
 
     def now(self) -> int:
