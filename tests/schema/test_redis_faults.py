@@ -13,7 +13,7 @@ from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Cancel, Checkpoint, Filter, Lease, Log, Settlement, Want
+from dayjob.store.records import Bound, Cancel, Checkpoint, Filter, Lease, Log, Settlement, Want
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
 from tests.schema.redis_place import do, place, scene
@@ -130,6 +130,24 @@ def test_jobs_whose_values_are_gone_are_counted(scene: Scene, place: Redis) -> N
     assert ann.ids() == [there]
     assert [(s.name, s.value) for s in scene.store.history(0, "default")] == [("vanished", 1)]
     assert any("deleted" in warning for warning in scene.store.check().warnings)
+
+
+def test_ends_that_somebody_deleted_do_not_hold_up_the_pruning_of_others(scene: Scene, place: Redis) -> None:
+    ann = scene.worker()
+    for keep in (1.0, None):
+        for job in [ann.take(scene.job()) for _ in range(2)]:
+            ann.settle(job, keep=keep)
+    do(place, "DEL", "{dayjob}:end")
+    kept = [scene.job(), scene.job()]
+    for id in kept:
+        ann.settle(ann.take(id), keep=1.0)
+    scene.advance(2)
+
+    pruned = [scene.store.prune(scene.term, [Bound(State.COMPLETED, 0)], limit=2, now=scene.now) for _ in range(4)]
+
+    assert sum(number or 0 for number in pruned) == 2
+    assert [scene.store.get(id) for id in kept] == [None, None]
+    assert do(place, "EXISTS", "{dayjob}:keep", "{dayjob}:end:completed:default") == 0
 
 
 def test_keys_of_another_kind_under_our_names_are_told(scene: Scene, place: Redis) -> None:

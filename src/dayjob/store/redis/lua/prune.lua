@@ -24,7 +24,9 @@ for _, bound in ipairs(unpacked(ARGV[4])) do
     local key = '@end:' .. state .. ':' .. name
     local beyond = min(call('ZCARD', key) - count, limit - pruned)
     if beyond > 0 and not out[name] then
-      pruned = pruned + forget_finished(call('ZRANGE', key, 0, beyond - 1), now, false)
+      local ids = call('ZRANGE', key, 0, beyond - 1)
+      pruned = pruned + forget_finished(ids, now, false)
+      many('ZREM', key, ids)
     end
   end
 end

@@ -28,9 +28,11 @@ end
 -- The finished among *ids* go for good; ids are remembered for an hour after the end, or when *always*. How many went.
 local function forget_finished(ids, now, always)
   local records, ends = gather('HMGET', JOB, ids), gather('HMGET', END, ids)
-  local jobs, untils = {}, {}
+  local jobs, untils, gone = {}, {}, {}
   for i, id in ipairs(ids) do
-    if ends[i] then
+    if not ends[i] then
+      insert(gone, id)  -- somebody has deleted it: it must not be found here for ever
+    else
       local common = ending(ends[i])
       local queue = records[i] and head(records[i])[1] or ''
       insert(jobs, {id, queue, common[1]})
@@ -40,6 +42,7 @@ local function forget_finished(ids, now, always)
       end
     end
   end
+  many('ZREM', KEEP, gone)
   erase(unlist(jobs), untils)
   return #jobs
 end
