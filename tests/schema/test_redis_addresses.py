@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from dayjob.errors import ConfigError, StoreError, StoreUnavailable
@@ -104,3 +107,21 @@ def test_no_sentinel_and_no_node_that_answers_is_an_outage() -> None:
     for url in ("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main", "redis+cluster://127.0.0.1:1,127.0.0.1:2"):
         with pytest.raises(StoreUnavailable):
             open_store(url).queues()
+
+
+def test_a_missing_driver_is_told_with_the_extra_that_brings_it() -> None:
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "from dayjob.store import open_store\n"
+        "try: open_store('valkey://host')\n"
+        "except ValueError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert "pip install 'dayjob[redis]'" in said
+
+
+def test_importing_dayjob_imports_no_driver() -> None:
+    code = "import sys, dayjob; print('redis' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -95,7 +95,7 @@ def _versions() -> Finding:
     from importlib.metadata import version
 
     have = [f"dayjob {version('dayjob')}", f"Python {sys.version.split()[0]}", f"msgspec {version('msgspec')}"]
-    for extra in ("rich", "psutil", "psycopg"):
+    for extra in ("rich", "psutil", "psycopg", "redis"):
         with contextlib.suppress(ModuleNotFoundError):
             have.append(f"{extra} {version(extra)}")
     return Finding("ok", "versions", ", ".join(have))
