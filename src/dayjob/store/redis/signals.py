@@ -102,7 +102,7 @@ class Hub:
         self._changed = threading.Condition(self._lock)
         self._ears: list[Ear] = []
         self._thread: threading.Thread | None = None
-        self._bell = (-1, -1)
+        self._bell: tuple[int, int] | None = None
         self._asleep = 0
         self._woke_at = 0.0
         self._subscribed: set[str] = set()
@@ -164,8 +164,10 @@ class Hub:
         return thread
 
     def _ring(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._bell[1], b"!")
+        """Have the thread look up, if it still runs. The caller holds the lock."""
+        if self._bell is not None:
+            with contextlib.suppress(BlockingIOError):  # it has been rung often enough
+                os.write(self._bell[1], b"!")
 
     # -- sleep ---------------------------------------------------------------------------------------------------
 
@@ -185,24 +187,27 @@ class Hub:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self, connection: Line, bell: tuple[int, int]) -> None:
-        me = threading.current_thread()
-        heard_at = time.monotonic()
+        me, poll, heard_at = threading.current_thread(), select.poll(), time.monotonic()
         try:
+            poll.register(bell[0], select.POLLIN)
+            poll.register(connection._sock, select.POLLIN)
             while self._thread is me:
                 timeout = self._subscribe(connection)
                 while connection.can_read(0):
                     self._deliver(connection.read_response())
                     heard_at = time.monotonic()
                 heard_at = _tried(connection, heard_at)
-                ready, _, _ = select.select([connection._sock, bell[0]], [], [], timeout)
-                if bell[0] in ready:
+                if bell[0] in dict(poll.poll(timeout * 1000)):
                     os.read(bell[0], 4096)
         except (RedisError, OSError, ValueError, TypeError) as error:
             self._broken(me, StoreUnavailable(f"the line to {self._server.url} for wake-ups broke: {error}"))
         finally:
             connection.disconnect()
-            for end in bell:
-                os.close(end)
+            with self._lock:  # whoever rings holds it, too: once closed, the number may be another file's
+                if self._bell is bell:
+                    self._bell = None
+                for end in bell:
+                    os.close(end)
 
     def _subscribe(self, connection: Line) -> float:
         """Ask for what is to be heard now; seconds until this has to be looked at again."""
