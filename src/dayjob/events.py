@@ -291,6 +291,23 @@ class StoreAvailable(Event, frozen=True, kw_only=True):
     outage: float
 
 
+class StoreDurability(WorkerEvent, frozen=True, kw_only=True):
+    """A worker that starts says how durable its store is. `crash_costs`: what a crash of the store loses, "nothing" at best."""
+
+    name = "store.durability"
+    store: str
+    engine: str
+    crash_costs: str
+
+
+class StoreEndangered(WorkerEvent, frozen=True, kw_only=True):
+    """What a worker that starts found wrong with its store: `warning` says what may lose jobs, and the remedy."""
+
+    name = "store.endangered"
+    store: str
+    warning: str
+
+
 class ServiceFailed(Event, frozen=True, kw_only=True):
     """A service's tick raised what it should not; it goes on with back-off. `traceback` is "" where the error says it all."""
 

@@ -31,6 +31,7 @@ class EngineUnderTest(ABC):
         interruptible: whether `outage` can make the place unavailable.
         joins: whether an application can share a transaction with it.
         nul: what becomes of NUL in people's texts; some engines cannot keep it, and show it as U+2400.
+        crash_costs: what its `durability` says, of a server of these tests.
         stories: how many the model's test tells of it; each takes as long as the engine needs.
         url: the place.
     """
@@ -39,6 +40,7 @@ class EngineUnderTest(ABC):
     processes: ClassVar[bool] = True
     interruptible: ClassVar[bool] = True
     joins: ClassVar[bool] = True
+    crash_costs: ClassVar[str] = "nothing"
     stories: ClassVar[int] = 200
     nul: ClassVar[str] = "\0"
     url: str
@@ -97,6 +99,7 @@ class SqliteMemory(EngineUnderTest):
     name = "sqlite-memory"
     processes = False
     interruptible = False
+    crash_costs = "all: it is in the memory of this process"
     stories = 250
     url = "sqlite:///:memory:"
 
@@ -111,6 +114,7 @@ class Postgres(EngineUnderTest):
     """A database of its own on one of the servers of this run, which is started when the first test needs it."""
 
     major: ClassVar[int]
+    crash_costs = "what the system had not written, or the whole database"  # fsync is off here
     stories = 60
     nul = "\u2400"
     _migrated: ClassVar[dict[int, str]] = {}
@@ -202,6 +206,7 @@ class Redis(EngineUnderTest):
 
     kind: ClassVar[str]
     joins = False
+    crash_costs = "up to 2 s of writes"
     stories = 100
 
     def __init__(self, folder: Path) -> None:

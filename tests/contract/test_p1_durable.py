@@ -55,6 +55,13 @@ class TestP1Durable:
 
         assert scene.state(id) is State.AVAILABLE
 
+    def test_the_store_says_what_a_crash_of_it_costs(self, scene: Scene) -> None:
+        told = scene.store.durability()
+
+        assert told.engine == scene.store.check().engine
+        assert told.crash_costs == scene.engine.crash_costs
+        assert all(": " in warning for warning in told.warnings)
+
     def test_all_rows_of_a_call_are_stored_or_none(self, scene: Scene) -> None:
         ids = scene.jobs(1000)
 

@@ -111,8 +111,11 @@ class Outage:
     def __init__(self, store: Any) -> None:
         self._store = store
         self.down = False
+        self.silent_about = ""
 
     def __getattr__(self, name: str) -> Any:
+        if name == self.silent_about:
+            raise StoreUnavailable("not now")
         if self.down and name in ("turn", "beat", "record", "stage", "rescue", "prune", "sample", "leave"):
             raise StoreUnavailable("away")
         return getattr(self._store, name)
@@ -148,6 +151,24 @@ def test_a_worker_starts_when_the_store_comes_up_later(shop: ModuleType, outage:
         witness.wait_for("store.unavailable")
         outage.down = False
         witness.wait_for("worker.started")
+
+
+def test_a_worker_that_starts_says_what_a_crash_of_its_store_costs(shop: ModuleType, witness: Witness) -> None:
+    with working(shop.app.worker()):
+        told = witness.wait_for("store.durability")
+
+    assert (told.store, told.crash_costs) == (shop.app.url, "nothing")
+    assert told.engine.startswith("SQLite 3.")
+    assert witness.of("store.endangered") == []
+
+
+def test_a_store_that_does_not_say_how_durable_it_is_can_be_worked_on(
+    shop: ModuleType, outage: Outage, witness: Witness
+) -> None:
+    outage.silent_about = "durability"
+    with working(shop.app.worker()):
+        assert witness.wait_for("store.durability").crash_costs.startswith("unknown: ")
+        assert shop.add.enqueue(1, 2).result(timeout=5) == 3
 
 
 def test_a_worker_that_never_reached_its_store_can_be_stopped(

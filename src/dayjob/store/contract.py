@@ -29,6 +29,7 @@ from dayjob.store.records import (
     Beat,
     Bound,
     Claimed,
+    Durability,
     Enqueued,
     Filter,
     Gone,
@@ -413,6 +414,9 @@ class Lifecycle(Protocol):
 
     def check(self) -> Health:
         """Look at the store's health without changing anything."""
+
+    def durability(self) -> Durability:
+        """What is kept of what was acknowledged, when something crashes; a quick look, which each worker takes at its start."""
 
     def now(self) -> int:
         """The store's clock."""

@@ -488,3 +488,11 @@ class Health(Struct, frozen=True):
     wanted: int
     facts: dict[str, str]
     warnings: list[str]
+
+
+class Durability(Struct, frozen=True):
+    """What a store keeps. `crash_costs`: what a crash of it loses; warnings: what may lose more, each with its remedy."""
+
+    engine: str
+    crash_costs: str
+    warnings: list[str]

@@ -40,6 +40,7 @@ LEVELS: dict[str, int] = {
     "process.died": logging.ERROR,
     "loop.blocked": logging.WARNING,
     "store.unavailable": logging.ERROR,
+    "store.endangered": logging.WARNING,
     "service.failed": logging.ERROR,
     "hook.failed": logging.ERROR,
     "writes.trimmed": logging.WARNING,

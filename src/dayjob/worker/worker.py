@@ -37,6 +37,7 @@ from dayjob.states import Outcome
 from dayjob.store.records import Gone, WorkerInfo
 from dayjob.telemetry.relay import Relay
 from dayjob.worker.deaths import Deaths
+from dayjob.worker.durability import tell_durability
 from dayjob.worker.executor import Executor
 from dayjob.worker.groups import Queues, group_queues, queue_names, sendable
 from dayjob.worker.hooks import Hooks
@@ -206,6 +207,8 @@ class Worker:
                     gc.freeze()  # what is here now stays: the collector need not look at it again
                 for service in (self._leases, *self._aides, self._pump):
                     service.start()
+                if not self.solo:
+                    tell_durability(self.store, self.bus, self.id)
                 self._obey()
         except KeyboardInterrupt:  # in a burst, whose signals are the caller's: no grace, but everything goes back
             self._wind("KeyboardInterrupt", 0.0)
@@ -326,15 +329,9 @@ class Worker:
             self._on_incarnation(self.id)
         if burst:
             self._leader.attempt()  # what is overdue or stalled is to be seen by the first claim
+        queues, slots, url = queue_names(self._queues), self._info().concurrency, self.store.url
         self.bus.emit(
-            WorkerStarted(
-                worker=self.id,
-                pid=os.getpid(),
-                queues=queue_names(self._queues),
-                concurrency=sum(slots.limit for slots in self._pump.claims.groups),
-                store=self.store.url,
-                solo=self.solo,
-            )
+            WorkerStarted(worker=self.id, pid=os.getpid(), queues=queues, concurrency=slots, store=url, solo=self.solo)
         )
         return True
 

@@ -14,7 +14,7 @@ import psycopg
 
 from dayjob.clock import SECOND, wall
 from dayjob.store.postgres.database import MOST, Connection, Database
-from dayjob.store.records import Health
+from dayjob.store.records import Durability, Health
 from dayjob.store.sqlfile import load
 
 OLD = 600.0
@@ -56,6 +56,18 @@ class Examination:
             self._ears(connection)
         return Health(f"PostgreSQL {version}", before, self._db.wanted, self._facts, self._warnings)
 
+    def durability(self) -> Durability:
+        """What may be lost, alone.
+
+        Raises:
+            StoreError: the server cannot be reached, or refuses us.
+        """
+        with self._db.read(schema=False) as connection:
+            version, _, standby, fsync, whole_pages, *_ = _row(connection, self._sql.server)
+        self._keeping(standby, fsync, whole_pages)
+        costs = "nothing" if fsync == whole_pages == "on" else "what the system had not written, or the whole database"
+        return Durability(f"PostgreSQL {_number(version)}", costs, self._warnings)
+
     def _warn(self, what: str, remedy: str) -> None:
         self._warnings.append(f"{what}: {remedy}")
 
@@ -92,12 +104,7 @@ class Examination:
                 f"{used} of {most} connections are in use",
                 f"raise max_connections, or put a pooler before it: a worker process of ours takes up to {MOST + 1}",
             )
-        if "off" in (fsync, whole_pages):
-            self._warn(
-                "the server does not wait for its disk", "fsync = on and full_page_writes = on, or a crash may lose all"
-            )
-        if standby:
-            self._warn("this server is a standby and can only be read", "give the URL of the primary")
+        self._keeping(standby, fsync, whole_pages)
         if encoding != "UTF8":
             self._warn(
                 f"the database's encoding is {encoding}", "make one with ENCODING 'UTF8': not every text fits this one"
@@ -109,7 +116,15 @@ class Examination:
                 f"the server's queue of notifications is {notices:.0%} full",
                 "end the session that has executed LISTEN and keeps a transaction open",
             )
-        return str(version).partition(" ")[0]
+        return _number(version)
+
+    def _keeping(self, standby: bool, fsync: str, whole_pages: str) -> None:
+        if "off" in (fsync, whole_pages):
+            self._warn(
+                "the server does not wait for its disk", "fsync = on and full_page_writes = on, or a crash may lose all"
+            )
+        if standby:
+            self._warn("this server is a standby and can only be read", "give the URL of the primary")
 
     def _ears(self, connection: Connection) -> None:
         """Whether a notification comes back."""
@@ -184,6 +199,10 @@ class Examination:
                 f"the history of {first} should be gone",
                 "see whether a worker leads (dayjob workers), and whether a reader of the history never ends",
             )
+
+
+def _number(version: str) -> str:
+    return version.partition(" ")[0]
 
 
 def _row(connection: Connection, statement: str) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from dayjob.store.postgres.inspector import InspectorPart
 from dayjob.store.postgres.joining import JoiningPart
 from dayjob.store.postgres.signals import Signals
 from dayjob.store.postgres.upkeep import UpkeepPart
-from dayjob.store.records import Enqueued, Health, NewRow
+from dayjob.store.records import Durability, Enqueued, Health, NewRow
 
 JUST_NOW = 0.05
 """Seconds between an enqueue and the signal that belongs to it, at most."""
@@ -70,6 +70,9 @@ class PostgresStore(UpkeepPart, InspectorPart, JoiningPart):
 
     def check(self) -> Health:
         return Examination(self.db).health()
+
+    def durability(self) -> Durability:
+        return Examination(self.db).durability()
 
     def now(self) -> int:
         return self.db.now()

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from dayjob.clock import SECOND, wall
 from dayjob.errors import StoreError, StoreUnavailable
-from dayjob.store.records import Health
+from dayjob.store.records import Durability, Health
 from dayjob.store.redis.server import MOST, SCHEMA, Server
 
 SKEW = 2.0
@@ -32,7 +32,7 @@ HOLES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], str], ...] = (
 """Kind, first version of a line, the version that mended it, what it is."""
 
 
-class Durability:
+class Keeping:
     """What a server promises to keep.
 
     Attributes:
@@ -52,6 +52,22 @@ class Durability:
         self.replicas = int(info.get("connected_slaves", 0))
         self.memory, self.most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
         self.clients, self.most_clients = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
+
+    @property
+    def engine(self) -> str:
+        return f"{self.kind.capitalize()} {self.version}"
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.version.split(".") if part.isdecimal())
+
+    def holes(self) -> list[tuple[str, str]]:
+        """What is known to be wrong with this version, and the version in which it is mended."""
+        return [
+            (what, ".".join(map(str, mended)))
+            for kind, first, mended, what in HOLES
+            if kind == self.kind and first <= self.number < mended
+        ]
 
     @property
     def evicts(self) -> bool:
@@ -115,7 +131,7 @@ class Examination:
         Raises:
             StoreError: the server cannot be reached, or refuses us.
         """
-        found = Durability(self._server)
+        found = Keeping(self._server)
         schema = int(self._server.command("HGET", self._server.meta, "schema") or 0)
         self._connection()
         self._version(found)
@@ -124,7 +140,24 @@ class Examination:
         if schema == SCHEMA:
             self._ours()
         self._ears()
-        return Health(f"{found.kind.capitalize()} {found.version}", schema, SCHEMA, self._facts, self._warnings)
+        return Health(found.engine, schema, SCHEMA, self._facts, self._warnings)
+
+    def durability(self) -> Durability:
+        """What may be lost, alone.
+
+        Raises:
+            StoreError: the server cannot be reached, or refuses us.
+        """
+        found = Keeping(self._server)
+        self._version(found)
+        for (
+            hole,
+            mended,
+        ) in found.holes():  # doctor has them as a fact: packagers mend old versions and keep their number
+            self._warn(f"{found.engine} has {hole}, unless its packager has mended it", f"{mended} has not")
+        self._keeping(found)
+        self._eviction(found)
+        return Durability(found.engine, self._facts["a crash costs"], self._warnings)
 
     def _warn(self, what: str, remedy: str) -> None:
         self._warnings.append(f"{what}: {remedy}")
@@ -149,14 +182,13 @@ class Examination:
         if not where.tls and not local:
             self._warn("the line to the server is not encrypted", "write rediss:// or valkeys://")
 
-    def _version(self, found: Durability) -> None:
-        number = tuple(int(part) for part in found.version.split(".") if part.isdecimal())
-        if number[:2] < OLDEST:
-            self._warn(f"{found.kind} {found.version} is too old", "dayjob needs Redis 6.2 or newer, or Valkey 8")
-        holes = [what for kind, first, mended, what in HOLES if kind == found.kind and first <= number < mended]
-        self._facts["holes"] = ", ".join(holes) or "none known"
+    def _version(self, found: Keeping) -> None:
+        if found.number[:2] < OLDEST:
+            self._warn(f"{found.engine} is too old", "dayjob needs Redis 6.2 or newer, or Valkey 8")
+        holes = [f"{hole}, mended in {mended}, and by some packagers before" for hole, mended in found.holes()]
+        self._facts["holes"] = "; ".join(holes) or "none known"
 
-    def _keeping(self, found: Durability) -> None:
+    def _keeping(self, found: Keeping) -> None:
         self._facts["append-only file"] = f"on, appendfsync {found.fsync or 'unknown'}" if found.aof else "off"
         where = self._server.address
         self._facts["a crash costs"] = "nothing: each write waits for the disk" if where.wait_fsync else found.loss
@@ -175,18 +207,21 @@ class Examination:
         if found.role not in ("master", "?"):
             self._warn("this server is a replica and can only be read", "give the URL of the primary")
 
-    def _memory(self, found: Durability) -> None:
+    def _memory(self, found: Keeping) -> None:
         most = f" of {found.most:,}" if found.most else ", without a limit"
         self._facts["memory"] = f"{found.memory:,} bytes{most}, {found.policy}"
+        self._eviction(found)
+        if found.most and found.memory > FULL * found.most:
+            self._warn(f"memory is {found.memory / found.most:.0%} full", "raise maxmemory, or keep jobs for less long")
+        if found.most_clients and found.clients > FULL * found.most_clients:
+            self._warn(f"{found.clients} of {found.most_clients} connections are in use", "raise maxclients")
+
+    def _eviction(self, found: Keeping) -> None:
         if found.evicts:
             self._warn(
                 f"maxmemory-policy is {found.policy}, which deletes jobs when memory is full",
                 "CONFIG SET maxmemory-policy noeviction; workers refuse to work unless the URL says evicting=allow",
             )
-        if found.most and found.memory > FULL * found.most:
-            self._warn(f"memory is {found.memory / found.most:.0%} full", "raise maxmemory, or keep jobs for less long")
-        if found.most_clients and found.clients > FULL * found.most_clients:
-            self._warn(f"{found.clients} of {found.most_clients} connections are in use", "raise maxclients")
 
     def _ours(self) -> None:
         """Whether what belongs together is together: somebody may have deleted keys."""

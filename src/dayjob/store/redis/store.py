@@ -8,7 +8,7 @@ from threading import local
 
 from dayjob.errors import NotSupported, SchemaMismatch
 from dayjob.store.contract import Listener, MigrationPart
-from dayjob.store.records import Beat, Enqueued, Health, NewRow, Tally, WorkerInfo
+from dayjob.store.records import Beat, Durability, Enqueued, Health, NewRow, Tally, WorkerInfo
 from dayjob.store.redis.cluster import ClusterPart
 from dayjob.store.redis.health import Examination, require_no_eviction
 from dayjob.store.redis.inspector import InspectorPart
@@ -91,6 +91,9 @@ class RedisStore(ClusterPart, InspectorPart, JoiningPart):
 
     def check(self) -> Health:
         return Examination(self.server).health()
+
+    def durability(self) -> Durability:
+        return Examination(self.server).durability()
 
     def now(self) -> int:
         return self.server.now()

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from dayjob.errors import ConfigError, NotSupported
 from dayjob.store.contract import Listener, MigrationPart
-from dayjob.store.records import Health
+from dayjob.store.records import Durability, Health
 from dayjob.store.sqlite.cluster import ClusterPart
 from dayjob.store.sqlite.database import SCHEMA, Database
 from dayjob.store.sqlite.inspector import InspectorPart
@@ -85,6 +85,10 @@ class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
             f"this process's wall clock is {skew:+.1f} s from the store's clock: set the system's clock right; if the "
             "store's is the wrong one, it is taken anew at the next boot of the machine"
         ]
+
+    def durability(self) -> Durability:
+        costs = "all: it is in the memory of this process" if self.db.path is None else "nothing"
+        return Durability(f"SQLite {sqlite3.sqlite_version}", costs, [])
 
     def now(self) -> int:
         return self.db.now()
