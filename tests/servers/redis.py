@@ -163,11 +163,14 @@ class Server:
 class Sentinel:
     """One Sentinel that watches *primary* under the name `main`, and promotes a replica when it is gone.
 
+    Args:
+        watched: the port by which it knows the primary.
+        settings: of its configuration.
     Attributes:
         port: where it listens.
     """
 
-    def __init__(self, primary: Server) -> None:
+    def __init__(self, primary: Server, *, watched: int | None = None, **settings: str) -> None:
         self._lodging = Lodging("sentinel", "pid")
         copy = self._lodging.folder / primary.program.name
         shutil.copy(primary.program, copy)
@@ -176,7 +179,8 @@ class Sentinel:
         configuration = self._lodging.folder / "configuration"
         configuration.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self._lodging.folder}\npidfile {self._lodging.folder / 'pid'}\n"
-            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            + "".join(f"{name.replace('_', '-')} {value}\n" for name, value in settings.items())
+            + f"sentinel monitor main 127.0.0.1 {watched or primary.port} 1\n"
             "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
         )
         self._lodging.folder.chmod(0o777)
@@ -196,9 +200,9 @@ class Sentinel:
         except exceptions.ConnectionError:
             return 0
 
-    def url(self) -> str:
+    def url(self, *, scheme: str = "redis", port: int | None = None) -> str:
         """The URL of whoever is the primary."""
-        return f"redis+sentinel://127.0.0.1:{self.port}/main/0"
+        return f"{scheme}+sentinel://127.0.0.1:{port or self.port}/main/0"
 
     def close(self) -> None:
         """End it and delete its data. Idempotent."""

@@ -16,6 +16,7 @@ Options, after a question mark:
     db=N                the database, where the path does not say it
     ssl_ca_certs= ssl_certfile= ssl_keyfile= ssl_cert_reqs= ssl_check_hostname=      as redis-py has them
     sentinel_username= sentinel_password=                                            where Sentinel asks for them
+    sentinel_tls=no     Sentinel is asked in plain, although the servers speak TLS
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ OPTIONS = frozenset(
         "db",
         "sentinel_username",
         "sentinel_password",
+        "sentinel_tls",
         *TLS,
     }
 )
@@ -75,7 +77,7 @@ class Address(Struct, frozen=True):
         url: without secrets. form: one of `FORMS`. hosts: (host, port) each; empty for a unix socket.
         path: the unix socket, or Sentinel's name of the primary.
         wait_replicas, wait_fsync, wait_ms, evicting, timeout: the options of that name.
-        login: arguments for every connection.
+        login: arguments for every connection; sentinel: for one to Sentinel, with TLS if sentinel_tls.
     """
 
     url: str
@@ -91,6 +93,7 @@ class Address(Struct, frozen=True):
     timeout: float
     login: dict[str, Any]
     sentinel: dict[str, Any]
+    sentinel_tls: bool
 
 
 def address(url: str) -> Address:
@@ -113,9 +116,10 @@ def address(url: str) -> Address:
     name, db = _path(url, form, path, said.get("db"))
     tls = scheme in ("rediss", "valkeys")
     login: dict[str, Any] = {"username": unquote(user) or None, "password": unquote(password) or None}
-    login |= {key: said[key] for key in TLS if key in said} if tls else {}
-    if "ssl_check_hostname" in login:
-        login["ssl_check_hostname"] = login["ssl_check_hostname"].lower() in ("1", "true", "yes")
+    secure: dict[str, Any] = {key: said[key] for key in TLS if key in said} if tls else {}
+    if "ssl_check_hostname" in secure:
+        secure["ssl_check_hostname"] = secure["ssl_check_hostname"].lower() in ("1", "true", "yes")
+    sentinel_tls = tls and said.get("sentinel_tls") != "no"
     return Address(
         url=without_password(url),
         form=form,
@@ -128,8 +132,10 @@ def address(url: str) -> Address:
         wait_ms=_number(url, said, "wait_ms", 1000, int),
         evicting=said.get("evicting") == "allow",
         timeout=_number(url, said, "timeout", 10.0, float),
-        login=login,
-        sentinel={"username": said.get("sentinel_username"), "password": said.get("sentinel_password")},
+        login=login | secure,
+        sentinel={"username": said.get("sentinel_username"), "password": said.get("sentinel_password")}
+        | (secure if sentinel_tls else {}),
+        sentinel_tls=sentinel_tls,
     )
 
 
@@ -240,9 +246,8 @@ class Way:
         """Ask one Sentinel after the other."""
         problem: Exception | None = None
         for host, port in self._where.hosts:
-            asked = _made(
-                Connection, host=host, port=port, socket_connect_timeout=2.0, **self._common(self._where.sentinel)
-            )
+            kind = SSLConnection if self._where.sentinel_tls else Connection
+            asked = _made(kind, host=host, port=port, socket_connect_timeout=2.0, **self._common(self._where.sentinel))
             try:
                 asked.send_command("SENTINEL", "get-master-addr-by-name", self._where.path)
                 found: Any = asked.read_response()

@@ -179,6 +179,8 @@ class Examination:
             self._warn(
                 f"this process's wall clock is {skew:+.1f} s from the server's", "let both keep time (chrony, ntpd)"
             )
+        if where.login.get("ssl_cert_reqs") == "none":
+            self._warn("anybody may pose as this server", "give ssl_ca_certs= instead of ssl_cert_reqs=none")
         if not where.tls and not local:
             self._warn("the line to the server is not encrypted", "write rediss:// or valkeys://")
 

@@ -71,9 +71,12 @@ class Server:
         try:
             connection = self._way.connection()
             connection.connect()
+            if self.address.tls:  # whether our certificate is accepted, is known with the first answer
+                connection.send_command("PING")
+                connection.read_response()
         except FAULTS as error:
             self._way.forget()
-            raise translated(error, self.url, SCHEMA) from error
+            raise translated(error, self.url, SCHEMA, connecting=True) from error
         return connection
 
     @contextlib.contextmanager
