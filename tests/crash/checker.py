@@ -38,12 +38,14 @@ def violations(
     facts: list[dict[str, Any]],
     *,
     crashes: Sequence[float] = (),
+    forgetful: float = 0.0,
 ) -> list[str]:
     """Each broken promise as a line; empty when all were kept.
 
     Args:
         crashes: when (monotonic) the store itself crashed. A claim does not wait for the disk, so one of the last second
-            may be forgotten, and its job runs again (P2); a settlement never is.
+            may be forgotten, and its job runs again (P2); a settlement never is…
+        forgetful: …but where the store may have forgotten all of so many seconds before a crash.
     """
     jobs = all_jobs(store)
     broken = [f"acknowledged and lost: {id}" for id in acknowledged - jobs.keys()]
@@ -52,7 +54,7 @@ def violations(
     effects: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     for fact in facts:
-        if fact["fact"] == "start" and any(crash - FORGOTTEN < fact["at"] < crash + AHEAD for crash in crashes):
+        if _near(fact, crashes, {"start": FORGOTTEN + forgetful, "job.completed": forgetful}.get(fact["fact"], 0.0)):
             continue
         elif fact["fact"] == "start":
             starts[fact["id"]].append(fact)
@@ -81,6 +83,11 @@ def violations(
         if entries != sorted(set(entries)):
             broken.append(f"{id} started under entries {entries}: one twice, or falling")
     return broken
+
+
+def _near(fact: dict[str, Any], crashes: Sequence[float], before: float) -> bool:
+    """Whether *fact* is of the time around a crash that the store may have forgotten."""
+    return before > 0 and any(crash - before < fact["at"] < crash + AHEAD for crash in crashes)
 
 
 def replay_stale(store: Store, facts: list[dict[str, Any]], count: int) -> tuple[int, int]:

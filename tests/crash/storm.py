@@ -14,7 +14,7 @@ from pathlib import Path
 from dayjob.states import TERMINAL, State
 from dayjob.store.records import Filter
 from tests.crash import arena
-from tests.crash.checker import violations
+from tests.crash.checker import all_jobs, violations
 from tests.crash.crowd import Crowd
 
 WORKERS = 3
@@ -37,13 +37,13 @@ class Storm:
     Args:
         judged_at: the URL by which the store is looked at afterwards, where *url* is a bad line.
     Attributes:
-        acknowledged: ids of the jobs whose enqueue returned.
+        acknowledged: ids of the jobs whose enqueue returned, and when.
     """
 
     def __init__(self, url: str, folder: Path, *, judged_at: str | None = None) -> None:
         self._url, self._folder = url, folder
         self._judge, _ = arena.producer(judged_at or url)
-        self.acknowledged: set[str] = set()
+        self.acknowledged: dict[str, float] = {}
         self._ending, self._flowing = threading.Event(), threading.Event()
         self._producer = threading.Thread(target=self._produce, name="producer")
         self._failure: Exception | None = None
@@ -83,7 +83,8 @@ class Storm:
                 due = FIRST + int((time.monotonic() - begun) * PACE) - len(self.acknowledged)
                 batch = [(nap, work)[n % 2].job(0.01) for n in range(min(due, 200))]
                 if batch:
-                    self.acknowledged.update(job.id for job in app.enqueue_many(batch))
+                    stored = app.enqueue_many(batch)
+                    self.acknowledged |= dict.fromkeys((job.id for job in stored), time.monotonic())
         except Exception as error:
             self._failure = error
         app.close()
@@ -93,6 +94,7 @@ class Storm:
         begun = time.monotonic()
         fault()
         self._fault = (begun, time.monotonic())
+        self._judge.close()  # what it knows of the store is from before
         time.sleep(RECOVERY + 2.0)  # a window that begins at the last permitted moment must be full
 
     def end(self, drained_within: float = 30.0) -> None:
@@ -105,10 +107,19 @@ class Storm:
         self._until(lambda: not self._judge.store.count(Filter(states=UNFINISHED)), "jobs are left", drained_within)
         self._crowd.end()
 
-    def broken(self, *, crashes: Sequence[float] = ()) -> list[str]:
-        """The promises that were not kept; *crashes* are moments at which the server crashed."""
-        kept = violations(self._judge.store, self.acknowledged, set(), arena.facts(), crashes=crashes)
-        return kept + self._slow()
+    def broken(self, *, crashes: Sequence[float] = (), forgetful: float = 0.0) -> list[str]:
+        """The promises that were not kept; *crashes* are moments at which the server crashed, and forgot so many seconds."""
+        forgotten = {id for id, at in self.lost().items() if any(crash - forgetful < at < crash for crash in crashes)}
+        there = self.acknowledged.keys() - forgotten
+        return (
+            violations(self._judge.store, there, set(), arena.facts(), crashes=crashes, forgetful=forgetful)
+            + self._slow()
+        )
+
+    def lost(self) -> dict[str, float]:
+        """The acknowledged jobs that are not in the store, and when they were acknowledged."""
+        there = all_jobs(self._judge.store)
+        return {id: at for id, at in self.acknowledged.items() if id not in there}
 
     def _slow(self) -> list[str]:
         assert self._fault is not None, "nothing happened"

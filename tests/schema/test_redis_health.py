@@ -81,7 +81,6 @@ def test_replicas_that_are_wanted_and_missing_are_a_warning(place: Redis) -> Non
         ({"appendonly": "no"}, "", "all since the last snapshot", ["there is no append-only file"]),
         ({"maxmemory_policy": "volatile-lru"}, "?evicting=allow", "up to 2 s of writes", ["maxmemory-policy is vol"]),
         ({}, "?wait_replicas=1&wait_ms=50", "up to 2 s of writes", ["1 replicas are waited for and 0 follow"]),
-        ({}, "?wait_fsync=yes", "nothing: each write waits for the disk", []),
     ],
 )
 def test_a_worker_that_starts_says_how_durable_its_store_is(
@@ -99,6 +98,23 @@ def test_a_worker_that_starts_says_how_durable_its_store_is(
     assert {event.name for event in warned} <= {"store.endangered"}
     rest = [event.warning for event in warned if "unless its packager has mended it" not in event.warning]
     assert [warning[: len(start)] for warning, start in zip(rest, said, strict=True)] == said
+
+
+def test_waiting_for_the_disk_is_not_promised_where_the_server_does_not_wait(place: Redis) -> None:
+    place.store()
+    url, doubt = (
+        f"{place.url}?wait_fsync=yes",
+        "does not wait for the disk" if place.name == "valkey-9" else "no WAITAOF",
+    )
+    with closing(open_store(url)) as store:
+        told = store.durability()
+        assert told.crash_costs == "up to 2 s of writes"
+        assert any(doubt in warning for warning in told.warnings)
+        with place.server.set(appendfsync="always"):
+            told = store.durability()
+
+    assert told.crash_costs.startswith("nothing")
+    assert any("no WAITAOF" in warning for warning in told.warnings) is (place.name != "valkey-9")
 
 
 def test_a_version_with_a_known_hole_is_named_with_the_one_that_mended_it(place: Redis) -> None:

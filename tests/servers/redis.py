@@ -126,6 +126,16 @@ class Server:
         return f"{scheme}://{user and user + '@'}127.0.0.1:{port or self.port}/{database}"
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._lodging.folder
+
+    @property
     def socket(self) -> Path:
         """The unix socket."""
         return self._lodging.folder / "socket"
@@ -164,13 +174,13 @@ class Sentinel:
     """One Sentinel that watches *primary* under the name `main`, and promotes a replica when it is gone.
 
     Args:
-        watched: the port by which it knows the primary.
+        watched: the port by which it knows the primary. replicas: as many it waits for.
         settings: of its configuration.
     Attributes:
         port: where it listens.
     """
 
-    def __init__(self, primary: Server, *, watched: int | None = None, **settings: str) -> None:
+    def __init__(self, primary: Server, *, watched: int | None = None, replicas: int = 1, **settings: str) -> None:
         self._lodging = Lodging("sentinel", "pid")
         copy = self._lodging.folder / primary.program.name
         shutil.copy(primary.program, copy)
@@ -187,7 +197,7 @@ class Sentinel:
         configuration.chmod(0o666)
         self._process = self._lodging.start(copy, configuration, "--sentinel")
         deadline = time.monotonic() + START_S
-        while self.replicas() < 1:
+        while self.replicas() < replicas:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"Sentinel found no replica:\n{self._lodging.log.read_text()[-3000:]}")
             time.sleep(0.05)
@@ -199,6 +209,11 @@ class Sentinel:
                 return len(client.execute_command("SENTINEL REPLICAS", "main"))
         except exceptions.ConnectionError:
             return 0
+
+    def primary(self) -> int:
+        """The port of whoever is the primary."""
+        with Redis(port=self.port, socket_timeout=10) as client:
+            return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")[1])
 
     def url(self, *, scheme: str = "redis", port: int | None = None) -> str:
         """The URL of whoever is the primary."""

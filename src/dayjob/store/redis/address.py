@@ -9,7 +9,7 @@ Options, after a question mark:
 
     wait_replicas=N     a write counts once N replicas have it, else it is StoreUnavailable (default 0)
     wait_fsync=yes      a write counts once it is flushed to the disk here and, with wait_replicas, on the replicas, whatever
-                        appendfsync says (Redis 7.2, Valkey)
+                        appendfsync says (Redis 7.2 and 8.0; see `health.WAITAOF_LIES`)
     wait_ms=1000        for so long a write waits for them
     evicting=allow      work although the server's maxmemory-policy evicts keys, which loses jobs
     timeout=10          seconds that an answer may take

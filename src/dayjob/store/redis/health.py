@@ -31,6 +31,14 @@ HOLES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], str], ...] = (
 )
 """Kind, first version of a line, the version that mended it, what it is."""
 
+WAITAOF_SINCE = {"redis": (7, 2), "valkey": (7, 2)}
+WAITAOF_LIES: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
+    ("redis", (7, 4), (8, 0)),
+    ("valkey", (8, 0), (99,)),
+)
+"""Kind, first version, the version that mended it: under `everysec` WAITAOF says that a write is on the disk before it is
+(redis/redis#13793). No mended Valkey is known; seen with 9.1.2."""
+
 
 class Keeping:
     """What a server promises to keep.
@@ -68,6 +76,16 @@ class Keeping:
             for kind, first, mended, what in HOLES
             if kind == self.kind and first <= self.number < mended
         ]
+
+    @property
+    def flush_doubt(self) -> str:
+        """Why `wait_fsync=yes` does not do here what it says; empty when it does."""
+        if self.number < WAITAOF_SINCE[self.kind]:
+            return f"{self.engine} has no WAITAOF, and writes with wait_fsync=yes are refused"
+        lies = any(kind == self.kind and since <= self.number < until for kind, since, until in WAITAOF_LIES)
+        if lies and self.fsync != "always":
+            return f"WAITAOF of {self.engine} does not wait for the disk unless appendfsync is always"
+        return ""
 
     @property
     def evicts(self) -> bool:
@@ -193,18 +211,22 @@ class Examination:
     def _keeping(self, found: Keeping) -> None:
         self._facts["append-only file"] = f"on, appendfsync {found.fsync or 'unknown'}" if found.aof else "off"
         where = self._server.address
-        self._facts["a crash costs"] = "nothing: each write waits for the disk" if where.wait_fsync else found.loss
-        waits = where.wait_replicas
-        self._facts["replicas"] = f"{found.replicas} connected, {waits} waited for"
+        doubt = found.flush_doubt if where.wait_fsync else ""
+        waits = found.aof and where.wait_fsync and not doubt
+        self._facts["a crash costs"] = "nothing: each write waits for the disk" if waits else found.loss
+        if doubt:
+            self._warn(doubt, "CONFIG SET appendfsync always, and leave wait_fsync=yes out")
+        wanted = where.wait_replicas
+        self._facts["replicas"] = f"{found.replicas} connected, {wanted} waited for"
         if not found.aof:
             self._warn("there is no append-only file", "CONFIG SET appendonly yes, and in its configuration file")
         elif found.fsync == "no":
             self._warn("the append-only file is not flushed", "CONFIG SET appendfsync everysec, or always")
         if found.aof_failed:
             self._warn("the last write to the append-only file failed", "make room on its disk, and see its log")
-        if found.replicas < waits:
+        if found.replicas < wanted:
             self._warn(
-                f"{waits} replicas are waited for and {found.replicas} follow", "writes will not be acknowledged"
+                f"{wanted} replicas are waited for and {found.replicas} follow", "writes will not be acknowledged"
             )
         if found.role not in ("master", "?"):
             self._warn("this server is a replica and can only be read", "give the URL of the primary")
