@@ -98,6 +98,7 @@ class TestP1Durable:
             tags='["vip","caf\u00e9"]',
             meta='{"by":"web \u2603"}',
             options=b"\x00\xff",
+            place=row.place,
         )
 
     def test_a_plain_job_has_plain_fields(self, scene: Scene) -> None:
@@ -113,6 +114,7 @@ class TestP1Durable:
             payload=b'{"n":1}',
             created_at=scene.now,
             run_at=scene.now,
+            place=row.place,
         )
 
     def test_a_claim_carries_every_field_an_executor_needs(self, scene: Scene) -> None:

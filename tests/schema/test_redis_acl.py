@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dayjob.copier import Copier
 from dayjob.errors import StoreError
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
@@ -119,6 +120,19 @@ def test_a_worker_does_all_that_workers_and_leaders_do(users: dict[str, Store]) 
         assert ear.wait(5.0)
     assert worker.check().schema == 1
     assert worker.leave(ANN.id) is not None
+
+
+def test_a_workers_user_can_copy_from_here_and_to_here(users: dict[str, Store], place: Redis) -> None:
+    """With everything that `dayjob copy` asks of a store."""
+    other = open_store(place.url, namespace="other")
+    other.migrate()
+    users["producer"].enqueue([ROW])
+    users["worker"].write("setting", "a", b"1")
+    for source, target in ((users["worker"], other), (other, users["worker"])):
+        assert Copier(source, target).run().whole
+    assert len(other.export([ROW.id])) == 1
+    assert users["worker"].act(Filter(ids=(ROW.id,)), Cancel()) == [ROW.id]
+    other.close()
 
 
 def test_a_worker_cannot_touch_what_is_not_the_namespaces(users: dict[str, Store], place: Redis) -> None:

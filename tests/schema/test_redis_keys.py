@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis.crc import key_slot
 
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
-from dayjob.store.records import Bound, Cancel, Checkpoint, Delete, Filter, Log, NewRow, Progress, Retry, Tally, Want
-from tests.contract.engines import Redis
+from dayjob.store.records import (
+    AttemptRow,
+    Bound,
+    Cancel,
+    Checkpoint,
+    Delete,
+    Filter,
+    JobRow,
+    Log,
+    NewRow,
+    Progress,
+    Retry,
+    Tally,
+    Want,
+    Whole,
+)
+from tests.contract.engines import Redis, SqliteFile
 from tests.contract.ids import numbered
 from tests.contract.scene import Scene
 from tests.schema.redis_place import do, place, scene
@@ -71,6 +88,51 @@ def test_nothing_stays_behind_jobs_that_are_gone_but_their_ids(scene: Scene, pla
     scene.store.prune(term, [], now=scene.now)
     scene.store.leave("worker-carl", now=scene.now)
     assert keys(place) == before
+
+
+def test_jobs_of_another_store_are_taken_and_given_in_pieces_and_leave_nothing_behind(
+    scene: Scene, place: Redis, tmp_path: Path
+) -> None:
+    """Each with as much as is kept of one: more than one script should move."""
+    away, ann = Scene(SqliteFile(tmp_path)), scene.worker()
+    ann.leave()
+    scene.leader.leave()
+    before = keys(place)
+    jobs = [
+        Whole(
+            JobRow(
+                numbered(n), n, "shop.charge", f"q{n % 2}", (State.AVAILABLE, State.DEAD)[n % 2], b"x" * n,
+                attempt=n % 3, round=n % 5, finished_at=n, run_at=1, progress=Progress(n, None), keep_until=scene.now + n,
+                attempts=[AttemptRow(i, 0, Outcome.FAILED, i, i, "ann", b"e" * 20, "why") for i in range(1, 1 + 100 * (n % 7 == 0))],
+            ),
+            [Log(i, "info", "☃" * 20) for i in range(1000 * (n % 50 == 0))],
+            b"\0" * n if n % 11 == 0 else None,
+        )
+        for n in range(1200)
+    ]  # fmt: skip
+    assert [one.outcome for one in scene.store.adopt(jobs, now=scene.now)] == ["inserted"] * 1200
+    there = scene.store.export([one.job.id for one in jobs])
+    assert [one.outcome for one in away.store.adopt(there, now=away.now)] == ["inserted"] * 1200
+    back = away.store.export([one.job.id for one in jobs])
+    for one in (*there, *back):
+        one.job.entry = one.job.place = 0
+
+    assert there == back
+    assert [one.logs for one in there] == [one.logs for one in jobs]
+    assert [one.job.attempts for one in there] == [one.job.attempts for one in jobs]
+    scene.act(Delete(), *[one.job.id for one in jobs], limit=2000)
+    assert keys(place) == before | {b"{dayjob}:gone"}
+
+
+def test_many_records_are_listed_in_pieces(scene: Scene, place: Redis) -> None:
+    for n in range(3000):
+        scene.store.write("once", f"{n:04}", b"%d" % n, now=scene.now)
+    scene.store.write("other", "x", b"x" * 100, now=scene.now)
+
+    found = scene.store.list("once", now=scene.now)
+    assert [(one.key, one.value) for one in found] == [(f"{n:04}", b"%d" % n) for n in range(3000)]
+    assert len(scene.store.list(None, now=scene.now)) == 3001
+    assert scene.store.list("nothing", now=scene.now) == []
 
 
 def test_samples_of_an_old_week_and_expired_records_leave_nothing(scene: Scene, place: Redis) -> None:

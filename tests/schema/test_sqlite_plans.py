@@ -16,7 +16,7 @@ from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.part import with_rows
 from dayjob.store.sqlite.turns import _pick
 
-COLUMNS = {"insert": 15, "insert_joined": 14, "add_logs_joined": 4}
+COLUMNS = {"insert": 15, "insert_joined": 14, "add_logs_joined": 4, "adopt_live": 21, "adopt_finished": 25}
 """Of the statements whose `{rows}` have not six."""
 
 STATEMENTS = {
@@ -47,6 +47,7 @@ SCANS_ON_PURPOSE = {
     "expired_workers": "one row per worker",
     "prune_workers": "one row per worker",
     "workers": "one row per worker, and the leases of each",
+    "list_all_records": "all of them are wanted",
     "prune_records": "once a minute, over few rows",
     "prune_gone": "the first rows by number",
     "beyond_task_count": "a bound of a single task; walks its queue's part of an index",

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("dayjob.cli.later", "A live view of queues and workers."),
     "dashboard": ("dayjob.cli.later", "Serve the dashboard."),
     "relay": ("dayjob.cli.later", "Carry jobs from an outbox to their store."),
-    "copy": ("dayjob.cli.later", "Copy jobs from one store to another."),
+    "copy": ("dayjob.cli.copy", "Move jobs, settings and history to another store."),
     "audit": ("dayjob.cli.later", "Who did what, and when."),
     "check-deploy": ("dayjob.cli.later", "Would this code still understand the stored jobs?"),
 }

@@ -50,6 +50,7 @@ from dayjob.store.records import (
     Tally,
     Turn,
     Want,
+    Whole,
     WorkerInfo,
     WorkerRow,
     Write,
@@ -355,11 +356,34 @@ class Records(Protocol):
         With *expected* (0: must not exist) it is written only over that version, else None is returned.
         """
 
-    def list(self, kind: str, *, now: int | None = None) -> Sequence[Record]:
-        """All records of *kind* that have not expired, by key."""
+    def list(self, kind: str | None, *, now: int | None = None) -> Sequence[Record]:
+        """All records of *kind* (None: of every kind) that have not expired, by kind and key."""
 
     def erase(self, kind: str, key: str, *, expected: int | None = None) -> bool:
         """Delete; True when there was one (of version *expected*, if given)."""
+
+
+class Copying(Protocol):
+    """Jobs as they are, out of one store and into another; engines need not be of one kind. Used by the copier."""
+
+    def export(self, ids: Sequence[str]) -> list[Whole]:
+        """The jobs *ids*, live and finished, with all that was kept with them; in this order, unknown ones left out."""
+
+    def adopt(self, jobs: Sequence[Whole], *, now: int | None = None) -> list[Enqueued]:
+        """Store *jobs* as another store had them, in their order, each whole with all that was kept with it.
+
+        A job in a terminal state goes to the finished ones, with its result, times and `keep_until`. Any other waits: it is
+        `scheduled` when its `run_at` is ahead, else `available`, in a new place, behind those before it; attempts,
+        crashes, round, what was recorded and whether it is a suspect stay. Each gets a new entry.
+
+        An id that is stored already, live or finished or pruned less than an hour ago, is `existing` and changes nothing; so
+        repeating is harmless. But a cancelled job whose reason says that it was moved away (`exits.MOVED`) gives way:
+        it comes back.
+
+        Raises:
+            BadRow: one of *jobs* can never be stored here; none was.
+            StoreUnavailable: some of them may be stored, the first before the later; repeat.
+        """
 
 
 class Listener(Protocol):
@@ -428,7 +452,7 @@ class Lifecycle(Protocol):
         """Remove the store with everything in it, its schema too; idempotent. For what was made to be thrown away."""
 
 
-class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Signals, Lifecycle, Protocol):
+class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Copying, Signals, Lifecycle, Protocol):
     """A whole engine. Consumers take only the protocol they need.
 
     Attributes:
@@ -445,6 +469,7 @@ class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Signals, Lifecyc
 __all__ = [
     "Claimed",
     "Cluster",
+    "Copying",
     "Inspector",
     "Jobs",
     "Joining",

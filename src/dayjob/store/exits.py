@@ -13,6 +13,8 @@ KEEP_CANCELLED = 86_400.0
 """Seconds that a cancelled job is kept when nobody says otherwise."""
 REMEMBERED = 3600 * SECOND
 """For so long a finished job's id stays findable, whatever its retention (P9)."""
+MOVED = "moved to "
+"""How the reason of a job begins that was cancelled because it went to another store; that store's URL follows."""
 UNLISTED = 10 * SECOND
 """A batch claimed longer ago that its worker's beat does not list was never received, and is released."""
 

@@ -357,7 +357,8 @@ class AttemptRow(Struct, frozen=True):
 
 
 class JobRow(Struct):
-    """All that the store knows of one job; *worker* is the name of the one that runs or finished it."""
+    """All that the store knows of one job; *worker* is the name of the one that runs or finished it, *place* where it stands
+    in its queue (0 when finished)."""
 
     id: str
     entry: int
@@ -386,7 +387,16 @@ class JobRow(Struct):
     tags: str | None = None
     meta: str | None = None
     options: bytes | None = None
+    place: int = 0
     attempts: list[AttemptRow] = []
+
+
+class Whole(Struct):
+    """A job with all that was kept with it: its attempts, what it logged, its checkpoint."""
+
+    job: JobRow
+    logs: list[Log] = []
+    checkpoint: bytes | None = None
 
 
 class Page(Struct, frozen=True):

@@ -27,7 +27,7 @@ LOOKED_AT = 5_000
 _COMMON = "j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, j.reason, j.created_at, j.run_at, j.expires_at"
 LIVE = (
     f"j.id::text, j.entry, j.task, j.queue, {STATE}, {_COMMON}, r.claimed_at, NULL::bigint, NULL::bigint, r.name, j.suspect, "
-    "j.cancelling, j.progress, NULL::bytea, NULL::bytea, j.tags, j.meta, j.options"
+    "j.cancelling, j.progress, NULL::bytea, NULL::bytea, j.tags, j.meta, j.options, j.place"
 )
 RUNS = (
     "LEFT JOIN LATERAL (SELECT l.claimed_at, w.name FROM {ns}.lease AS l LEFT JOIN {ns}.worker AS w ON w.id = l.worker "
@@ -35,7 +35,7 @@ RUNS = (
 )
 DONE = (
     f"j.id::text, j.entry, j.task, j.queue, j.state, {_COMMON}, j.started_at, j.finished_at, j.keep_until, j.worker, false, "
-    "false, j.progress, j.result, j.error, j.tags, j.meta, j.options"
+    "false, j.progress, j.result, j.error, j.tags, j.meta, j.options, 0::bigint"
 )
 _CLAIMED = "(SELECT u.id FROM {ns}.lease AS l CROSS JOIN LATERAL unnest(l.ids) AS u (id) WHERE l.open > 0)"
 _NEWEST = "ORDER BY j.id DESC, j.entry DESC"

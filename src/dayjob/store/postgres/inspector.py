@@ -145,7 +145,7 @@ class InspectorPart(Part):
             version: int | None = self.value(connection, self.sql.write_record, given)
         return version
 
-    def list(self, kind: str, *, now: int | None = None) -> Sequence[Record]:
+    def list(self, kind: str | None, *, now: int | None = None) -> Sequence[Record]:
         with self.db.read() as connection:
             return [
                 Record(*row) for row in connection.execute(self.sql.list_records, (self.db.at(now), kind)).fetchall()

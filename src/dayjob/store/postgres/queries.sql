@@ -566,7 +566,103 @@ RETURNING version
 
 -- name: list_records
 SELECT kind, key, value, version, expires_at FROM dayjob.record
-WHERE kind = $2 AND (expires_at IS NULL OR expires_at > coalesce($1::bigint, dayjob.clock())) ORDER BY key
+WHERE ($2::text IS NULL OR kind = $2) AND (expires_at IS NULL OR expires_at > coalesce($1::bigint, dayjob.clock()))
+ORDER BY kind, key
 
 -- name: erase_record
 DELETE FROM dayjob.record WHERE kind = $1 AND key = $2 AND ($3::bigint IS NULL OR version = $3)
+
+-- == copying =====================================================================================================
+
+-- name: attempts_of
+SELECT id::text, number, round, outcome, started_at, finished_at, worker, error, reason FROM dayjob.attempt
+WHERE id = ANY ($1::uuid[]) ORDER BY no
+
+-- name: logs_of
+SELECT id::text, at, level, message FROM dayjob.log WHERE id = ANY ($1::uuid[]) ORDER BY no
+
+-- name: checkpoints_of
+SELECT id::text, value FROM dayjob.checkpoint WHERE id = ANY ($1::uuid[])
+
+-- name: adopting
+-- Two who adopt the same jobs take turns: the history does not know which ids it has.
+SELECT pg_advisory_xact_lock(hashtext('dayjob'), 2), set_config('lock_timeout', '1s', true)
+
+-- name: drop_moved
+-- $1 ids: those that were moved away give way; what was kept with them comes back with them
+WITH over AS (
+    DELETE FROM dayjob.history WHERE id = ANY ($1::uuid[]) AND state = 'cancelled' AND reason LIKE 'moved to %://%'
+    RETURNING id, goes, queue, state
+), counted AS (
+    INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, state, -count(*) FROM over GROUP BY goes, queue, state
+)
+SELECT id::text FROM over
+
+-- name: known_ids
+SELECT s.id::text FROM unnest($1::uuid[]) AS s (id)
+WHERE coalesce((SELECT true FROM dayjob.job AS j WHERE j.id = s.id),
+    (SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
+    (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1))
+
+-- name: adopt_live
+-- $1 now  $2.. columns: id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
+-- attempt, crashes, round, suspect, recorded, progress. Answers the ids that were new.
+WITH s AS (
+    SELECT s.*, nextval('dayjob.entry') AS n
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::integer[], $8::text[], $9::text[],
+        $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::integer[], $16::integer[],
+        $17::boolean[], $18::boolean[], $19::text[])
+        AS s (id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
+            attempt, crashes, round, suspect, recorded, progress)
+), new AS (
+    INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, attempt, crashes, round,
+        suspect, recorded, state, queue, task, payload, tags, meta, options, progress)
+    SELECT id, n, n, created_at, run_at, expires_at, priority, max_attempts, attempt, crashes, round, suspect, recorded,
+        CASE WHEN run_at > $1::bigint THEN 'scheduled' ELSE 'available' END, queue, task, payload, tags, meta, options, progress
+    FROM s ON CONFLICT (id) DO NOTHING
+    RETURNING id, entry, place, state, queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END AS kind
+), known AS (
+    INSERT INTO dayjob.level AS l (queue, priority, kind, used_at)
+    SELECT n.queue, n.priority, n.kind, $1 FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE state = 'available') AS n
+    WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
+        AND k.used_at > $1 - 3600000000)
+    ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+    SELECT place, entry, id, priority, kind, queue FROM new WHERE state = 'available'
+)
+SELECT id::text FROM new
+
+-- name: adopt_finished
+-- $1 now  $2.. columns: as above up to expires_at; attempt, crashes, round, recorded, progress; state, reason, result, error,
+-- started_at, finished_at, keep_until, worker. As in `finish`, what is kept for less than two months has its day.
+WITH kept AS (
+    INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes,
+        priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
+        options, reason, worker, progress)
+    SELECT id, nextval('dayjob.entry'), created_at, run_at, expires_at, started_at, finished_at, keep_until,
+        CASE WHEN keep_until < $1::bigint + 5400000000000 THEN DATE '1970-01-01' + (keep_until / 86400000000)::integer
+            ELSE 'infinity' END,
+        priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
+        options, reason, worker, progress
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::integer[], $8::text[], $9::text[],
+        $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::integer[], $16::integer[],
+        $17::boolean[], $18::text[], $19::text[], $20::text[], $21::bytea[], $22::bytea[], $23::bigint[], $24::bigint[],
+        $25::bigint[], $26::text[])
+        AS s (id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
+            attempt, crashes, round, recorded, progress, state, reason, result, error, started_at, finished_at, keep_until,
+            worker)
+    RETURNING goes, queue, state
+)
+INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, state, count(*) FROM kept GROUP BY goes, queue, state
+
+-- name: adopt_attempts
+INSERT INTO dayjob.attempt (id, number, round, outcome, started_at, finished_at, worker, error, reason)
+SELECT * FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
+    $8::bytea[], $9::text[])
+
+-- name: adopt_logs
+INSERT INTO dayjob.log (id, at, level, message) SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[])
+
+-- name: adopt_checkpoints
+INSERT INTO dayjob.checkpoint (id, value) SELECT * FROM unnest($1::uuid[], $2::bytea[]) ON CONFLICT (id) DO NOTHING

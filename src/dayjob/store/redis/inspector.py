@@ -128,21 +128,32 @@ class InspectorPart(ActsPart):
     # -- records -----------------------------------------------------------------------------------------------
 
     def read(self, kind: str, key: str, *, now: int | None = None) -> Record | None:
-        found = self._read(kind, now, "1", key)
+        found, _ = self._read(kind, now, "1", key)
         return found[0] if found else None
 
-    def list(self, kind: str, *, now: int | None = None) -> Sequence[Record]:
-        return sorted(self._read(kind, now, "0", ""), key=lambda one: one.key)
+    def list(self, kind: str | None, *, now: int | None = None) -> Sequence[Record]:
+        found: dict[tuple[str, str], Record] = {}
+        for each in self._kinds() if kind is None else [kind]:
+            cursor = b"0"
+            while True:  # a record may come twice
+                some, cursor = self._read(each, now, "0", cursor)
+                found.update({(one.kind, one.key): one for one in some})
+                if cursor == b"0":
+                    break
+        return [found[name] for name in sorted(found)]
 
-    def _read(self, kind: str, now: int | None, one: str, key: str) -> Sequence[Record]:
-        stamp, found = self.server.call("read", self.server.at(now), kind, one, key)
+    def _kinds(self) -> Sequence[str]:
+        return [kind.decode() for kind in self.server.command("SMEMBERS", f"{self.server.prefix}kinds")]
+
+    def _read(self, kind: str, now: int | None, one: str, where: str | bytes) -> tuple[Sequence[Record], bytes]:
+        stamp, cursor, found = self.server.call("read", self.server.at(now), kind, one, where)
         records = []
         for name, text in zip(found[::2], found[1::2], strict=True):
             length = _length(text)
             version, expires = _version(text[:length])
             if not expires or expires > int(stamp):
                 records.append(Record(kind, name.decode(), text[length:], version, expires or None))
-        return records
+        return records, cursor
 
     def write(
         self,

@@ -10,8 +10,8 @@ from dayjob.errors import NotSupported, SchemaMismatch
 from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.records import Beat, Durability, Enqueued, Health, NewRow, Tally, WorkerInfo
 from dayjob.store.redis.cluster import ClusterPart
+from dayjob.store.redis.copying import CopyingPart
 from dayjob.store.redis.health import Examination, require_no_eviction
-from dayjob.store.redis.inspector import InspectorPart
 from dayjob.store.redis.joining import JoiningPart
 from dayjob.store.redis.server import SCHEMA, Server
 from dayjob.store.redis.signals import Signals
@@ -21,7 +21,7 @@ JUST_NOW = 0.05
 STEP = "001_initial"
 
 
-class RedisStore(ClusterPart, InspectorPart, JoiningPart):
+class RedisStore(ClusterPart, CopyingPart, JoiningPart):
     """`dayjob.store.contract.Store` on Redis and Valkey.
 
     Attributes:

@@ -201,9 +201,11 @@ def row(found: Sequence[bytes]) -> JobRow:
     else:
         job.state = State(state.decode())
         job.entry = dyn.entry if dyn is not None and dyn.entry else int(score or 0) % LEVEL
+        job.place = int(score) % LEVEL if score else job.entry
         if run:
-            entry, _, _, claimed_at, _ = run.split(b" ", 4)
+            entry, score, _, claimed_at, _ = run.split(b" ", 4)
             job.entry, job.started_at, job.worker = int(entry), int(claimed_at), worker.decode() or None
+            job.place = int(score) % LEVEL
     return job
 
 

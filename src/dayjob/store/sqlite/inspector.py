@@ -26,16 +26,16 @@ from dayjob.store.records import (
 from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.part import Part
 
-_LIVE = (
+LIVE = (
     "j.id, j.entry, j.task, j.queue, j.state, j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, "
     "j.reason, j.created_at, j.run_at, j.expires_at, (SELECT claimed_at FROM {ns}_lease WHERE no = j.lease), NULL, NULL, "
     "(SELECT w.name FROM {ns}_lease AS l JOIN {ns}_worker AS w ON w.id = l.worker WHERE l.no = j.lease), j.suspect, "
-    "j.cancelling, j.progress, NULL, NULL, j.tags, j.meta, j.options"
+    "j.cancelling, j.progress, NULL, NULL, j.tags, j.meta, j.options, j.place"
 )
-_DONE = (
+DONE = (
     "j.id, j.entry, j.task, j.queue, j.state, j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, "
     "j.reason, j.created_at, j.run_at, j.expires_at, j.started_at, j.finished_at, j.keep_until, j.worker, 0, 0, "
-    "j.progress, j.result, j.error, j.tags, j.meta, j.options"
+    "j.progress, j.result, j.error, j.tags, j.meta, j.options, 0"
 )
 _RARE = frozenset({State.DEAD, State.CANCELLED})
 
@@ -48,10 +48,10 @@ class InspectorPart(Part):
 
     def get(self, id: str) -> JobRow | None:
         with self.db.read() as connection:
-            for table, columns in (("job", _LIVE), ("history", _DONE)):
-                row = connection.execute(self._select(table, columns, "j.id = ?"), (id,)).fetchone()
+            for table, columns in (("job", LIVE), ("history", DONE)):
+                row = connection.execute(self.select(table, columns, "j.id = ?"), (id,)).fetchone()
                 if row is not None:
-                    job = _job(row)
+                    job = job_of(row)
                     job.attempts = [
                         AttemptRow(number, round, Outcome(outcome), *rest)
                         for number, round, outcome, *rest in connection.execute(self.sql.attempts, (id,))
@@ -71,8 +71,8 @@ class InspectorPart(Part):
                 if after is not None:
                     condition += f" AND {key} < ?"
                     values.append(after)
-                select = self._select(table, columns, f"{condition} ORDER BY {key} DESC LIMIT ?")
-                found += [_job(row) for row in connection.execute(select, (*values, limit + 1))]
+                select = self.select(table, columns, f"{condition} ORDER BY {key} DESC LIMIT ?")
+                found += [job_of(row) for row in connection.execute(select, (*values, limit + 1))]
         found.sort(key=lambda job: job.id, reverse=True)
         page = found[:limit]
         return Page(page, page[-1].id if len(found) > limit and page else None)
@@ -86,21 +86,22 @@ class InspectorPart(Part):
                 total += int(connection.execute(select, values).fetchone()[0])
         return total
 
-    def _select(self, table: str, columns: str, condition: str) -> str:
+    def select(self, table: str, columns: str, condition: str) -> str:
+        """A look at `job` or `history`, as `j`."""
         return f"SELECT {columns.format(ns=self.db.namespace)} FROM {self.db.namespace}_{table} AS j WHERE {condition}"
 
     @staticmethod
     def _tables(which: Filter) -> list[tuple[str, str, list[State] | None]]:
         """(table, columns, states to ask for there) of the tables that can hold what *which* means."""
         if which.states is None:
-            return [("job", _LIVE, None), ("history", _DONE, None)]
+            return [("job", LIVE, None), ("history", DONE, None)]
         live = [state for state in which.states if not state.terminal]
         done = [state for state in which.states if state.terminal]
         tables: list[tuple[str, str, list[State] | None]] = []
         if live:
-            tables.append(("job", _LIVE, live))
+            tables.append(("job", LIVE, live))
         if done:
-            tables.append(("history", _DONE, done))
+            tables.append(("history", DONE, done))
         return tables
 
     def queues(self, *, now: int | None = None) -> list[QueueRow]:
@@ -187,9 +188,11 @@ class InspectorPart(Part):
             connection.execute(self.sql.write_record, (kind, key, value, version + 1, expires))
         return version + 1
 
-    def list(self, kind: str, *, now: int | None = None) -> Sequence[Record]:
+    def list(self, kind: str | None, *, now: int | None = None) -> Sequence[Record]:
         now = self.db.now() if now is None else now
         with self.db.read() as connection:
+            if kind is None:
+                return [Record(*row) for row in connection.execute(self.sql.list_all_records, (now,))]
             return [Record(*row) for row in connection.execute(self.sql.list_records, (kind, now))]
 
     def erase(self, kind: str, key: str, *, expected: int | None = None) -> bool:
@@ -197,7 +200,8 @@ class InspectorPart(Part):
             return connection.execute(self.sql.erase_record, (kind, key, expected)).rowcount > 0
 
 
-def _job(row: tuple[Any, ...]) -> JobRow:
+def job_of(row: tuple[Any, ...]) -> JobRow:
+    """A row of `LIVE` or `DONE`."""
     job = JobRow(*row)
     job.state = State(row[4])
     job.suspect, job.cancelling = bool(row[19]), bool(row[20])

@@ -442,5 +442,41 @@ ON CONFLICT (kind, key) DO UPDATE SET value = ?3, version = ?4, expires_at = ?5
 SELECT kind, key, value, version, expires_at FROM dayjob_record
 WHERE kind = ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY key
 
+-- name: list_all_records
+SELECT kind, key, value, version, expires_at FROM dayjob_record
+WHERE expires_at IS NULL OR expires_at > ? ORDER BY kind, key
+
 -- name: erase_record
 DELETE FROM dayjob_record WHERE kind = ?1 AND key = ?2 AND (?3 IS NULL OR version = ?3)
+
+-- == copying =====================================================================================================
+
+-- name: attempts_of
+SELECT id, number, round, outcome, started_at, finished_at, worker, error, reason FROM dayjob_attempt
+WHERE id IN (SELECT value FROM json_each(?)) ORDER BY no
+
+-- name: logs_of
+SELECT id, at, level, message FROM dayjob_log WHERE id IN (SELECT value FROM json_each(?)) ORDER BY no
+
+-- name: checkpoints_of
+SELECT id, value FROM dayjob_checkpoint WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: moved_away
+SELECT entry, id FROM dayjob_history
+WHERE id IN (SELECT value FROM json_each(?)) AND state = 'cancelled' AND reason LIKE 'moved to %://%'
+
+-- name: adopt_live
+INSERT INTO dayjob_job (
+    entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
+    options, attempt, crashes, round, suspect, recorded, progress)
+VALUES {rows}
+
+-- name: adopt_finished
+INSERT INTO dayjob_history (
+    entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at, expires_at,
+    started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
+VALUES {rows}
+
+-- name: adopt_attempt
+INSERT INTO dayjob_attempt (id, number, round, outcome, started_at, finished_at, worker, error, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)

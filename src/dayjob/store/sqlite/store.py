@@ -12,13 +12,13 @@ from dayjob.errors import ConfigError, NotSupported
 from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.records import Durability, Health
 from dayjob.store.sqlite.cluster import ClusterPart
+from dayjob.store.sqlite.copying import CopyingPart
 from dayjob.store.sqlite.database import SCHEMA, Database
-from dayjob.store.sqlite.inspector import InspectorPart
 from dayjob.store.sqlite.joining import JoiningPart
 from dayjob.store.sqlite.signals import FileSignals, LocalSignals
 
 
-class SQLiteStore(ClusterPart, InspectorPart, JoiningPart):
+class SQLiteStore(ClusterPart, CopyingPart, JoiningPart):
     """`dayjob.store.contract.Store` on SQLite.
 
     Attributes:

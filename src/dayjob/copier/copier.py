@@ -1,0 +1,474 @@
+"""Moving from one store to another: jobs, pauses, records and history, one batch after the other, so that no job is lost.
+
+A waiting job is at every moment in one store alone to be run, whoever dies when:
+
+    source                              target
+    1. record `copy`: these ids
+    2. cancelled, "moved to <target>"                         from here on no worker there takes them
+    3. record `copy`: these jobs, whole                       for one whose memory goes, by some bound of retention
+                                        4. adopted            from here on workers here do
+    5. record `copy`: the next ids ...
+
+A copy that died between 2 and 4 is taken up by the next one, which finds the jobs among the cancelled ones, or in the record.
+What changed hands before 2 is not touched: the store cancels only what waits. Finished jobs are copied, and stay; adopting
+twice is harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from dayjob.clock import SECOND
+from dayjob.copier.report import Count, Journal, Problem, Report
+from dayjob.errors import BadRow, ConfigError, NotSupported, SchemaMismatch, StoreUnavailable
+from dayjob.ids import new_id
+from dayjob.states import TERMINAL, WAITING, Outcome, State
+from dayjob.store.exits import MOVED
+from dayjob.store.records import Cancel, Enqueued, Filter, Whole
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Store
+    from dayjob.store.records import JobRow, Record, WorkerRow
+
+T = TypeVar("T")
+
+KIND = "copy"
+"""The kind of the records, in the source, that say which jobs are on their way: one for each target, by its URL."""
+BATCH = 500
+KEPT = 7 * 86_400.0
+"""Seconds for which the source remembers that a job was moved, and where to."""
+PATIENCE = 60.0
+"""Seconds for which a store may be away before the copy gives up."""
+LOOK = 1.0
+"""Seconds between two looks at a source that is in use, when it says nothing of new jobs."""
+_AFTER_CRASH = (Outcome.LOST, Outcome.CRASHED)
+_UNCHANGED = (Outcome.RELEASED, Outcome.PARKED)
+
+
+_journal = msgspec.json.Decoder(Journal).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Copier:
+    """One copy from *source* to *target*.
+
+    Args:
+        live: workers and producers may go on in the source; the copy follows until no worker is left there.
+        told: called now and then, as it gets on.
+    """
+
+    def __init__(
+        self, source: Store, target: Store, *, live: bool = False, told: Callable[[Report], None] = lambda _: None
+    ) -> None:
+        self.source, self.target, self.live, self._told = source, target, live, told
+        self.report = Report(source.url, target.url)
+        self._mark = f"{MOVED}{target.url}"
+        self._journal = Journal(new_id())
+        self._version = 0
+        self._refused: set[str] = set()
+        self._written: dict[tuple[str, str], tuple[bytes, int]] = {}
+
+    # -- the course of it ----------------------------------------------------------------------------------------
+
+    def plan(self) -> Report:
+        """Count what `run` would do; nothing is written anywhere."""
+        self._check()
+        self.report.dry_run = True
+        there = bool(self.target.check().schema)
+        for state in State:
+            which = Filter(states=(state,))
+            for page in _pages(self.source, which):
+                jobs = [job for job in page if not _moved(job)]
+                self._count_finished(state, jobs, self._known(jobs) if there else set())
+        self.report.count("pauses").found = self.report.count("pauses").copied = len(_paused(self.source))
+        records = self._records()
+        known = {(one.kind, one.key) for one in self.target.list(None)} if there else set()
+        for record in records:
+            self.report.count("records").found += 1
+            if (record.kind, record.key) in known:
+                self.report.count("records").there += 1
+            else:
+                self.report.count("records").copied += 1
+        return self._ended()
+
+    def run(self) -> Report:
+        """Copy; returns when nothing is left to do, or *live* when nobody works in the source any more.
+
+        Raises:
+            ConfigError, NotSupported, SchemaMismatch: these stores, so, cannot be copied; nothing was written.
+            StoreUnavailable: a store stayed away. Call it again, in this process or another: it goes on where it was.
+        """
+        self._check()
+        self.target.migrate()
+        self._begin()
+        self._settings()
+        with contextlib.closing(self.source.listen(["work"])) as ear:
+            first = True
+            while True:
+                alone = self._alone()
+                self._waiting()
+                if first:
+                    self._finished()
+                first = False
+                if alone and not (self._left() and self.live):
+                    break
+                ear.wait(LOOK)
+        if self.live:
+            self._settings()
+            self._finished()
+        self._close()
+        return self._ended()
+
+    def _ended(self) -> Report:
+        self.report.waiting = self.source.count(Filter(states=tuple(WAITING)))
+        self.report.running = self.source.count(Filter(states=(State.RUNNING,)))
+        self.report.workers = self._alive()
+        return self.report
+
+    def stopped(self) -> Report:
+        """The report of a copy that was interrupted: what was done, and what is left."""
+        return self._ended()
+
+    def _left(self) -> bool:
+        """Whether there is anything more to move, or to wait for."""
+        waiting = self.source.count(Filter(states=tuple(WAITING))) > len(self._refused)
+        return waiting or self.source.count(Filter(states=(State.RUNNING,))) > 0
+
+    # -- before anything is written ------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        for store in (self.source, self.target):
+            if not store.processes:
+                raise NotSupported(f"copying {store.url}", "an in-memory store is gone with its process; use a file")
+        if self.source.url == self.target.url:
+            raise ConfigError(f"--from and --to are the same store, {self.source.url}: nothing to copy")
+        health = self.source.check()
+        if not health.schema:
+            raise ConfigError(f"there is no store at {self.source.url}: look at what --from says")
+        if health.schema != health.wanted:
+            raise SchemaMismatch(health.schema, health.wanted)
+        self._check_unfinished(self.source, self.target.url)
+        if self.target.check().schema:
+            self._check_unfinished(self.target, "")
+        if not self.live and (alive := self._alive()):
+            who = f"{alive} worker{'s are' if alive > 1 else ' is'} alive"
+            raise ConfigError(f"{who} in {self.source.url}: stop them (dayjob workers), or copy with --live")
+
+    @staticmethod
+    def _check_unfinished(store: Store, but: str) -> None:
+        for record in store.list(KIND):
+            if record.key != but and _journal(record.value).ids:
+                raise ConfigError(
+                    f"a copy from {store.url} to {record.key} was not finished, and jobs are on their way: finish it first, "
+                    f"with the same --from and --to"
+                )
+
+    def _alive(self) -> int:
+        now = self.source.now()
+        return sum(_lives(one, now) for one in self.source.workers())
+
+    def _alone(self) -> bool:
+        """Whether nobody works in the source. Then nobody leads there, either, who would take back what dead workers had."""
+        now, workers = self.source.now(), self.source.workers()
+        if any(_lives(one, now) for one in workers):
+            return False
+        for one in workers:
+            self.source.leave(one.info.id, death="it was gone when the store was copied")
+        return True
+
+    # -- the journal ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Take up what an earlier copy left, and write the first line."""
+        earlier = self.source.read(KIND, self.target.url)
+        left = Journal("")
+        if earlier is not None:
+            left, self._version = _journal(earlier.value), earlier.version
+            self._journal.moved = left.moved
+            for name, moved in left.moved.items():
+                self.report.count(name).found = self.report.count(name).copied = moved
+        self._announce(left.ids, left.jobs)
+        mirrored = self.target.read(KIND, self.target.url)
+        if mirrored is not None and _journal(mirrored.value).run == self._journal.run:
+            if not left.ids:
+                self.source.erase(KIND, self.target.url)
+            raise ConfigError(f"--from {self.source.url} and --to {self.target.url} lead to the same store")
+        if left.ids:
+            self._resume(left)
+
+    def _resume(self, left: Journal) -> None:
+        """Deliver what an earlier copy had taken out. What it had only meant to take waits still, or was taken by a worker."""
+        kept = {one.job.id: one for one in left.jobs}
+        found = {one.job.id: one for one in _patiently(lambda: self.source.export(left.ids))}
+        for id in left.ids:
+            if id in found and found[id].job.reason == self._mark:
+                kept[id] = found[id]
+            elif id not in found and id not in kept:
+                why = "it was about to be moved when a copy was killed, and has gone since: it was run, or deleted"
+                self._problem(f"job {id}", why)
+        self._deliver([_as_it_waited(kept[id]) for id in left.ids if id in kept])
+
+    def _announce(self, ids: Sequence[str], jobs: Sequence[Whole] = ()) -> None:
+        self._journal.ids = list(ids)
+        self._journal.jobs = [Whole(one.job, checkpoint=one.checkpoint) for one in jobs]
+        value = _encode(self._journal)
+        version = _patiently(lambda: self.source.write(KIND, self.target.url, value, expected=self._version))
+        if version is None:
+            found = _patiently(lambda: self.source.read(KIND, self.target.url))
+            if found is None or found.value != value:  # else it was our own write, whose reply was lost
+                raise ConfigError(
+                    f"another copy from {self.source.url} to {self.target.url} has begun: leave it to that one"
+                )
+            version = found.version
+        self._version = version
+
+    def _close(self) -> None:
+        """Nothing is on its way: the record has done its duty."""
+        _patiently(lambda: self.source.erase(KIND, self.target.url, expected=self._version))
+
+    # -- jobs that wait ------------------------------------------------------------------------------------------
+
+    def _waiting(self) -> None:
+        """Move all that wait now: the urgent first, and each queue in its order."""
+        for ids in self._in_order():
+            self._announce(ids)
+            self._carry(ids)
+            self._told(self.report)
+
+    def _in_order(self) -> Iterator[list[str]]:
+        """The ids of what waits, in batches. Sorted aside, in a file where there are many."""
+        with contextlib.closing(sqlite3.connect("")) as aside:
+            aside.execute("CREATE TABLE line (due INTEGER, urgency INTEGER, place INTEGER, id TEXT)")
+            for page in _pages(self.source, Filter(states=tuple(WAITING))):
+                rows = [
+                    (job.run_at if job.state is State.SCHEDULED else 0, -job.priority, job.place, job.id)
+                    for job in page
+                    if job.id not in self._refused
+                ]
+                aside.executemany("INSERT INTO line VALUES (?, ?, ?, ?)", rows)
+            cursor = aside.execute("SELECT id FROM line ORDER BY due, urgency, place")
+            while batch := cursor.fetchmany(BATCH):
+                yield [row[0] for row in batch]
+
+    def _carry(self, ids: list[str]) -> None:
+        """Steps 2 to 4 for *ids*."""
+        before = {one.job.id: one for one in _patiently(lambda: self.source.export(ids))}
+        which = Filter(ids=tuple(ids), states=tuple(WAITING))
+        touched = _patiently(lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)))
+        after = {one.job.id: one for one in _patiently(lambda: self.source.export(ids))}
+        taken: list[Whole] = []
+        for id, one in before.items():  # in the order of *ids*: each queue's own
+            now = after.get(id)
+            if now is not None and now.job.reason == self._mark:
+                taken.append(_as_it_waited(now, one.job))
+            elif now is None and id in touched:
+                taken.append(one)
+            else:
+                count = self.report.count(one.job.state if one.job.state in WAITING else State.AVAILABLE)
+                count.found += 1
+                count.left += 1
+        if taken:
+            self._announce([one.job.id for one in taken], taken)
+            self._deliver(taken)
+
+    def _deliver(self, jobs: Sequence[Whole]) -> None:
+        answers = self._adopt(jobs)
+        for one, answer in zip(jobs, answers, strict=True):
+            count = self.report.count(one.job.state)
+            count.found += 1
+            if answer.outcome == "inserted":
+                count.copied += 1
+                self._journal.moved[one.job.state] = self._journal.moved.get(one.job.state, 0) + 1
+            elif answer.outcome == "existing":
+                count.there += 1
+            else:
+                count.refused += 1
+                self._refuse(one, str(answer.error))
+        for queue in {one.job.queue for one in jobs}:
+            self.target.notify("work", queue.encode())
+
+    def _adopt(self, jobs: Sequence[Whole]) -> list[Enqueued]:
+        """One that the target cannot store keeps none of its neighbours out."""
+        if not jobs:
+            return []
+        try:
+            return _patiently(lambda: self.target.adopt(jobs))
+        except BadRow as error:
+            if len(jobs) == 1:
+                return [Enqueued("refused", error)]
+        half = len(jobs) // 2
+        return [*self._adopt(jobs[:half]), *self._adopt(jobs[half:])]
+
+    def _refuse(self, one: Whole, why: str) -> None:
+        """The job goes back to where it waited, and is left there."""
+        _patiently(lambda: self.source.adopt([one]))
+        self._refused.add(one.job.id)
+        self._problem(f"job {one.job.id}", why)
+
+    def _problem(self, what: str, why: str) -> None:
+        if len(self.report.problems) < 100:
+            self.report.problems.append(Problem(what, why))
+
+    # -- jobs that have finished ---------------------------------------------------------------------------------
+
+    def _finished(self) -> None:
+        """Copy the history, newest first; what the target has is passed over."""
+        for state in TERMINAL:
+            self.report.counts[state] = Count()
+        for page in _pages(self.source, Filter(states=tuple(TERMINAL))):
+            jobs = [job for job in page if not _moved(job)]
+            known = self._known(jobs)
+            now = self.target.now()
+            wanted = [job.id for job in jobs if job.id not in known and not _over(job, now)]
+            wholes = _patiently(lambda wanted=wanted: self.source.export(wanted)) if wanted else []  # type: ignore[misc]
+            wholes = [one for one in wholes if one.job.state.terminal and not _moved(one.job)]
+            answers = dict(zip([one.job.id for one in wholes], self._adopt(wholes), strict=True))
+            for job in jobs:
+                self._count_copied(job, known, answers, now)
+            self._told(self.report)
+
+    def _count_copied(self, job: JobRow, known: set[str], answers: dict[str, Enqueued], now: int) -> None:
+        count, answer = self.report.count(job.state), answers.get(job.id)
+        count.found += 1
+        if job.id in known or (answer is not None and answer.outcome == "existing"):
+            count.there += 1
+        elif _over(job, now):
+            count.over += 1
+        elif answer is None:  # retried or deleted since the page was read
+            count.left += 1
+        elif answer.outcome == "refused":
+            count.refused += 1
+            self._problem(f"job {job.id}", str(answer.error))
+        else:
+            count.copied += 1
+
+    def _count_finished(self, state: State, jobs: Sequence[JobRow], known: set[str]) -> None:
+        """For a dry run: as it would be."""
+        now, count = self.source.now(), self.report.count(state)
+        count.found += len(jobs)
+        for job in jobs:
+            if job.id in known:
+                count.there += 1
+            elif state is State.RUNNING and self.live:
+                count.left += 1
+            elif _over(job, now):
+                count.over += 1
+            else:
+                count.copied += 1
+
+    def _known(self, jobs: Sequence[JobRow]) -> set[str]:
+        """The ids among *jobs* that the target has, but for those that went from there to here: they come back."""
+        if not jobs:
+            return set()
+        ids = tuple(job.id for job in jobs)
+        found = _patiently(lambda: self.target.find(Filter(ids=ids), limit=len(ids)))
+        return {job.id for job in found.jobs if not _moved(job)}
+
+    # -- pauses and records --------------------------------------------------------------------------------------
+
+    def _settings(self) -> None:
+        """Before the jobs: a queue that is paused must not begin to run because it moves."""
+        count = self.report.counts["pauses"] = Count()
+        for queue in _paused(self.source):
+            count.found += 1
+            if _patiently(lambda queue=queue: self.target.pause(queue, True)):  # type: ignore[misc]
+                count.copied += 1
+            else:
+                count.there += 1
+        count = self.report.counts["records"] = Count()
+        for record in self._records():
+            count.found += 1
+            self._copy_record(record, count)
+
+    def _records(self) -> list[Record]:
+        return [record for record in self.source.list(None) if record.kind != KIND]
+
+    def _copy_record(self, record: Record, count: Count) -> None:
+        """Write what is not there, and what this copy wrote and the source changed since; never over somebody else's."""
+        name = record.kind, record.key
+        value, version = self._written.get(name, (b"", 0))
+        now = self.source.now()
+        ttl = None if record.expires_at is None else (record.expires_at - now) / SECOND
+        if ttl is not None and ttl <= 0:
+            count.over += 1
+            return
+        if version and value == record.value:
+            count.copied += 1
+            return
+        written = _patiently(lambda: self.target.write(*name, record.value, expected=version, ttl=ttl))
+        if written is not None:
+            self._written[name] = record.value, written
+            count.copied += 1
+            return
+        found = _patiently(lambda: self.target.read(*name))
+        if found is not None and found.value == record.value:
+            count.there += 1
+        else:
+            count.refused += 1
+            self._problem(
+                f"record {record.kind}/{record.key}", "the target has another value; it was kept as it is there"
+            )
+
+
+def _pages(store: Store, which: Filter) -> Iterator[list[JobRow]]:
+    after = None
+    while True:
+        page = _patiently(lambda after=after: store.find(which, limit=BATCH, after=after))  # type: ignore[misc]
+        yield page.jobs
+        if page.after is None:
+            return
+        after = page.after
+
+
+def _paused(store: Store) -> list[str]:
+    return [one.name for one in _patiently(store.queues) if one.paused]
+
+
+def _lives(worker: WorkerRow, now: int) -> bool:
+    return worker.last_beat + int(worker.info.expiry * SECOND) > now
+
+
+def _moved(job: JobRow) -> bool:
+    """Whether it is only the memory of a job that was moved away."""
+    return job.state is State.CANCELLED and (job.reason or "").startswith(MOVED) and "://" in (job.reason or "")
+
+
+def _over(job: JobRow, now: int) -> bool:
+    return job.keep_until is not None and job.keep_until <= now
+
+
+def _as_it_waited(one: Whole, before: JobRow | None = None) -> Whole:
+    """A job that was taken out of its store, as it waited there; *before*: as it was seen a moment earlier."""
+    job = one.job
+    if job.state is State.CANCELLED:
+        job.suspect = _suspect(job) or (before is not None and before.suspect)
+        job.state = State.SCHEDULED if job.run_at > (job.finished_at or 0) else State.AVAILABLE
+        job.reason = job.started_at = job.finished_at = job.keep_until = job.worker = None
+    return one
+
+
+def _suspect(job: JobRow) -> bool:
+    """Whether its process died at its last attempt, and it has not run since: read from what was kept of its attempts."""
+    for attempt in reversed(job.attempts):
+        if attempt.outcome not in _UNCHANGED:
+            return attempt.outcome in _AFTER_CRASH and attempt.round == job.round
+    return False
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """*call*, again and again while the store is away, for a minute. Whatever is called so may be repeated."""
+    pause, end = 0.1, time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() + pause > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
