@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from dayjob.ids import new_id
 from dayjob.states import Outcome
 from dayjob.store.contract import Store
 from dayjob.store.records import NewRow, Settlement, Want, WorkerInfo
-from tests.contract.engines import EngineUnderTest, Postgres18, SqliteFile
+from tests.contract.engines import EngineUnderTest, Postgres18, SqliteFile, Valkey9
 
-PAIRS = [(SqliteFile, Postgres18), (Postgres18, SqliteFile), (SqliteFile, SqliteFile), (Postgres18, Postgres18)]
+PAIRS = list(itertools.permutations((SqliteFile, Postgres18, Valkey9), 2))
 
 
 class Pair:

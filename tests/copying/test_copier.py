@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
+from typing import Any, cast
 
 import pytest
 
-from dayjob.copier import Copier, Report
-from dayjob.errors import ConfigError, NotSupported
+from dayjob.copier import Copier, Report, copier, steps
+from dayjob.errors import ConfigError, NotSupported, StoreUnavailable
 from dayjob.ids import new_id
-from dayjob.states import State
+from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Cancel, Delete, Filter, Retry, Want, WorkerInfo
-from tests.contract.engines import Postgres18, SqliteFile
+from dayjob.store.records import Cancel, Delete, Filter, Retry, Settlement, Want, WorkerInfo
+from tests.contract.engines import Postgres18, SqliteFile, Valkey9
 from tests.copying.conftest import Pair, fill, row, run_all
 
 WAITING = Filter(states=(State.SCHEDULED, State.AVAILABLE))
@@ -114,6 +116,37 @@ def test_there_and_back_again(pair: Pair) -> None:
     assert counts(pair.source)["scheduled"] == len(made["scheduled"])
 
 
+def test_what_is_to_come_back_to_a_store_that_has_just_deleted_it_stays_and_is_told(one_way: Pair) -> None:
+    """The memory of what was moved away may go by a bound of retention; its id is known for an hour more."""
+    made = fill(one_way.source)
+    copied(one_way.source, one_way.target)
+    one, *others = made["available"]
+    one_way.source.act(Filter(ids=(one,)), Delete())
+    report = Copier(*one_way.back()).run()
+
+    assert [problem.what for problem in report.problems] == [f"job {one}"]
+    assert "copy again" in report.problems[0].why
+    assert (report.counts["available"].refused, report.counts["available"].even) == (1, True)
+    assert run_all(one_way.target) == [one]
+    assert sorted(run_all(one_way.source)) == sorted(others)
+
+
+def test_a_dry_run_says_what_is_there_already(pair: Pair) -> None:
+    for store in (pair.source, pair.target):
+        store.migrate()
+        store.pause("q", True)
+        store.write("setting", "same", b"1")
+        store.write("setting", "other", store.url.encode())
+    report = Copier(pair.source, pair.target).plan()
+
+    assert (report.counts["pauses"].there, report.counts["records"].there, report.counts["records"].refused) == (
+        1,
+        1,
+        1,
+    )
+    assert all(count.even for count in report.counts.values())
+
+
 def test_pauses_and_records_come_over_and_what_the_target_has_stays(pair: Pair) -> None:
     pair.source.pause("q", True)
     pair.source.write("setting", "a", b"1")
@@ -157,10 +190,15 @@ def test_alive_workers_are_a_reason_to_refuse(pair: Pair) -> None:
     assert pair.target.check().schema == 0
 
 
-@pytest.mark.parametrize("pair", [(SqliteFile, Postgres18)], indirect=True, ids=["file-to-server"])
-def test_what_the_target_cannot_store_stays_and_its_neighbours_go(pair: Pair) -> None:
-    # A file takes a name that a server does not.
-    rows = [row(), row(task="nul\0nul", delay=5000.0), row()]
+@pytest.mark.parametrize(
+    ("pair", "odd"),
+    [((SqliteFile, Postgres18), {"task": "nul\0nul"}), ((SqliteFile, Valkey9), {"priority": 128})],
+    indirect=["pair"],
+    ids=["postgres-18", "valkey-9"],
+)
+def test_what_the_target_cannot_store_stays_and_its_neighbours_go(pair: Pair, odd: dict[str, object]) -> None:
+    # A file takes what a server does not.
+    rows = [row(), row(delay=5000.0, **odd), row()]
     pair.source.enqueue(rows)
     report = Copier(pair.source, pair.target).run()
 
@@ -193,9 +231,45 @@ def test_a_job_that_its_owner_cancelled_is_history_like_any_other(one_way: Pair)
     assert report.counts["cancelled"].copied == 1
 
 
+# -- while it works ----------------------------------------------------------------------------------------------
+
+
+def test_live_it_follows_until_nobody_works_there_and_no_job_runs_twice(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copier, "LOOK", 0.02)
+    source, ann = pair.source, WorkerInfo(new_id(), "ann", "here", 1)
+    source.pause("slow", True)
+    source.beat(ann, ())
+    ids = fill(source)["available"]
+    reports: list[Report] = []
+    thread = Thread(target=lambda: reports.append(Copier(source, pair.target, live=True).run()))
+    thread.start()
+    here: list[str] = []
+    for number in range(1, 11):
+        rows = [row(queue=f"q{n}") for n in range(6)]
+        source.enqueue(rows)
+        source.notify("work", b"q0")
+        ids += [one.id for one in rows]
+        claimed = source.turn(ann.id, number, (), [Want(None, 2)]).claimed
+        here += [job.id for job in claimed]
+        done = [Settlement(job.id, job.entry, Outcome.COMPLETED, 1, source.now(), keep=9e5) for job in claimed]
+        assert source.turn(ann.id, None, done).refused == []
+    assert thread.is_alive()
+    source.leave(ann.id)
+    thread.join(15)
+
+    there = run_all(pair.target)
+    assert reports[0].whole, reports
+    assert sorted(here + there) == sorted(ids)
+    assert reports[0].counts["completed"].copied == 20 + len(here)
+    assert [one.name for one in pair.target.queues() if one.paused] == ["slow"]
+
+
 # -- killed on the way -------------------------------------------------------------------------------------------
 
 POINTS = [
+    "source.write 1",
     "source.write 2",
     "source.act 1",
     "source.write 3",
@@ -206,14 +280,11 @@ POINTS = [
 ]
 
 
-@pytest.mark.crash
-@pytest.mark.processes
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("point", POINTS)
-def test_a_copy_that_was_killed_is_finished_by_the_next(pair: Pair, when: str, point: str) -> None:
+def killed(pair: Pair, point: str) -> None:
+    """A copy that dies after that call, and another: whatever was stored runs once, in the target."""
     # Six batches of those that wait: two in each of the states, and more.
     made = fill(pair.source, 150)
-    arguments = [*pair.urls, when, *point.split()]
+    arguments = [*pair.urls, "after", *point.split()]
     child = [sys.executable, "-c", CHILD, *arguments]
     died = subprocess.run(
         child, timeout=15, check=False, cwd=Path(__file__).parents[2], env=os.environ | {"DAYJOB": ""}
@@ -231,6 +302,20 @@ def test_a_copy_that_was_killed_is_finished_by_the_next(pair: Pair, when: str, p
     assert [one.found for one in waiting] == [150, 150]
     for name in ("completed", "dead", "cancelled"):
         assert report.counts[name].found == len(made[name])
+
+
+@pytest.mark.crash
+@pytest.mark.processes
+@pytest.mark.parametrize("point", POINTS)
+def test_a_copy_that_was_killed_anywhere_is_finished_by_the_next(one_way: Pair, point: str) -> None:
+    killed(one_way, point)
+
+
+@pytest.mark.crash
+@pytest.mark.processes
+@pytest.mark.parametrize("point", ["source.act 2", "target.adopt 2"])
+def test_a_copy_that_was_killed_is_finished_by_the_next_in_each_direction(pair: Pair, point: str) -> None:
+    killed(pair, point)
 
 
 CHILD = """
@@ -269,6 +354,44 @@ def test_who_goes_elsewhere_before_a_killed_copy_is_finished_is_told(one_way: Pa
         Copier(*one_way.back()).run()
     copied(one_way.source, one_way.target)
     third.close()
+
+
+class Forgetful:
+    """A store of whose calls every second does what it should, and then says that it cannot be reached."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._calls = store, 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return self._forgetting(found) if name in ("write", "act", "adopt", "export", "find", "pause") else found
+
+    def _forgetting(self, call: Any) -> Any:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self._calls += 1
+            answer = call(*args, **kwargs)
+            if self._calls % 2:
+                raise StoreUnavailable("the line is broken")
+            return answer
+
+        return called
+
+
+def test_lost_replies_lose_and_double_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PAUSE", 0.0)
+    monkeypatch.setattr(copier, "BATCH", 8)
+    made = fill(pair.source)
+    pair.source.pause("slow", True)
+    pair.source.write("setting", "a", b"1")
+    report = Copier(cast("Store", Forgetful(pair.source)), cast("Store", Forgetful(pair.target))).run()
+
+    assert report.whole, report
+    assert {name: one.found for name, one in report.counts.items()} == {
+        **{state: len(ids) for state, ids in made.items()}, "pauses": 1, "records": 1,
+    }  # fmt: skip
+    assert counts(pair.target) == {state: len(ids) for state, ids in made.items()}
+    assert sorted(run_all(pair.target)) == sorted(made["available"])
+    assert run_all(pair.source) == []
 
 
 # -- wrong stores ------------------------------------------------------------------------------------------------

@@ -18,35 +18,32 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dayjob.clock import SECOND
-from dayjob.copier.report import Count, Journal, Problem, Report
-from dayjob.errors import BadRow, ConfigError, NotSupported, SchemaMismatch, StoreUnavailable
+from dayjob.copier.history import History
+from dayjob.copier.report import KIND, Journal, Report
+from dayjob.copier.settings import Settings
+from dayjob.copier.steps import adopt, pages, patiently
+from dayjob.errors import ConfigError, NotSupported, SchemaMismatch
 from dayjob.ids import new_id
-from dayjob.states import TERMINAL, WAITING, Outcome, State
+from dayjob.states import WAITING, Outcome, State
 from dayjob.store.exits import MOVED
-from dayjob.store.records import Cancel, Enqueued, Filter, Whole
+from dayjob.store.records import Cancel, Filter, Whole
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
-    from dayjob.store.records import JobRow, Record, WorkerRow
+    from dayjob.store.records import JobRow, WorkerRow
 
-T = TypeVar("T")
-
-KIND = "copy"
-"""The kind of the records, in the source, that say which jobs are on their way: one for each target, by its URL."""
 BATCH = 500
 KEPT = 7 * 86_400.0
 """Seconds for which the source remembers that a job was moved, and where to."""
-PATIENCE = 60.0
-"""Seconds for which a store may be away before the copy gives up."""
 LOOK = 1.0
 """Seconds between two looks at a source that is in use, when it says nothing of new jobs."""
+GONE = "the target had it, and has deleted it within the last hour: it stays; copy again when the hour is over"
 _AFTER_CRASH = (Outcome.LOST, Outcome.CRASHED)
 _UNCHANGED = (Outcome.RELEASED, Outcome.PARKED)
 
@@ -72,7 +69,8 @@ class Copier:
         self._journal = Journal(new_id())
         self._version = 0
         self._refused: set[str] = set()
-        self._written: dict[tuple[str, str], tuple[bytes, int]] = {}
+        self._history = History(source, target, self.report, told)
+        self._settings = Settings(source, target, self.report)
 
     # -- the course of it ----------------------------------------------------------------------------------------
 
@@ -82,19 +80,8 @@ class Copier:
         self.report.dry_run = True
         there = bool(self.target.check().schema)
         for state in State:
-            which = Filter(states=(state,))
-            for page in _pages(self.source, which):
-                jobs = [job for job in page if not _moved(job)]
-                self._count_finished(state, jobs, self._known(jobs) if there else set())
-        self.report.count("pauses").found = self.report.count("pauses").copied = len(_paused(self.source))
-        records = self._records()
-        known = {(one.kind, one.key) for one in self.target.list(None)} if there else set()
-        for record in records:
-            self.report.count("records").found += 1
-            if (record.kind, record.key) in known:
-                self.report.count("records").there += 1
-            else:
-                self.report.count("records").copied += 1
+            self._history.plan(state, there=there, live=self.live)
+        self._settings.plan(there=there)
         return self._ended()
 
     def run(self) -> Report:
@@ -107,21 +94,21 @@ class Copier:
         self._check()
         self.target.migrate()
         self._begin()
-        self._settings()
+        self._settings.copy()
         with contextlib.closing(self.source.listen(["work"])) as ear:
             first = True
             while True:
                 alone = self._alone()
                 self._waiting()
                 if first:
-                    self._finished()
+                    self._history.copy()
                 first = False
                 if alone and not (self._left() and self.live):
                     break
                 ear.wait(LOOK)
         if self.live:
-            self._settings()
-            self._finished()
+            self._settings.copy()
+            self._history.copy()
         self._close()
         return self._ended()
 
@@ -205,22 +192,22 @@ class Copier:
     def _resume(self, left: Journal) -> None:
         """Deliver what an earlier copy had taken out. What it had only meant to take waits still, or was taken by a worker."""
         kept = {one.job.id: one for one in left.jobs}
-        found = {one.job.id: one for one in _patiently(lambda: self.source.export(left.ids))}
+        found = {one.job.id: one for one in patiently(lambda: self.source.export(left.ids))}
         for id in left.ids:
             if id in found and found[id].job.reason == self._mark:
                 kept[id] = found[id]
             elif id not in found and id not in kept:
                 why = "it was about to be moved when a copy was killed, and has gone since: it was run, or deleted"
-                self._problem(f"job {id}", why)
+                self.report.problem(f"job {id}", why)
         self._deliver([_as_it_waited(kept[id]) for id in left.ids if id in kept])
 
     def _announce(self, ids: Sequence[str], jobs: Sequence[Whole] = ()) -> None:
         self._journal.ids = list(ids)
         self._journal.jobs = [Whole(one.job, checkpoint=one.checkpoint) for one in jobs]
         value = _encode(self._journal)
-        version = _patiently(lambda: self.source.write(KIND, self.target.url, value, expected=self._version))
+        version = patiently(lambda: self.source.write(KIND, self.target.url, value, expected=self._version))
         if version is None:
-            found = _patiently(lambda: self.source.read(KIND, self.target.url))
+            found = patiently(lambda: self.source.read(KIND, self.target.url))
             if found is None or found.value != value:  # else it was our own write, whose reply was lost
                 raise ConfigError(
                     f"another copy from {self.source.url} to {self.target.url} has begun: leave it to that one"
@@ -230,7 +217,7 @@ class Copier:
 
     def _close(self) -> None:
         """Nothing is on its way: the record has done its duty."""
-        _patiently(lambda: self.source.erase(KIND, self.target.url, expected=self._version))
+        patiently(lambda: self.source.erase(KIND, self.target.url, expected=self._version))
 
     # -- jobs that wait ------------------------------------------------------------------------------------------
 
@@ -245,7 +232,7 @@ class Copier:
         """The ids of what waits, in batches. Sorted aside, in a file where there are many."""
         with contextlib.closing(sqlite3.connect("")) as aside:
             aside.execute("CREATE TABLE line (due INTEGER, urgency INTEGER, place INTEGER, id TEXT)")
-            for page in _pages(self.source, Filter(states=tuple(WAITING))):
+            for page in pages(self.source, Filter(states=tuple(WAITING))):
                 rows = [
                     (job.run_at if job.state is State.SCHEDULED else 0, -job.priority, job.place, job.id)
                     for job in page
@@ -258,16 +245,19 @@ class Copier:
 
     def _carry(self, ids: list[str]) -> None:
         """Steps 2 to 4 for *ids*."""
-        before = {one.job.id: one for one in _patiently(lambda: self.source.export(ids))}
+        before = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
         which = Filter(ids=tuple(ids), states=tuple(WAITING))
-        touched = _patiently(lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)))
-        after = {one.job.id: one for one in _patiently(lambda: self.source.export(ids))}
+        unknown: list[bool] = []
+        touched = patiently(
+            lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)), lambda: unknown.append(True)
+        )
+        after = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
         taken: list[Whole] = []
         for id, one in before.items():  # in the order of *ids*: each queue's own
             now = after.get(id)
             if now is not None and now.job.reason == self._mark:
                 taken.append(_as_it_waited(now, one.job))
-            elif now is None and id in touched:
+            elif now is None and (id in touched or unknown):  # its memory has gone already, by some bound of retention
                 taken.append(one)
             else:
                 count = self.report.count(one.job.state if one.job.state in WAITING else State.AVAILABLE)
@@ -275,172 +265,44 @@ class Copier:
                 count.left += 1
         if taken:
             self._announce([one.job.id for one in taken], taken)
-            self._deliver(taken)
+            self._deliver(taken, anew=True)
 
-    def _deliver(self, jobs: Sequence[Whole]) -> None:
-        answers = self._adopt(jobs)
+    def _deliver(self, jobs: Sequence[Whole], *, anew: bool = False) -> None:
+        """Step 4: adopt, and count. *anew*: no earlier copy can have delivered them."""
+        unknown: list[bool] = []
+        answers = adopt(self.target, jobs, lambda: unknown.append(True))
+        existing = [one.job.id for one, answer in zip(jobs, answers, strict=True) if answer.outcome == "existing"]
+        gone = set(existing) - self._there(existing) if anew and not unknown else set()
         for one, answer in zip(jobs, answers, strict=True):
             count = self.report.count(one.job.state)
             count.found += 1
             if answer.outcome == "inserted":
                 count.copied += 1
                 self._journal.moved[one.job.state] = self._journal.moved.get(one.job.state, 0) + 1
-            elif answer.outcome == "existing":
-                count.there += 1
-            else:
+            elif answer.outcome == "refused" or one.job.id in gone:
                 count.refused += 1
-                self._refuse(one, str(answer.error))
+                self._refuse(one, str(answer.error) if answer.error else GONE)
+            else:
+                count.there += 1
         for queue in {one.job.queue for one in jobs}:
             self.target.notify("work", queue.encode())
 
-    def _adopt(self, jobs: Sequence[Whole]) -> list[Enqueued]:
-        """One that the target cannot store keeps none of its neighbours out."""
-        if not jobs:
-            return []
-        try:
-            return _patiently(lambda: self.target.adopt(jobs))
-        except BadRow as error:
-            if len(jobs) == 1:
-                return [Enqueued("refused", error)]
-        half = len(jobs) // 2
-        return [*self._adopt(jobs[:half]), *self._adopt(jobs[half:])]
+    def _there(self, ids: Sequence[str]) -> set[str]:
+        """Those of *ids* that the target has."""
+        if not ids:
+            return set()
+        found = patiently(lambda: self.target.find(Filter(ids=tuple(ids)), limit=len(ids)))
+        return {job.id for job in found.jobs}
 
     def _refuse(self, one: Whole, why: str) -> None:
         """The job goes back to where it waited, and is left there."""
-        _patiently(lambda: self.source.adopt([one]))
+        patiently(lambda: self.source.adopt([one]))
         self._refused.add(one.job.id)
-        self._problem(f"job {one.job.id}", why)
-
-    def _problem(self, what: str, why: str) -> None:
-        if len(self.report.problems) < 100:
-            self.report.problems.append(Problem(what, why))
-
-    # -- jobs that have finished ---------------------------------------------------------------------------------
-
-    def _finished(self) -> None:
-        """Copy the history, newest first; what the target has is passed over."""
-        for state in TERMINAL:
-            self.report.counts[state] = Count()
-        for page in _pages(self.source, Filter(states=tuple(TERMINAL))):
-            jobs = [job for job in page if not _moved(job)]
-            known = self._known(jobs)
-            now = self.target.now()
-            wanted = [job.id for job in jobs if job.id not in known and not _over(job, now)]
-            wholes = _patiently(lambda wanted=wanted: self.source.export(wanted)) if wanted else []  # type: ignore[misc]
-            wholes = [one for one in wholes if one.job.state.terminal and not _moved(one.job)]
-            answers = dict(zip([one.job.id for one in wholes], self._adopt(wholes), strict=True))
-            for job in jobs:
-                self._count_copied(job, known, answers, now)
-            self._told(self.report)
-
-    def _count_copied(self, job: JobRow, known: set[str], answers: dict[str, Enqueued], now: int) -> None:
-        count, answer = self.report.count(job.state), answers.get(job.id)
-        count.found += 1
-        if job.id in known or (answer is not None and answer.outcome == "existing"):
-            count.there += 1
-        elif _over(job, now):
-            count.over += 1
-        elif answer is None:  # retried or deleted since the page was read
-            count.left += 1
-        elif answer.outcome == "refused":
-            count.refused += 1
-            self._problem(f"job {job.id}", str(answer.error))
-        else:
-            count.copied += 1
-
-    def _count_finished(self, state: State, jobs: Sequence[JobRow], known: set[str]) -> None:
-        """For a dry run: as it would be."""
-        now, count = self.source.now(), self.report.count(state)
-        count.found += len(jobs)
-        for job in jobs:
-            if job.id in known:
-                count.there += 1
-            elif state is State.RUNNING and self.live:
-                count.left += 1
-            elif _over(job, now):
-                count.over += 1
-            else:
-                count.copied += 1
-
-    def _known(self, jobs: Sequence[JobRow]) -> set[str]:
-        """The ids among *jobs* that the target has, but for those that went from there to here: they come back."""
-        if not jobs:
-            return set()
-        ids = tuple(job.id for job in jobs)
-        found = _patiently(lambda: self.target.find(Filter(ids=ids), limit=len(ids)))
-        return {job.id for job in found.jobs if not _moved(job)}
-
-    # -- pauses and records --------------------------------------------------------------------------------------
-
-    def _settings(self) -> None:
-        """Before the jobs: a queue that is paused must not begin to run because it moves."""
-        count = self.report.counts["pauses"] = Count()
-        for queue in _paused(self.source):
-            count.found += 1
-            if _patiently(lambda queue=queue: self.target.pause(queue, True)):  # type: ignore[misc]
-                count.copied += 1
-            else:
-                count.there += 1
-        count = self.report.counts["records"] = Count()
-        for record in self._records():
-            count.found += 1
-            self._copy_record(record, count)
-
-    def _records(self) -> list[Record]:
-        return [record for record in self.source.list(None) if record.kind != KIND]
-
-    def _copy_record(self, record: Record, count: Count) -> None:
-        """Write what is not there, and what this copy wrote and the source changed since; never over somebody else's."""
-        name = record.kind, record.key
-        value, version = self._written.get(name, (b"", 0))
-        now = self.source.now()
-        ttl = None if record.expires_at is None else (record.expires_at - now) / SECOND
-        if ttl is not None and ttl <= 0:
-            count.over += 1
-            return
-        if version and value == record.value:
-            count.copied += 1
-            return
-        written = _patiently(lambda: self.target.write(*name, record.value, expected=version, ttl=ttl))
-        if written is not None:
-            self._written[name] = record.value, written
-            count.copied += 1
-            return
-        found = _patiently(lambda: self.target.read(*name))
-        if found is not None and found.value == record.value:
-            count.there += 1
-        else:
-            count.refused += 1
-            self._problem(
-                f"record {record.kind}/{record.key}", "the target has another value; it was kept as it is there"
-            )
-
-
-def _pages(store: Store, which: Filter) -> Iterator[list[JobRow]]:
-    after = None
-    while True:
-        page = _patiently(lambda after=after: store.find(which, limit=BATCH, after=after))  # type: ignore[misc]
-        yield page.jobs
-        if page.after is None:
-            return
-        after = page.after
-
-
-def _paused(store: Store) -> list[str]:
-    return [one.name for one in _patiently(store.queues) if one.paused]
+        self.report.problem(f"job {one.job.id}", why)
 
 
 def _lives(worker: WorkerRow, now: int) -> bool:
     return worker.last_beat + int(worker.info.expiry * SECOND) > now
-
-
-def _moved(job: JobRow) -> bool:
-    """Whether it is only the memory of a job that was moved away."""
-    return job.state is State.CANCELLED and (job.reason or "").startswith(MOVED) and "://" in (job.reason or "")
-
-
-def _over(job: JobRow, now: int) -> bool:
-    return job.keep_until is not None and job.keep_until <= now
 
 
 def _as_it_waited(one: Whole, before: JobRow | None = None) -> Whole:
@@ -459,16 +321,3 @@ def _suspect(job: JobRow) -> bool:
         if attempt.outcome not in _UNCHANGED:
             return attempt.outcome in _AFTER_CRASH and attempt.round == job.round
     return False
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """*call*, again and again while the store is away, for a minute. Whatever is called so may be repeated."""
-    pause, end = 0.1, time.monotonic() + PATIENCE
-    while True:
-        try:
-            return call()
-        except StoreUnavailable:
-            if time.monotonic() + pause > end:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 5.0)

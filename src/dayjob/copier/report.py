@@ -6,6 +6,11 @@ from msgspec import Struct, field
 
 from dayjob.store.records import Whole
 
+KIND = "copy"
+"""The kind of the records, in the source, that say which jobs are on their way: one for each target, by its URL."""
+MOST = 100
+"""Problems that a report tells of, at most."""
+
 
 class Count(Struct):
     """How the jobs of one state, or the pauses, or the records, came over. `found` is the sum of all others.
@@ -54,6 +59,11 @@ class Report(Struct):
 
     def count(self, name: str) -> Count:
         return self.counts.setdefault(name, Count())
+
+    def problem(self, what: str, why: str) -> None:
+        """Tell of *what*, once."""
+        if len(self.problems) < MOST and all(one.what != what for one in self.problems):
+            self.problems.append(Problem(what, why))
 
     @property
     def whole(self) -> bool:

@@ -1,0 +1,75 @@
+"""What all parts of a copy do with a store: ask again while it is away, read page by page, adopt, and judge what they read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from dayjob.errors import BadRow, StoreUnavailable
+from dayjob.states import State
+from dayjob.store.exits import MOVED
+from dayjob.store.records import Enqueued
+
+if TYPE_CHECKING:
+    from dayjob.store.contract import Store
+    from dayjob.store.records import Filter, JobRow, Whole
+
+T = TypeVar("T")
+
+PAGE = 500
+PATIENCE = 60.0
+"""Seconds for which a store may be away before the copy gives up."""
+PAUSE = 0.1
+"""Seconds before it is asked again, at first."""
+
+
+def patiently(call: Callable[[], T], again: Callable[[], None] = lambda: None) -> T:
+    """*call*, again and again while the store is away, for a minute; *again* hears of each time that the outcome was unknown.
+
+    Whatever is called so may be repeated.
+    """
+    pause, end = PAUSE, time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() + pause > end:
+                raise
+        again()
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def pages(store: Store, which: Filter) -> Iterator[list[JobRow]]:
+    """All jobs that match, newest id first."""
+    after = None
+    while True:
+        page = patiently(lambda after=after: store.find(which, limit=PAGE, after=after))  # type: ignore[misc]
+        yield page.jobs
+        if page.after is None:
+            return
+        after = page.after
+
+
+def adopt(store: Store, jobs: Sequence[Whole], again: Callable[[], None] = lambda: None) -> list[Enqueued]:
+    """What became of each; one that the store cannot hold keeps none of its neighbours out."""
+    if not jobs:
+        return []
+    try:
+        return patiently(lambda: store.adopt(jobs), again)
+    except BadRow as error:
+        if len(jobs) == 1:
+            return [Enqueued("refused", error)]
+    half = len(jobs) // 2
+    return [*adopt(store, jobs[:half], again), *adopt(store, jobs[half:], again)]
+
+
+def moved(job: JobRow) -> bool:
+    """Whether it is only the memory of a job that was moved away."""
+    return job.state is State.CANCELLED and (job.reason or "").startswith(MOVED) and "://" in (job.reason or "")
+
+
+def over(job: JobRow, now: int) -> bool:
+    """Whether the time for which the finished *job* is to be kept has passed."""
+    return job.keep_until is not None and job.keep_until <= now
