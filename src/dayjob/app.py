@@ -88,7 +88,7 @@ class App(Declaring, Later):
         self.jobs = JobsManager(self._link, lambda: self.registry, self.settings)
         self.queues = QueuesManager(self._link)
         self._combiner = Combiner(self._link)
-        self._joiner = Joiner(self._link)
+        self._joiner = Joiner(self._link, self._namespace)
         self._joiner.owner = self
         self._producer = Producer(
             self._combiner, self._joiner, self.jobs, lambda: self.registry, self.settings, self.bus
@@ -207,6 +207,14 @@ class App(Declaring, Later):
             ConfigError: on entering: it is none, or leads elsewhere.
         """
         return self._joiner.block(connection)
+
+    def outbox(self, connection: Any) -> TransactionBlock:
+        """A block (`with`, `async with`) in which every enqueue is written into the outbox where *connection* leads.
+
+        For a queue that is in another store than the application's data: the job exists when the transaction commits, and
+        `dayjob relay` delivers it. The connection may lead to PostgreSQL, SQLite, MySQL or MariaDB; see `transaction`.
+        """
+        return self._joiner.outbox(connection)
 
     # -- working -----------------------------------------------------------------------------------------------------
 
@@ -379,6 +387,11 @@ class App(Declaring, Later):
         if self._link.opened:
             raise ConfigError(f"the store {self._url} is open: close the app before it gets another URL")
         self._place(url)
+
+    @property
+    def namespace(self) -> str:
+        """What keeps several apps apart in one store."""
+        return self._namespace
 
     @property
     def store(self) -> Store:

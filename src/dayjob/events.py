@@ -356,6 +356,35 @@ class WritesTrimmed(Event, frozen=True, kw_only=True):
     count: int
 
 
+# -- outboxes ----------------------------------------------------------------------------------------------------
+
+
+class OutboxTaken(Event, frozen=True, kw_only=True):
+    """This relay delivers the outbox from now on. `in_flight`: rows of which the one before did not say that they arrived."""
+
+    name = "outbox.taken"
+    outbox: str
+    relay: str
+    in_flight: int
+
+
+class OutboxRelayed(Event, frozen=True, kw_only=True):
+    """Jobs of an outbox are in their store. `lag`: seconds since the oldest of them was written."""
+
+    name = "outbox.relayed"
+    outbox: str
+    jobs: int
+    lag: float
+
+
+class OutboxSetAside(JobEvent, frozen=True, kw_only=True):
+    """A row of an outbox cannot be delivered; the others go on. `error`: why."""
+
+    name = "outbox.set_aside"
+    outbox: str
+    error: str
+
+
 def _catalogue(root: type[Event]) -> dict[str, type[Event]]:
     found = {root.name: root} if root.name else {}
     for kind in root.__subclasses__():

@@ -56,10 +56,6 @@ class Later:
         """Hold a limit around one call."""
         raise NotSupported("app.limit", "limits are not part of this release")
 
-    def outbox(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Enqueue through a table of the caller's own database."""
-        raise NotSupported("app.outbox", "not part of this release; enqueue after your commit")
-
     def asgi(self, *args: Any, **kwargs: Any) -> NoReturn:
         """The dashboard, to mount in a web application."""
         raise NotSupported("app.asgi", "the dashboard is not part of this release; see the command line")

@@ -77,13 +77,15 @@ class TaskOptions(GroupOptions, total=False):
 
 class JobOptions(QueueDefaults, total=False):
     """What `using(...)` may say for one job. run_at: an aware datetime. id: a UUID that makes the enqueue repeatable.
-    conn: a connection or session, whose transaction the enqueue joins.
+    conn: a connection or session, whose transaction the enqueue joins. outbox: the same for a queue in another store:
+    the job goes into the outbox there, and a relay delivers it.
     """
 
     queue: str | None
     run_at: datetime | None
     id: str | UUID | None
     conn: Any
+    outbox: Any
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ class Options(Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] | UnsetType = UNSET
     id: str | UnsetType = UNSET
     conn: Any = UNSET
+    outbox: Any = UNSET
 
     def over(self, farther: Options) -> Options:
         """These options, and *farther* where they say nothing. `meta` is joined key by key."""
@@ -109,6 +112,8 @@ class Options(Struct, frozen=True, kw_only=True):
             return farther
         if "delay" in said or "run_at" in said:
             farther = structs.replace(farther, delay=UNSET, run_at=UNSET)
+        if "conn" in said or "outbox" in said:
+            farther = structs.replace(farther, conn=UNSET, outbox=UNSET)
         if "meta" in said and farther.meta is not UNSET:
             said["meta"] = {**farther.meta, **said["meta"]}
         return structs.replace(farther, **said)
@@ -161,6 +166,8 @@ def normal(given: Mapping[str, Any], allowed: frozenset[str], where: str) -> Opt
             found[name] = _CHECKS[name](value)
     if "delay" in found and "run_at" in found:
         raise ConfigError(f"{where}: delay= and run_at= both say when; give one of them")
+    if "conn" in found and "outbox" in found:
+        raise ConfigError(f"{where}: conn= and outbox= both say where the job is written; give one of them")
     return Options(**found)
 
 
@@ -216,4 +223,5 @@ _CHECKS: dict[str, Any] = {
     "meta": _meta,
     "id": _id,
     "conn": lambda value: value,  # looked at when it is used: a connection belongs to a moment
+    "outbox": lambda value: value,  # the same
 }

@@ -1,6 +1,7 @@
-"""Enqueueing in the caller's own transaction: `using(conn=...)` and `app.transaction(...)`.
+"""Enqueueing in the caller's own transaction: `using(conn=...)` and `app.transaction(...)`, or an outbox there.
 
     NewJob ─▶ rows ─▶ the caller's connection ─▶ (the caller commits) ─▶ workers
+                                                            └─ outbox ─▶ relay ─▶ store ─▶ workers
 
 The combiner has no part in this: there is nothing to combine, and nothing is ever repeated here. A transaction in which
 something failed is its owner's to roll back and repeat.
@@ -18,6 +19,8 @@ from dayjob.combiner import awake
 from dayjob.errors import ConfigError
 from dayjob.link import Link
 from dayjob.offload import offload
+from dayjob.outbox.tables import table_of
+from dayjob.outbox.writing import OutboxCaller, admit_outbox
 from dayjob.store.callers import Caller, Lent, admit, aperform, perform
 from dayjob.store.callers.blocks import INNERMOST, Block, joined
 from dayjob.store.records import Enqueued, NewRow
@@ -31,13 +34,15 @@ class Joiner:
     """Finds the transaction that an enqueue is to join, and writes there.
 
     Args:
-        link: the store. owner: the app whose blocks count.
+        link: the store. namespace: of the app; its outbox is named after it.
     Attributes:
+        owner: the app whose blocks count.
         off: nothing joins. In a test that put a store of its own in the place of the app's, no connection leads there.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, namespace: str = "dayjob") -> None:
         self._link = link
+        self._table = table_of(namespace)
         self.owner: object = self
         self.off = False
 
@@ -50,12 +55,14 @@ class Joiner:
         outer = joined(self.owner)
         if self.off:
             return outer if isinstance(outer, Lent) else None
-        own = {id(new.said.conn): new.said.conn for new in news}
+        own = {(id(new.said.conn), id(new.said.outbox)): new.said for new in news}
         if len(own) > 1:
-            raise ConfigError(f"{verb} was given calls with different conn=: one call takes one connection")
-        (connection,) = own.values()
-        if connection is not UNSET:
-            return self._admitted(connection, awaits=awaits, verb=verb)
+            raise ConfigError(f"{verb} was given calls with different conn= or outbox=: one call takes one connection")
+        (said,) = own.values()
+        if said.outbox is not UNSET:
+            return admit_outbox(said.outbox, self._table, awaits=awaits, verb=verb)
+        if said.conn is not UNSET:
+            return self._admitted(said.conn, awaits=awaits, verb=verb)
         if outer is not None and outer.awaited and not awaits:
             raise ConfigError(f"{outer.what} can only be awaited: use `await ...a{verb}(...)` instead of {verb}(...)")
         return outer
@@ -66,6 +73,8 @@ class Joiner:
         Raises:
             StoreError: the statement failed; nothing is repeated.
         """
+        if isinstance(caller, OutboxCaller):
+            return caller.write(rows, chosen=chosen)
         store = self._link()
         outcomes = perform(store, caller, store.enqueue_script(rows, repeat=chosen))
         if caller.alone():
@@ -74,6 +83,8 @@ class Joiner:
 
     async def asend(self, caller: Caller, rows: Sequence[NewRow], *, chosen: bool) -> list[Enqueued]:
         """Awaitable `send`."""
+        if isinstance(caller, OutboxCaller):
+            return await caller.awrite(rows, chosen=chosen)
         store = self._link() if self._link.opened else await offload(self._link)
         if not store.located:
             await offload(store.locate)
@@ -86,11 +97,20 @@ class Joiner:
         """See `App.transaction`."""
         return TransactionBlock(self, connection)
 
-    def enter(self, connection: Any) -> Block | None:
+    def outbox(self, connection: Any) -> TransactionBlock:
+        """See `App.outbox`."""
+        return TransactionBlock(self, connection, outbox=True)
+
+    def enter(self, connection: Any, *, outbox: bool = False) -> Block | None:
         """Enter a block for *connection*; None when nothing joins."""
         if self.off:
             return None
-        return Block(self.owner, self._admitted(connection, awaits=True, verb="enqueue")).__enter__()
+        caller: Caller
+        if outbox:
+            caller = admit_outbox(connection, self._table, awaits=True, verb="enqueue")
+        else:
+            caller = self._admitted(connection, awaits=True, verb="enqueue")
+        return Block(self.owner, caller).__enter__()
 
     def _admitted(self, connection: Any, *, awaits: bool, verb: str) -> Caller:
         caller = admit(connection, self._link.bare(), awaits=awaits, verb=verb)
@@ -100,7 +120,7 @@ class Joiner:
 
 def joins(new: NewJob[Any]) -> bool:
     """False when *new* surely joins no transaction: all that an ordinary enqueue pays."""
-    return INNERMOST.get() is not None or new.said.conn is not UNSET
+    return INNERMOST.get() is not None or new.said.conn is not UNSET or new.said.outbox is not UNSET
 
 
 def _wake(store: Store, rows: Sequence[NewRow]) -> None:
@@ -110,14 +130,17 @@ def _wake(store: Store, rows: Sequence[NewRow]) -> None:
 
 
 class TransactionBlock:
-    """What `app.transaction(connection)` returns: a context manager, sync and async. It only says where enqueues go."""
+    """What `app.transaction(connection)` and `app.outbox(connection)` return: a context manager, sync and async.
 
-    def __init__(self, joiner: Joiner, connection: Any) -> None:
-        self._joiner, self._connection = joiner, connection
+    It only says where enqueues go.
+    """
+
+    def __init__(self, joiner: Joiner, connection: Any, *, outbox: bool = False) -> None:
+        self._joiner, self._connection, self._outbox = joiner, connection, outbox
         self._entered: list[Block | None] = []
 
     def __enter__(self) -> Any:
-        self._entered.append(self._joiner.enter(self._connection))
+        self._entered.append(self._joiner.enter(self._connection, outbox=self._outbox))
         return self._connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -393,7 +393,7 @@ def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[
         app.enqueue("other", {}, **{option: object()})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["outbox", "once", "limit", "signal", "asgi", "cron", "every", "flow"])
+@pytest.mark.parametrize("name", ["once", "limit", "signal", "asgi", "cron", "every", "flow"])
 def test_a_verb_of_a_later_release_is_refused_by_name(app: App, name: str) -> None:
     with pytest.raises(NotSupported, match=f"app.{name}"):
         getattr(app, name)("anything")

@@ -13,6 +13,7 @@ from dayjob.cli import output
 from dayjob.cli.options import as_json, option, target
 from dayjob.cli.target import located
 from dayjob.errors import DayjobError, SchemaMismatch
+from dayjob.outbox.report import read as outboxes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,8 +124,26 @@ def _work(app: App) -> list[Finding]:
             found.append(Finding("note", "queues", f"{queue.name} is paused, {waiting} wait in it: {remedy}"))
         elif people and queue.counts["available"] and not any(_serves(one.queues, queue.name) for one in people):
             found.append(Finding("problem", "queues", f"no worker takes from {queue.name}: add -q {queue.name} to one"))
+    found += _outboxes(app)
     if dead := sum(queue.counts["dead"] for queue in queues):
         found.append(Finding("note", "dead", f"{output.jobs(dead)} in the dead-letter queue: dayjob dead list"))
+    return found
+
+
+def _outboxes(app: App) -> list[Finding]:
+    """How the outboxes stand that are relayed into this store."""
+    found = []
+    for one in outboxes(app.store):
+        if one.silent:
+            text = f"no relay of {one.name} was heard of for {output.span(one.heard)}: dayjob relay --from URL"
+        elif one.error:
+            text = f"{one.name} is not delivered: {one.error}"
+        elif one.failed:
+            text = f"{output.jobs(one.failed)} set aside in {one.name}: dayjob relay --from URL --failed"
+        else:
+            found.append(Finding("ok", "outbox", f"{one.name}: {one.waiting:,} waiting"))
+            continue
+        found.append(Finding("problem", "outbox", text))
     return found
 
 

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedules": ("dayjob.cli.later", "List, set, pause, resume, trigger, delete schedules."),
     "top": ("dayjob.cli.later", "A live view of queues and workers."),
     "dashboard": ("dayjob.cli.later", "Serve the dashboard."),
-    "relay": ("dayjob.cli.later", "Carry jobs from an outbox to their store."),
+    "relay": ("dayjob.cli.relay", "Carry jobs from an outbox to their store."),
     "copy": ("dayjob.cli.copy", "Move jobs, settings and history to another store."),
     "audit": ("dayjob.cli.later", "Who did what, and when."),
     "check-deploy": ("dayjob.cli.later", "Would this code still understand the stored jobs?"),

@@ -9,8 +9,9 @@ import click
 
 from dayjob.cli import output
 from dayjob.cli.options import SPAN, as_json, option, target
-from dayjob.cli.shape import QUEUE_COLUMNS, WORKER_COLUMNS
+from dayjob.cli.shape import OUTBOX_COLUMNS, QUEUE_COLUMNS, WORKER_COLUMNS
 from dayjob.cli.target import opened
+from dayjob.outbox.report import read as outboxes
 
 if TYPE_CHECKING:
     from dayjob import App
@@ -36,7 +37,7 @@ def workers(app_name: str | None, url: str | None, json: bool) -> None:
 @as_json
 @target
 def stats(app_name: str | None, url: str | None, json: bool) -> None:
-    """Everything in numbers: jobs by state, rates of the last minute, queues, workers."""
+    """Everything in numbers: jobs by state, rates of the last minute, queues, workers, outboxes."""
     with opened(app_name, url) as app:
         document = _stats(app)
     if json:
@@ -52,6 +53,9 @@ def stats(app_name: str | None, url: str | None, json: bool) -> None:
     if document["queues"]:
         click.echo()
         output.table(QUEUE_COLUMNS, document["queues"], empty="")
+    if document["outboxes"]:
+        click.echo()
+        output.table(OUTBOX_COLUMNS, document["outboxes"], empty="")
 
 
 def _stats(app: App) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def _stats(app: App) -> dict[str, Any]:
             "running": sum(one.running for one in people),
         },
         "queues": queues,
+        "outboxes": outboxes(app.store),
     }
 
 

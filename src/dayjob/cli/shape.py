@@ -129,3 +129,21 @@ WORKER_COLUMNS = (
     Column("beat", lambda row: age(row.last_beat)),
     Column("role", lambda row: "leader" if row.leader else "solo" if row.solo else "-"),
 )
+
+OUTBOX_COLUMNS = (
+    Column("outbox", lambda row: row.name, wide=True),
+    Column("relay", lambda row: "silent" if row.silent else "failing" if row.error else "active"),
+    Column("waiting", lambda row: number(row.waiting), right=True),
+    Column("lag", lambda row: span(row.lag), right=True),
+    Column("failed", lambda row: number(row.failed), right=True),
+    Column("heard", lambda row: f"{span(row.heard)} ago", spare=1),
+    Column("error", lambda row: row.error or "-", wide=True, spare=2),
+)
+
+FAILED_COLUMNS = (
+    Column("id", lambda row: row.id),
+    Column("task", lambda row: row.task),
+    Column("queue", lambda row: row.queue, spare=1),
+    Column("written", lambda row: f"{span(row.age)} ago", spare=2),
+    Column("error", lambda row: row.error, wide=True),
+)

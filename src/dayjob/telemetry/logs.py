@@ -44,6 +44,8 @@ LEVELS: dict[str, int] = {
     "service.failed": logging.ERROR,
     "hook.failed": logging.ERROR,
     "writes.trimmed": logging.WARNING,
+    "outbox.relayed": logging.DEBUG,
+    "outbox.set_aside": logging.ERROR,
 }
 """Everything else is INFO."""
 

@@ -97,6 +97,10 @@ class Service(ABC):
         thread.join(timeout)
         return not thread.is_alive()
 
+    def on_fatal(self, call: Callable[[BaseException], None]) -> None:
+        """Call *call* with an error that repeating cannot cure."""
+        self._on_fatal = call
+
     def _run(self) -> None:
         while not self._stopping:
             delay = self.attempt()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dayjob.errors import DayjobError
 from dayjob.store.records import Rows, Script, Statement
 
 if TYPE_CHECKING:
-    from dayjob.store.contract import Joining, Transaction
+    from dayjob.store.contract import Transaction
 
 T = TypeVar("T")
 
@@ -71,8 +71,15 @@ class Lent(Caller):
         return False
 
 
-def perform(store: Joining, caller: Caller, script: Script[T]) -> T:
-    """Run *script* of *store* on a sync *caller*.
+class Translator(Protocol):
+    """Who knows what the errors of a script's statements mean: an engine, or an outbox."""
+
+    def joined_error(self, error: Exception) -> DayjobError:
+        """What a driver raised, as dayjob says it."""
+
+
+def perform(store: Translator, caller: Caller, script: Script[T]) -> T:
+    """Run *script*, whose errors *store* translates, on a sync *caller*.
 
     Raises:
         StoreError: what the driver raised, translated; its transaction may be broken.
@@ -91,7 +98,7 @@ def perform(store: Joining, caller: Caller, script: Script[T]) -> T:
             raise store.joined_error(error) from error
 
 
-async def aperform(store: Joining, caller: Caller, script: Script[T]) -> T:
+async def aperform(store: Translator, caller: Caller, script: Script[T]) -> T:
     """Awaitable `perform`."""
     rows: Rows | None = None
     while True:

@@ -1,0 +1,243 @@
+"""The relay: takes rows from an outbox, in their order, and stores their jobs.
+
+    tick:  hold ─▶ in flight? ─yes─▶ send those again ─▶ settle
+                       └─no─▶ probe the store ─▶ take ─▶ send ─▶ settle and take ─▶ send ─▶ … ─▶ nothing waits
+
+At least once: a row is deleted after the store has its job. Exactly one job: the id is the producer's, and a store answers
+`existing` to one that it has, or had within the hour (P9). Rows that a relay may have sent longer ago than that are looked
+for before anything is sent again, and set aside where the store cannot tell.
+
+One relay works, the others stand by. That is for thrift alone: two at once would send the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from dayjob.clock import wall
+from dayjob.errors import SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.events import Bus, OutboxRelayed, OutboxSetAside, OutboxTaken
+from dayjob.outbox import report
+from dayjob.outbox.body import BadBody, decode
+from dayjob.outbox.desk import Desk, Flight, Row
+from dayjob.outbox.source import SourceUnavailable
+from dayjob.worker.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dayjob.store.contract import Inspector, Jobs, Records, Signals
+    from dayjob.store.records import NewRow
+
+    class Target(Jobs, Inspector, Records, Signals, Protocol):
+        """What the relay needs of the queue's store."""
+
+
+WINDOW = 3_000.0
+"""Seconds after a first try within which a row is just sent again. Stores remember ids for an hour (P9)."""
+
+PROBE = 5.0
+"""A store that was silent for so long is asked something before rows are sent: during an outage none is in doubt."""
+
+REPORT = 5.0
+
+
+class OutboxRelay(Service):
+    """Delivers one outbox into one store.
+
+    Args:
+        desk: the outbox. store: where its jobs go. batch: rows in one go. poll: seconds between looks at an empty outbox.
+    Attributes:
+        delivered, refused: rows since this relay took over. idle: True when it found nothing to do at its last tick.
+        leads: True while it has the outbox.
+    """
+
+    def __init__(
+        self, desk: Desk, store: Target, bus: Bus, *, batch: int = 500, poll: float = 0.5, lease: float = 10.0
+    ) -> None:
+        super().__init__("outbox", bus)
+        self.desk, self._store = desk, store
+        self._batch, self._poll, self._lease = batch, poll, lease
+        self.delivered = self.refused = 0
+        self.leads = self.idle = False
+        self._sure = False  # of having the outbox, with nothing in flight
+        self._held = self._touched = self._reported = float("-inf")
+        self._checked = False
+
+    def tick(self) -> float:
+        """Deliver what waits, until nothing does or this relay is to stop."""
+        self.idle = False
+        try:
+            return self._tick()
+        except Exception as error:
+            self._sure = False
+            if isinstance(error, SourceUnavailable):
+                self._tell(str(error))
+            raise
+
+    def _tick(self) -> float:
+        if not self._checked:
+            self.desk.check()
+            self._checked = True
+        began = time.monotonic()
+        if not self._sure or began - self._held > self._lease / 3:
+            flight = self.desk.hold()
+            if flight is None:
+                return self._stand_by()
+            self._held = began
+            self._take_over(flight)
+        if not self.desk.waiting(1):
+            return self._rest()
+        if began - self._touched > PROBE:
+            self._store.get("00000000-0000-7000-8000-000000000000")
+            self._touched = began
+        rows = self.desk.take(self._batch)
+        while rows:
+            rows = self._deliver(rows)
+        if rows is None:
+            return self._stand_by()
+        return self._rest() if not self.stopping else 0.0
+
+    def _stand_by(self) -> float:
+        """Another relay has the outbox."""
+        self.leads = self._sure = False
+        self.idle = True
+        return min(1.0, self._lease / 3)
+
+    def _rest(self) -> float:
+        self.idle = True
+        self._tell(None)
+        return self._poll
+
+    def _take_over(self, flight: Flight) -> None:
+        if not self.leads:
+            self.delivered = self.refused = 0
+            self.bus.emit(OutboxTaken(outbox=self.desk.source.name, relay=self.desk.holder, in_flight=len(flight.seqs)))
+        self.leads = True
+        if flight.seqs and (rows := self.desk.again(flight)):
+            if flight.age > WINDOW:
+                self._find_out(rows, flight.age)
+            else:
+                self._deliver(rows, limit=0)
+        elif flight.seqs:
+            self.desk.settle((), {}, 0)
+        self._sure = True
+
+    def _find_out(self, rows: Sequence[Row], age: float) -> None:
+        """*rows* may have been sent so long ago that the store may have had and forgotten them."""
+        lost = {}
+        for row in rows:
+            if self._store.get(row.id) is None:
+                lost[row.seq] = (
+                    f"a relay sent this {age / 3600:.1f} h ago and was not heard of again; the store does not know the job, "
+                    "which may have come and gone since: retry it when its effect is not there, else discard it"
+                )
+        self._settle(rows, lost, 0)
+
+    # -- one batch ---------------------------------------------------------------------------------------------------
+
+    def _deliver(self, rows: Sequence[Row], limit: int | None = None) -> list[Row] | None:
+        """Send *rows*, settle them, and take the next; None when another relay has the outbox, or may have it."""
+        if time.monotonic() - self._held > self._lease:  # this process stood still: who knows for how long
+            return None
+        refused: dict[int, str] = {}
+        good: list[tuple[Row, NewRow]] = []
+        for row in rows:
+            try:
+                good.append((row, decode(row.body, row.age)))
+            except BadBody as error:
+                refused[row.seq] = str(error)
+        if good:
+            self._send(good, refused)
+        more = self._batch if limit is None and not self.stopping else 0
+        return self._settle(rows, refused, more)
+
+    def _send(self, rows: Sequence[tuple[Row, NewRow]], refused: dict[int, str]) -> None:
+        """Store *rows*, in their order; those that cannot be stored are named in *refused*.
+
+        When the store fails for a whole batch, halves of it find out why. A single row fails for its own sake when the
+        store takes another write right after it.
+        """
+        try:
+            outcomes = self._store.enqueue([new for _, new in rows], repeat=True)
+        except (StoreUnavailable, SchemaMismatch):
+            raise
+        except Exception as error:  # noqa: BLE001  # a row that an engine stumbles over must not stop the others
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._send(rows[:middle], refused)
+                self._send(rows[middle:], refused)
+                return
+            self._write_report(None)
+            refused[rows[0][0].seq] = f"{type(error).__name__}: {error}"
+            return
+        self._touched = time.monotonic()
+        for (row, _), outcome in zip(rows, outcomes, strict=True):
+            if outcome.outcome == "refused" or outcome.error is not None:
+                refused[row.seq] = str(outcome.error or "the store refused it and does not say why")
+        for queue in {new.queue for _, new in rows}:
+            self._store.notify("work", queue.encode())
+
+    def _settle(self, rows: Sequence[Row], refused: dict[int, str], limit: int) -> list[Row] | None:
+        began = time.monotonic()
+        more = self.desk.settle([row.seq for row in rows if row.seq not in refused], refused, limit)
+        if more is not None:
+            self._held = began
+        self.delivered += len(rows) - len(refused)
+        self.refused += len(refused)
+        outbox = self.desk.source.name
+        if len(rows) > len(refused):
+            lag = max(row.age for row in rows)
+            self.bus.emit(OutboxRelayed(outbox=outbox, jobs=len(rows) - len(refused), lag=lag))
+        for row in rows:
+            if row.seq in refused:
+                why = refused[row.seq]
+                self.bus.emit(OutboxSetAside(outbox=outbox, id=row.id, task=row.task, queue=row.queue, error=why))
+        self._tell(None, soon=bool(refused))
+        return more
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, error: str | None, *, soon: bool = False) -> None:
+        """Report now and then, and as soon as something was set aside; a store that is down hears it later."""
+        if not soon and time.monotonic() - self._reported < REPORT:
+            return
+        try:
+            self._write_report(error)
+        except (StoreError, OSError):
+            return
+
+    def _write_report(self, error: str | None) -> None:
+        standing = None if error else self.desk.standing()
+        before = {one.name: one for one in report.read(self._store)}.get(self.desk.source.name) if error else None
+        stands = standing or before
+        report.write(
+            self._store,
+            report.OutboxStats(
+                name=self.desk.source.name,
+                relay=self.desk.holder,
+                at=wall(),
+                waiting=stands.waiting if stands else 0,
+                lag=stands.lag if stands else 0.0,
+                failed=stands.failed if stands else 0,
+                delivered=self.delivered,
+                error=error,
+            ),
+        )
+        self._reported = time.monotonic()
+
+    def close(self) -> None:
+        """Hand the outbox to whoever stands by, and tell how it stands."""
+        try:
+            if self.leads:
+                self._reported = float("-inf")
+                self._tell(None)
+                self.desk.leave()
+        except SourceUnavailable:
+            pass  # its lease runs out by itself
+        finally:
+            self.desk.source.close()
+
+
+__all__ = ["OutboxRelay"]
