@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.events import OutboxSetAside
 from dayjob.outbox import report
 from dayjob.outbox.relay import WINDOW
+from tests.contract.engines import Postgres18
 from tests.outbox.conftest import Scene
 
 
@@ -262,3 +265,48 @@ def test_an_idle_relay_writes_nothing(scene: Scene) -> None:
             relay.tick()
 
         assert before == watcher.execute("PRAGMA data_version").fetchone()
+
+
+def test_an_outage_of_the_applications_database_is_waited_for_and_told(tmp_path: Path) -> None:
+    engine = Postgres18(tmp_path)
+    scene = Scene(engine.url, f"sqlite:///{tmp_path / 'jobs.db'}")
+    relay = scene.relay()
+    scene.put(1)
+    relay.tick()
+    relay._reported = float("-inf")
+    with engine.outage():
+        assert relay.attempt() is not None
+
+        (told,) = report.read(scene.app.store)
+        assert told.error is not None
+        assert "postgresql://" in told.error
+    scene.put(2)
+    relay.tick()
+
+    assert len(scene.stored()) == 2
+    scene.close()
+    engine.close()
+
+
+def test_the_queue_may_be_on_postgresql_and_the_application_on_sqlite(tmp_path: Path) -> None:
+    engine = Postgres18(tmp_path)
+    engine.store()
+    path = tmp_path / "shop.db"
+    sqlite3.connect(path).close()
+    scene = Scene(f"sqlite:///{path}", engine.url)
+    scene.put(*range(30))
+    scene.relay(batch=7).tick()
+
+    assert scene.orders() == list(range(30))
+    scene.close()
+    engine.close()
+
+
+def test_a_relay_that_says_nothing_for_a_minute_is_called_silent(scene: Scene) -> None:
+    relay = scene.relay()
+    relay.tick()
+    (fresh,) = report.read(scene.app.store)
+    report.write(scene.app.store, structs.replace(fresh, at=fresh.at - 90_000_000))
+    (stale,) = report.read(scene.app.store)
+
+    assert (fresh.silent, stale.silent) == (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from dayjob import App
 from dayjob.errors import ConfigError
 from dayjob.outbox.tables import DIALECTS, insertion, schema_sql
+from tests.contract.engines import Postgres18
 from tests.outbox.conftest import Scene
 from tests.transactions.kinds import Side
 
@@ -91,6 +93,22 @@ def test_a_database_without_the_table_is_named_with_the_remedy(scene: Scene) -> 
     with pytest.raises(ConfigError, match=r"no table dayjob_outbox.*dayjob relay --from URL --migrate"):
         scene.send.using(outbox=connection).enqueue(order=1)
     connection.close()
+
+
+def test_a_producer_on_a_server_needs_no_more_than_to_insert_and_read(tmp_path: Path) -> None:
+    engine = Postgres18(tmp_path)
+    scene = Scene(engine.url, f"sqlite:///{tmp_path / 'jobs.db'}")
+    role = f"outbox_producer_{engine.database}"
+    scene.sql(f"CREATE ROLE {role}; GRANT INSERT, SELECT ON dayjob_outbox TO {role}")
+    with closing(scene.connect()) as connection:
+        connection.execute(f"SET ROLE {role}")
+        scene.send.using(outbox=connection, id=uuid4()).enqueue(order=1)
+        connection.commit()
+
+    assert scene.sql("SELECT count(*) FROM dayjob_outbox") == [(1,)]
+    scene.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    scene.close()
+    engine.close()
 
 
 def test_two_places_for_one_job_are_refused(scene: Scene) -> None:

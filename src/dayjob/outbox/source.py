@@ -128,7 +128,11 @@ class _Psycopg(_Line):
             raise ConfigError('--from a PostgreSQL database needs psycopg: pip install "dayjob[postgres]"') from None
         scheme, _, rest = url.partition("://")
         self._connection: Any = psycopg.connect(
-            f"{scheme.partition('+')[0]}://{rest}", autocommit=True, connect_timeout=int(2 * PATIENCE_S)
+            f"{scheme.partition('+')[0]}://{rest}",
+            autocommit=True,
+            connect_timeout=int(2 * PATIENCE_S),
+            keepalives_idle=30,  # a server that is gone without a word must not hold a relay for hours
+            tcp_user_timeout=30_000,
         )
         self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self._connection.prepare_threshold = (
