@@ -221,7 +221,7 @@ def _ask(
                 target=_ask, args=(executor, run, otherwise, error, True), name="dayjob-completion", daemon=True
             ).start()
             return
-        executor.outbox.quiet()
+        executor.tray.quiet()
         return
 
 
@@ -254,7 +254,7 @@ def called_off(executor: Executor, run: Run, then: Callable[[], None]) -> None:
     def end() -> None:
         lent.call_off()
         then()
-        executor.outbox.quiet()
+        executor.tray.quiet()
 
     if executor.loop.here:
         Thread(target=end, name="dayjob-call-off", daemon=True).start()

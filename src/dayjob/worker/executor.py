@@ -2,7 +2,7 @@
 
     pump ──feed──▶ Slots.ready ──take──▶ loop (async) │ threads (sync; CPU-bound: thread waits for a child process)
       ▲                                        │ value or error
-      └────────── Outbox ◀── settlement ◀──────┘
+      └─────────── Tray ◀── settlement ◀──────┘
 
 A batch crosses from the pump's thread to the others once, and once back: whoever is done with a job takes the next
 one by itself. What is done per job here is what a job costs; everything else is done per batch, in the pump.
@@ -41,7 +41,7 @@ COMPLETED = Outcome.COMPLETED
 _COMPLETED = State.COMPLETED
 
 
-class Outbox:
+class Tray:
     """Ended runs on their way to the pump, which is woken when it sleeps and *enough* have come.
 
     `enough` is 0 while the pump is awake: it will look by itself. It sets the number before it sleeps and looks once
@@ -107,7 +107,7 @@ class Executor:
         self.rng = rng or random.Random()
         self.state: Any = None
         self._max_result = settings.max_result
-        self.outbox = Outbox()
+        self.tray = Tray()
         self.offset = 0
         self.lease_until = 0
         self.tells_started = False
@@ -221,11 +221,11 @@ class Executor:
             None,
             plan.keep[_COMPLETED],
         )
-        outbox = self.outbox  # `put`, without the call
-        outbox.items.append(run)
-        if outbox.enough and len(outbox.items) >= outbox.enough:
-            outbox.enough = 0
-            outbox.wake()
+        tray = self.tray  # `put`, without the call
+        tray.items.append(run)
+        if tray.enough and len(tray.items) >= tray.enough:
+            tray.enough = 0
+            tray.wake()
 
     def complete_encoded(self, run: Run, result: bytes, now: int) -> None:
         """*run* returned in a pool child, which has encoded the value."""
@@ -257,7 +257,7 @@ class Executor:
         """*run* is over; without a *settlement* nothing may be written for it any more."""
         run.settlement = settlement
         run.over = True
-        self.outbox.put(run)
+        self.tray.put(run)
 
     # -- telling jobs to stop --------------------------------------------------------------------------------------
 

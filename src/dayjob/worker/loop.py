@@ -241,7 +241,7 @@ class LoopPool:
             if now - began > STRETCH or task.cancelling():
                 asyncio.get_running_loop().call_soon(self._fill, slots)
                 return
-        executor.outbox.quiet()
+        executor.tray.quiet()
 
     def _coroutine(self, run: Run, now: int) -> Coroutine[Any, Any, Any] | None:
         """The call of the task, not begun; None when the payload does not fit (the run is parked then)."""
@@ -292,7 +292,7 @@ class LoopPool:
         run.slots.give()
         self._fill(run.slots)
         if not run.slots.ready:
-            self._executor.outbox.quiet()
+            self._executor.tray.quiet()
 
     def _leave_active(self, run: Run) -> None:
         self.current = None

@@ -130,24 +130,24 @@ class Pump(Service):
         self._paused: frozenset[str] = frozenset()
         self._ears = Ears(store, bus)
         self._teller = Teller(store, executor, bus, self.tallies, on_dead=on_dead, on_control=on_control)
-        executor.outbox.wake = self.kick
+        executor.tray.wake = self.kick
 
     # -- sleeping ------------------------------------------------------------------------------------------------
 
     def wait(self, delay: float) -> None:
         if delay <= 0:
             return
-        outbox = self.executor.outbox
-        outbox.enough = COMPANY if self.done else 1
-        if len(outbox.items) >= outbox.enough or self._news:  # came between the tick and here
-            outbox.enough = 0
+        tray = self.executor.tray
+        tray.enough = COMPANY if self.done else 1
+        if len(tray.items) >= tray.enough or self._news:  # came between the tick and here
+            tray.enough = 0
             return
         for topic, data in self._ears.wait(delay):
             if topic == "work" and (not data or self.claims.serves(data.decode("utf-8", "replace"))):
                 self._look_at = 0
             elif topic == "control" and self._on_control is not None:
                 self._on_control(-1)
-        outbox.enough = 0
+        tray.enough = 0
 
     def kick(self) -> None:
         self._ears.wake()
@@ -269,7 +269,7 @@ class Pump(Service):
 
     def collect(self, now: int) -> None:
         """Take what the executor has put out; what belongs to an earlier incarnation is dropped."""
-        items, done = self.executor.outbox.items, self.done
+        items, done = self.executor.tray.items, self.done
         if items and not done:
             self._done_since = now
         known: list[Run] = []
@@ -361,7 +361,7 @@ class Pump(Service):
         suspects = turn.suspects and not self.solo and self._suspects_wait(call, turn)
         if self.alone and not suspects and not self.claims.held_jobs():
             self._go_alone(False)
-        idle = bool(call.wants) and not turn.claimed and not self.claims.held_jobs() and not self.executor.outbox.items
+        idle = bool(call.wants) and not turn.claimed and not self.claims.held_jobs() and not self.executor.tray.items
         if idle and (self.solo or (self.burst and not suspects and not self.alone and not self._elsewhere())):
             self._finish()
 
@@ -394,7 +394,7 @@ class Pump(Service):
     @property
     def unsent(self) -> bool:
         """True when ends of jobs have not reached the store."""
-        return bool(self.done or self._pending or self._single or self.executor.outbox.items)
+        return bool(self.done or self._pending or self._single or self.executor.tray.items)
 
     def release_ready(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
         """Put back what has not started (and of that only *which*, if given)."""

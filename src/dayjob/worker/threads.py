@@ -122,7 +122,7 @@ class ThreadPool:
             else:
                 slots, run = item, item.take()  # type: ignore[assignment]
             self._serve(slots, run)
-            self._executor.outbox.quiet()
+            self._executor.tray.quiet()
             if self._closed:
                 return
             self._idle.append(None)
