@@ -71,10 +71,13 @@ class Lodging:
                 **self.dropped,
             )
 
-    def run(self, program: Path, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> str:
-        """Run a program to its end; what it printed."""
+    def run(
+        self, program: Path, *arguments: str | Path, environ: Mapping[str, str] | None = None, told: str = ""
+    ) -> str:
+        """Run a program to its end; what it printed. told: what it reads."""
         done = subprocess.run(
             [program, *arguments],
+            input=told,
             capture_output=True,
             text=True,
             cwd=self.folder,

@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 
 from tests.servers.bouncer import bouncer
+from tests.servers.mariadb import mariadb
 from tests.servers.needed import needed
 from tests.servers.postgres import Server, postgres, programs
 
@@ -64,10 +68,11 @@ def test_version_15_sorts_and_prints_otherwise_than_18() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_however_the_tests_end_no_server_stays(signal: str) -> None:
-    needed(postgres)
+@pytest.mark.parametrize("start", [postgres, mariadb], ids=["postgres", "mariadb"])
+def test_however_the_tests_end_no_server_stays(start: Callable[[], Any], signal: str) -> None:
+    needed(start)
     script = (
-        "import os, signal; from tests.servers.postgres import postgres; s = postgres();"
+        f"import os, signal; from {start.__module__} import {start.__name__}; s = {start.__name__}();"
         f"print(s.data.parent, s.port, flush=True); os.kill(os.getpid(), signal.{signal})"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -80,6 +85,16 @@ def test_however_the_tests_end_no_server_stays(signal: str) -> None:
     assert not Path(folder).exists()
     with socket.socket() as knock:
         assert knock.connect_ex(("127.0.0.1", int(port))) == errno.ECONNREFUSED
+
+
+def test_mariadb_speaks_as_no_careless_program_expects() -> None:
+    server = needed(mariadb)
+    database = server.create_database()
+
+    assert mariadb() is server
+    with pytest.raises(pymysql.ProgrammingError, match="existiert nicht"):
+        server.sql("SELECT * FROM nowhere", database)
+    server.sql(f"DROP DATABASE {database}")
 
 
 @pytest.mark.parametrize("major", [18, 15])
