@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -51,6 +52,28 @@ def test_it_goes_on_until_it_is_told_to_stop_and_hands_over(project: Project, sh
     assert project("relay", "--from", "sqlite:///shop.db", "--burst").status == 0  # at once: the lease was given up
 
 
+@pytest.mark.parametrize("burst", [False, True])
+def test_told_to_stop_it_leaves_the_rest_to_the_next(project: Project, shop: Path, burst: bool) -> None:
+    ids = put(shop, *map(str, range(6000)))
+    words = ["relay", "--from", "sqlite:///shop.db", "--batch", "1", *(["--burst"] if burst else [])]
+    going = project.start(*words)
+    deadline = time.monotonic() + 15
+    while len(left := rows(shop)) == len(ids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    going.process.send_signal(signal.SIGTERM)
+
+    assert going.process.wait(10) == (1 if burst else 0)
+    assert 0 < len(rows(shop)) <= len(left)
+    assert project("relay", "--from", "sqlite:///shop.db", "--burst").status == 0
+    assert rows(shop) == []
+
+
+def rows(path: Path) -> list[object]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT seq FROM dayjob_outbox").fetchall()
+
+
 def test_stats_and_doctor_show_what_was_set_aside(project: Project, shop: Path) -> None:
     bad, _ = put(shop, "Ada", "Bob")
     with closing(sqlite3.connect(shop)) as connection:
@@ -81,6 +104,7 @@ def test_the_sql_is_printed_without_a_connection(project: Project) -> None:
     [
         ("shop.db", "no URL of a database"),
         ("oracle://host/db", "not in oracle"),
+        ("postgresql://[::1/db", "no URL of a database"),
         ("sqlite:///absent.db", "there is no file"),
         ("sqlite:///bare.db", "--migrate"),
         ("sqlite:///:memory:", "use a file"),

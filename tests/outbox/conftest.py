@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from dayjob import App
@@ -16,6 +15,9 @@ from dayjob.outbox.desk import Desk
 from dayjob.outbox.relay import OutboxRelay
 from dayjob.outbox.source import Source
 from tests.contract.engines import Postgres18
+from tests.outbox.places import connect, execute
+from tests.servers.mariadb import mariadb
+from tests.servers.needed import needed
 from tests.transactions.kinds import KINDS, Side
 
 TABLE = "dayjob_outbox"
@@ -34,9 +36,7 @@ class Scene:
 
         self.send = send
         self.desk().make()
-        with closing(self.connect()) as connection:
-            connection.execute("CREATE TABLE effect (note text)")
-            connection.commit()
+        self.sql("CREATE TABLE effect (note text)")
 
     def desk(self, holder: str = "tester") -> Desk:
         self._desks.append(Desk(Source(self.url), TABLE, holder, 10.0))
@@ -46,16 +46,23 @@ class Scene:
         return OutboxRelay(self.desk(holder), self.app.store, self.app.bus, **options)
 
     def connect(self) -> Any:
-        if self.url.startswith("sqlite:"):
-            return sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10.0)
-        return psycopg.connect(self.url)
+        return connect(self.url)
 
-    def sql(self, text: str) -> list[Any]:
+    def sql(self, text: str, *values: Any) -> list[Any]:
+        """Execute and commit; the rows, if there are any. `?` stands for a value."""
         with closing(self.connect()) as connection:
-            cursor = connection.execute(text)
-            rows = cursor.fetchall() if cursor.description else []
+            rows = execute(connection, text, values)
             connection.commit()
-            return list(rows)
+            return rows
+
+    def rewrite(self, id: str, change: Callable[[bytes], Any]) -> None:
+        """Change the body of a row."""
+        ((body,),) = self.sql("SELECT body FROM dayjob_outbox WHERE job_id = ?", id)
+        self.sql("UPDATE dayjob_outbox SET body = ? WHERE job_id = ?", change(bytes(body)), id)
+
+    def free(self) -> None:
+        """As if whoever has the outbox were silent for long."""
+        self.sql("UPDATE dayjob_outbox_relay SET held_until = 0")
 
     def put(self, *orders: int, **options: Any) -> list[str]:
         """Write jobs into the outbox, and commit."""
@@ -81,9 +88,9 @@ class Scene:
         self.app.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """The queue in an SQLite file; the application on SQLite and on PostgreSQL."""
+    """The queue in an SQLite file; the application on SQLite, on PostgreSQL and on MariaDB."""
     yield from _scene(str(request.param), tmp_path)
 
 
@@ -107,8 +114,21 @@ def _scene(system: str, folder: Path) -> Iterator[Scene]:
         yield made
         made.close()
         return
+    if system == "mariadb":
+        yield from on_mariadb(folder)
+        return
     engine = Postgres18(folder)
     made = Scene(engine.url, f"sqlite:///{folder / 'jobs.db'}")
     yield made
     made.close()
     engine.close()
+
+
+def on_mariadb(folder: Path) -> Iterator[Scene]:
+    """The application on MariaDB, where this machine has it."""
+    server = needed(mariadb)
+    database = server.create_database()
+    made = Scene(server.url(database), f"sqlite:///{folder / 'jobs.db'}")
+    yield made
+    made.close()
+    server.sql(f"DROP DATABASE {database}")

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
-from typing import Any
-
-import psycopg
 
 from dayjob import App
-
-
-def connect(url: str) -> Any:
-    if url.startswith("sqlite:"):
-        return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30.0)
-    return psycopg.connect(url)
+from tests.outbox.places import connect, execute
 
 
 def main(url: str, store: str, first: int, count: int) -> None:
@@ -29,7 +20,7 @@ def main(url: str, store: str, first: int, count: int) -> None:
         with app.outbox(connection):
             if order % 2:
                 send.enqueue(order=order)
-            connection.execute(f"INSERT INTO effect VALUES ('{order}')")
+            execute(connection, f"INSERT INTO effect VALUES ('{order}')")
             if not order % 2:
                 send.enqueue(order=order)
         connection.commit()

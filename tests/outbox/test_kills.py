@@ -87,7 +87,7 @@ def test_a_relay_killed_at_each_step_of_its_way_loses_and_doubles_nothing(scene:
                 check=False,
             )
             assert died.returncode == -9
-    scene.sql("UPDATE dayjob_outbox_relay SET held_until = 0")
+    scene.free()
 
     scene.relay().tick()
 

@@ -1,9 +1,10 @@
-"""The application on MySQL or MariaDB, through SQLAlchemy. Needs a server: DAYJOB_TEST_MYSQL=mysql+pymysql://root@127.0.0.1/shop."""
+"""What is special about applications on MySQL and MariaDB, which are reached through SQLAlchemy or Django."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,68 +12,123 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from dayjob import App
+from dayjob import App, Settings
 from dayjob.errors import ConfigError
-from dayjob.outbox.desk import Desk
-from dayjob.outbox.relay import OutboxRelay
 from dayjob.outbox.source import Source
-
-URL = os.environ.get("DAYJOB_TEST_MYSQL", "")
-needs_server = pytest.mark.skipif(not URL, reason="DAYJOB_TEST_MYSQL names no server")
+from tests.outbox.conftest import Scene, on_mariadb
+from tests.servers.mariadb import Server, mariadb
+from tests.servers.needed import needed
 
 
 @pytest.fixture
-def engine() -> Iterator[sqlalchemy.Engine]:
-    made = sqlalchemy.create_engine(URL)
-    with made.begin() as connection:
-        for table in ("dayjob_outbox", "dayjob_outbox_relay", "effect"):
-            connection.execute(sqlalchemy.text(f"DROP TABLE IF EXISTS {table}"))
-        connection.execute(sqlalchemy.text("CREATE TABLE effect (note text)"))
-    yield made
-    made.dispose()
+def server() -> Server:
+    return needed(mariadb)
 
 
-@needs_server
-def test_jobs_go_through_an_outbox_there(engine: sqlalchemy.Engine, tmp_path: Path) -> None:
-    app = App(f"sqlite:///{tmp_path / 'jobs.db'}")
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    yield from on_mariadb(tmp_path)
 
-    @app.task(name="shop.send")
-    def send(order: int, note: str) -> None: ...
 
-    desk = Desk(Source(URL), "dayjob_outbox", "relay")
-    with Session(engine) as session, pytest.raises(ConfigError, match="no table dayjob_outbox"):
-        send.using(outbox=session).enqueue(order=0, note="")
-    desk.make()
-    desk.make()
-    chosen = uuid4()
-    with Session(engine) as session, app.outbox(session):
+@pytest.fixture
+def session(scene: Scene) -> Iterator[Session]:
+    engine = sqlalchemy.create_engine(scene.url)
+    with Session(engine) as made:
+        yield made
+    engine.dispose()
+
+
+def test_jobs_follow_a_session_through_savepoints_commit_and_rollback(scene: Scene, session: Session) -> None:
+    with scene.app.outbox(session):
         session.execute(sqlalchemy.text("INSERT INTO effect VALUES ('paid')"))
-        send.using(id=chosen).enqueue(order=0, note="ä🙂")
-        again = send.using(id=chosen).enqueue(order=0, note="")
-        app.enqueue_many([send.job(order=order, note="%s :p1") for order in range(1, 600)])
+        scene.send.enqueue(order=1)
+        with session.begin_nested() as savepoint:
+            scene.send.enqueue(order=2)
+            savepoint.rollback()
+        with session.begin_nested():
+            scene.send.enqueue(order=3)
         session.commit()
-        send.enqueue(order=-1, note="")
+        scene.send.enqueue(order=4)
         session.rollback()
-    bad = str(chosen)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text(f"UPDATE dayjob_outbox SET body = '{{' WHERE job_id = '{bad}'"))
 
-    relay = OutboxRelay(desk, app.store, app.bus, batch=100)
-    relay.tick()
-    relay.tick()
+    scene.relay().tick()
 
-    assert ("existing", 599, [bad]) == (again.outcome, app.jobs.count(), [one.id for one in desk.failed()])
-    assert 0.0 <= desk.failed()[0].age < 60.0
-    assert (desk.standing().waiting, desk.standing().failed) == (0, 1)
-    assert (desk.discard([bad]), desk.standing().failed) == (1, 0)
-    second = OutboxRelay(Desk(Source(URL), "dayjob_outbox", "second"), app.store, app.bus)
-    second.tick()
-    assert not second.leads
-    relay.close()
-    second.tick()
-    assert second.leads
-    second.close()
-    app.close()
+    assert scene.orders() == [1, 3]
+    assert scene.sql("SELECT note FROM effect") == [("paid",)]
+
+
+def test_what_sql_would_stumble_over_arrives_unchanged(scene: Scene, session: Session) -> None:
+    meta = {"note": "ä🙂 %s :p1 $1 \\ ' \" ; --"}
+    job = scene.send.using(outbox=session, meta=meta, tags=["vip:1"]).enqueue(order=2**60 + 1)
+    session.commit()
+
+    scene.relay().tick()
+
+    stored = scene.app.jobs.get(job.id)
+    assert (stored.meta, list(stored.tags), stored.args) == (meta, ["vip:1"], {"order": 2**60 + 1})
+
+
+def test_an_id_of_the_callers_own_waits_once_also_within_one_call(scene: Scene, session: Session) -> None:
+    id, other = uuid4(), uuid4()
+    with scene.app.outbox(session):
+        first = scene.send.using(id=id).enqueue(order=1)
+        calls = [scene.send.using(id=one).job(order=1) for one in (id, other, other)]
+        outcomes = [job.outcome for job in scene.app.enqueue_many(calls)]
+        session.commit()
+
+    assert (first.outcome, outcomes) == ("inserted", ["existing", "inserted", "existing"])
+    assert scene.sql("SELECT count(*) FROM dayjob_outbox") == [(2,)]
+
+
+def test_many_large_jobs_go_in_statements_that_the_server_takes(scene: Scene, session: Session) -> None:
+    app = App(scene.app.url, settings=Settings(max_payload=200_000))
+
+    @app.task(name="shop.big")
+    def big(text: str) -> None: ...
+
+    with app.outbox(session):
+        app.enqueue_many([big.job(text="x" * 100_000) for _ in range(100)])  # 13 MB; the server takes 8
+        session.commit()
+
+    scene.relay().tick()
+
+    assert scene.app.jobs.count() == 100
+
+
+def test_a_producer_needs_no_more_than_to_insert_and_for_ids_of_its_own_to_read_and_update_them(
+    scene: Scene, server: Server
+) -> None:
+    database = scene.url.rpartition("/")[2]
+    user = f"p_{database}"
+    server.sql(f"CREATE USER {user}@'127.0.0.1'")
+    server.sql(f"GRANT INSERT ON {database}.dayjob_outbox TO {user}@'127.0.0.1'")
+    engine = sqlalchemy.create_engine(server.url(database, user=user))
+    with Session(engine) as session:
+        scene.send.using(outbox=session).enqueue(order=1)
+        session.commit()
+        server.sql(f"GRANT SELECT, UPDATE ON {database}.dayjob_outbox TO {user}@'127.0.0.1'")
+        scene.send.using(outbox=session, id=uuid4()).enqueue(order=2)
+        session.commit()
+    engine.dispose()
+
+    assert scene.sql("SELECT count(*) FROM dayjob_outbox") == [(2,)]
+
+
+def test_a_relay_does_not_make_producers_wait_while_it_sends(scene: Scene) -> None:
+    scene.put(1, 2)
+    desk = scene.desk("slow")
+    assert desk.take(10) is not None
+    began = time.monotonic()
+    scene.put(3)
+
+    assert time.monotonic() - began < 5
+    with closing(scene.connect()) as slow:
+        scene.send.using(outbox=slow).enqueue(order=4)  # and an open transaction stops no relay
+        assert desk.settle([1, 2], {}, 10) is not None
+        slow.rollback()
+    scene.free()
+    scene.relay().tick()
+    assert scene.orders() == [3]
 
 
 def test_a_missing_driver_is_named_with_the_remedy() -> None:

@@ -92,7 +92,7 @@ def test_a_relay_that_died_before_its_delete_makes_no_second_job(scene: Scene) -
     with pytest.raises(KeyboardInterrupt):
         dying.tick()
     assert list(range(1, 4)) == scene.orders()  # they even completed meanwhile
-    scene.sql("UPDATE dayjob_outbox_relay SET held_until = 0")
+    scene.free()
 
     scene.relay("next").tick()
 
@@ -141,7 +141,7 @@ def test_a_relay_that_lost_the_outbox_while_it_sent_does_no_harm(scene: Scene) -
     slow, quick = scene.relay("slow"), scene.relay("quick")
 
     def overtaken(rows: Any) -> None:
-        scene.sql("UPDATE dayjob_outbox_relay SET held_until = 0")
+        scene.free()
         scene.put(3)
         quick.tick()
 
@@ -157,13 +157,8 @@ def test_a_row_that_no_one_can_read_is_set_aside_and_the_others_go_on(scene: Sce
     told: list[OutboxSetAside] = []
     scene.app.on("outbox.set_aside")(told.append)
     bad, newer, good = scene.put(1, 2, 3)
-    blob = "x'7b7d'" if scene.url.startswith("sqlite:") else "'{}'::bytea"
-    scene.sql(f"UPDATE dayjob_outbox SET body = {blob} WHERE job_id = '{bad}'")
-    scene.sql(
-        f"UPDATE dayjob_outbox SET body = CAST(replace(CAST(body AS text), '\"format\":1', '\"format\":9') AS blob) WHERE job_id = '{newer}'"
-        if scene.url.startswith("sqlite:")
-        else f"UPDATE dayjob_outbox SET body = convert_to(replace(convert_from(body, 'UTF8'), '\"format\":1', '\"format\":9'), 'UTF8') WHERE job_id = '{newer}'"
-    )
+    scene.rewrite(bad, lambda _: b"{}")
+    scene.rewrite(newer, lambda body: body.replace(b'"format":1', b'"format":9'))
 
     scene.relay().tick()
 
@@ -231,8 +226,7 @@ def test_an_outage_of_the_store_is_waited_for(scene: Scene) -> None:
 def test_lag_and_failures_are_told_in_the_store(scene: Scene) -> None:
     scene.app.open()
     bad, _ = scene.put(1, 2)
-    blob = "x'00'" if scene.url.startswith("sqlite:") else "'x'::bytea"
-    scene.sql(f"UPDATE dayjob_outbox SET body = {blob} WHERE job_id = '{bad}'")
+    scene.rewrite(bad, lambda _: b"\0")
     relay = scene.relay()
     relay.tick()
     scene.put(3, 4)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dayjob.outbox.desk import Desk
     from dayjob.outbox.relay import OutboxRelay
 
+SHOWN, SHOWN_JSON = 100, 10_000
+"""Rows that were set aside, as many as are listed."""
+
 _CARE = ("migrate", "sql", "failed", "retry", "discard")
 
 
@@ -76,8 +79,11 @@ def _relay(app: App, source: str, given: dict[str, Any]) -> OutboxRelay:
 
 
 def _burst(one: OutboxRelay) -> int:
-    while not one.idle:
+    _heed(one)
+    while not (one.idle or one.stopping):
         one.tick()
+    if one.stopping and not one.idle:
+        raise click.ClickException(f"told to stop after {output.jobs(one.delivered)}: more may wait")
     if not one.leads:
         raise click.ClickException(
             "another relay has the outbox, or died less than its --lease ago: nothing was done here"
@@ -97,15 +103,25 @@ def _run(app: App, one: OutboxRelay) -> int:
         output.say(f"cannot reach the application's database yet: {error}")
     fatal: list[BaseException] = []
     one.on_fatal(fatal.append)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: one.stop())
-    output.say(f"relaying from {one.desk.source.name} to {app.store.url}; Ctrl-C ends it")
+    _heed(one)
+    output.say(f"relaying from {one.desk.name} to {app.store.url}; Ctrl-C ends it")
     one.start()
     while not one.join(3600.0):  # signals are heard in this thread; what they set is waited for in the other
         pass
     if fatal:
         raise click.ClickException(str(fatal[0]))
     return 0
+
+
+def _heed(one: OutboxRelay) -> None:
+    """Stop *one* in order when told to; told again, die at once, which does no harm either."""
+
+    def told(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        one.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
 
 
 # -- looking after -------------------------------------------------------------------------------------------------
@@ -137,11 +153,14 @@ def _care(what: str, app_name: str | None, source: str, given: dict[str, Any], *
 
 
 def _list(desk: Desk, *, json: bool) -> int:
-    rows = desk.failed()
+    limit = SHOWN_JSON if json else SHOWN
+    rows = desk.failed(limit)
     if json:
         output.document(rows)
     else:
         output.table(FAILED_COLUMNS, rows, empty="no row was set aside")
+    if len(rows) == limit and (more := desk.standing().failed - limit) > 0:
+        output.say(f"and {more:,} more" + ("" if json else f"; --json lists up to {SHOWN_JSON:,}"))
     return 0
 
 

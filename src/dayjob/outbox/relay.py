@@ -15,32 +15,38 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from dayjob.clock import wall
 from dayjob.errors import SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.events import Bus, OutboxRelayed, OutboxSetAside, OutboxTaken
 from dayjob.outbox import report
 from dayjob.outbox.body import BadBody, decode
-from dayjob.outbox.desk import Desk, Flight, Row
+from dayjob.outbox.desk import Desk, Flight, Row, Standing
 from dayjob.outbox.source import SourceUnavailable
 from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dayjob.store.contract import Inspector, Jobs, Records, Signals
+    from dayjob.store.contract import Inspector, Jobs, Lifecycle, Records, Signals
     from dayjob.store.records import NewRow
 
-    class Target(Jobs, Inspector, Records, Signals, Protocol):
+    class Target(Jobs, Inspector, Records, Signals, Lifecycle, Protocol):
         """What the relay needs of the queue's store."""
 
 
 WINDOW = 3_000.0
 """Seconds after a first try within which a row is just sent again. Stores remember ids for an hour (P9)."""
 
+STILL = 60.0
+"""A relay that stood still for so long between taking rows and sending them asks first what became of them."""
+
 PROBE = 5.0
 """A store that was silent for so long is asked something before rows are sent: during an outage none is in doubt."""
 
 REPORT = 5.0
+
+THRIFT = 4.0
+"""A look at an idle outbox is followed by a pause of so many times as long as it took: where the database keeps what was
+deleted (somewhere a transaction is open for hours), looks become dear."""
 
 
 class OutboxRelay(Service):
@@ -64,6 +70,8 @@ class OutboxRelay(Service):
         self._sure = False  # of having the outbox, with nothing in flight
         self._held = self._touched = self._reported = float("-inf")
         self._checked = False
+        self._stood: Standing | None = None
+        self._known_as = ""  # in the store's records
 
     def tick(self) -> float:
         """Deliver what waits, until nothing does or this relay is to stop."""
@@ -72,8 +80,8 @@ class OutboxRelay(Service):
             return self._tick()
         except Exception as error:
             self._sure = False
-            if isinstance(error, SourceUnavailable):
-                self._tell(str(error))
+            if isinstance(error, SourceUnavailable) or not isinstance(error, StoreUnavailable):
+                self._tell(str(error) or type(error).__name__)
             raise
 
     def _tick(self) -> float:
@@ -86,9 +94,11 @@ class OutboxRelay(Service):
             if flight is None:
                 return self._stand_by()
             self._held = began
-            self._take_over(flight)
-        if not self.desk.waiting(1):
-            return self._rest()
+            if not self._take_over(flight):
+                return self._stand_by()
+        looked = time.monotonic()
+        if not self.desk.waiting():
+            return self._rest(time.monotonic() - looked)
         if began - self._touched > PROBE:
             self._store.get("00000000-0000-7000-8000-000000000000")
             self._touched = began
@@ -105,47 +115,50 @@ class OutboxRelay(Service):
         self.idle = True
         return min(1.0, self._lease / 3)
 
-    def _rest(self) -> float:
+    def _rest(self, cost: float = 0.0) -> float:
         self.idle = True
         self._tell(None)
-        return self._poll
+        return max(self._poll, THRIFT * cost)
 
-    def _take_over(self, flight: Flight) -> None:
+    def _take_over(self, flight: Flight) -> bool:
+        """Settle what was in flight. False when another relay has the outbox, or may have it: then nothing is sure."""
         if not self.leads:
             self.delivered = self.refused = 0
-            self.bus.emit(OutboxTaken(outbox=self.desk.source.name, relay=self.desk.holder, in_flight=len(flight.seqs)))
+            self.bus.emit(OutboxTaken(outbox=self.desk.name, relay=self.desk.holder, in_flight=len(flight.seqs)))
         self.leads = True
-        if flight.seqs and (rows := self.desk.again(flight)):
-            if flight.age > WINDOW:
-                self._find_out(rows, flight.age)
-            else:
-                self._deliver(rows, limit=0)
+        rows = self.desk.again(flight)
+        done: list[Row] | None = []
+        if rows and flight.age > WINDOW:
+            done = self._find_out(rows, flight.age)
+        elif rows:
+            done = self._deliver(rows, limit=0)
         elif flight.seqs:
-            self.desk.settle((), {}, 0)
-        self._sure = True
+            done = self.desk.settle((), {}, 0)
+        self._sure = done is not None
+        return self._sure
 
-    def _find_out(self, rows: Sequence[Row], age: float) -> None:
+    def _find_out(self, rows: Sequence[Row], age: float) -> list[Row] | None:
         """*rows* may have been sent so long ago that the store may have had and forgotten them."""
         lost = {}
         for row in rows:
             if self._store.get(row.id) is None:
                 lost[row.seq] = (
-                    f"a relay sent this {age / 3600:.1f} h ago and was not heard of again; the store does not know the job, "
-                    "which may have come and gone since: retry it when its effect is not there, else discard it"
+                    f"a relay sent this {age / 3600:.1f} h ago and nobody learned whether it arrived; the store does not know "
+                    "the job, which may have come and gone since: retry it when its effect is not there, else discard it"
                 )
-        self._settle(rows, lost, 0)
+        return self._settle(rows, lost, 0)
 
     # -- one batch ---------------------------------------------------------------------------------------------------
 
     def _deliver(self, rows: Sequence[Row], limit: int | None = None) -> list[Row] | None:
         """Send *rows*, settle them, and take the next; None when another relay has the outbox, or may have it."""
-        if time.monotonic() - self._held > self._lease:  # this process stood still: who knows for how long
+        if time.monotonic() - self._held > max(self._lease, STILL):
             return None
         refused: dict[int, str] = {}
         good: list[tuple[Row, NewRow]] = []
         for row in rows:
             try:
-                good.append((row, decode(row.body, row.age)))
+                good.append((row, decode(row.body, row.id, row.age)))
             except BadBody as error:
                 refused[row.seq] = str(error)
         if good:
@@ -169,7 +182,7 @@ class OutboxRelay(Service):
                 self._send(rows[:middle], refused)
                 self._send(rows[middle:], refused)
                 return
-            self._write_report(None)
+            self._write_report(None, self._stood)  # raises where the store is the one to blame
             refused[rows[0][0].seq] = f"{type(error).__name__}: {error}"
             return
         self._touched = time.monotonic()
@@ -186,7 +199,7 @@ class OutboxRelay(Service):
             self._held = began
         self.delivered += len(rows) - len(refused)
         self.refused += len(refused)
-        outbox = self.desk.source.name
+        outbox = self.desk.name
         if len(rows) > len(refused):
             lag = max(row.age for row in rows)
             self.bus.emit(OutboxRelayed(outbox=outbox, jobs=len(rows) - len(refused), lag=lag))
@@ -208,16 +221,20 @@ class OutboxRelay(Service):
         except (StoreError, OSError):
             return
 
-    def _write_report(self, error: str | None) -> None:
-        standing = None if error else self.desk.standing()
-        before = {one.name: one for one in report.read(self._store)}.get(self.desk.source.name) if error else None
-        stands = standing or before
+    def _write_report(self, error: str | None, standing: Standing | None = None) -> None:
+        """Write how the outbox stands: *standing*, or as it is now; in trouble, as it was when last seen."""
+        if error is None:
+            self._stood = standing or self.desk.standing()
+        before = self._before() if self._stood is None else None
+        stands = self._stood or before
+        id = self.desk.identity or (before.id if before else self.desk.name)
         report.write(
             self._store,
             report.OutboxStats(
-                name=self.desk.source.name,
+                id=id,
+                name=self.desk.name,
                 relay=self.desk.holder,
-                at=wall(),
+                at=self._store.now(),
                 waiting=stands.waiting if stands else 0,
                 lag=stands.lag if stands else 0.0,
                 failed=stands.failed if stands else 0,
@@ -225,7 +242,14 @@ class OutboxRelay(Service):
                 error=error,
             ),
         )
-        self._reported = time.monotonic()
+        if self._known_as not in ("", id):
+            report.forget(self._store, self._known_as)
+        self._known_as, self._reported = id, time.monotonic()
+
+    def _before(self) -> report.OutboxStats | None:
+        """What was told of the outbox before this relay saw it; None when two have its name."""
+        found = [one for one in report.read(self._store) if one.name == self.desk.name]
+        return found[0] if len(found) == 1 else None
 
     def close(self) -> None:
         """Hand the outbox to whoever stands by, and tell how it stands."""

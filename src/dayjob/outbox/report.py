@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from dayjob.clock import wall
-
 if TYPE_CHECKING:
-    from dayjob.store.contract import Records
+    from typing import Protocol
+
+    from dayjob.store.contract import Lifecycle, Records
+
+    class Clocked(Records, Lifecycle, Protocol):
+        """A store with its clock."""
+
 
 KIND: Final = "outbox"
 TTL: Final = 7 * 86_400.0
@@ -22,12 +26,14 @@ class OutboxStats(Struct, frozen=True, kw_only=True):
     """One outbox, as its relay last told.
 
     Attributes:
-        name: where it is. relay: host and process of the relay that works. at: stamp of that relay's wall clock.
+        id: which outbox it is, kept in its own tables. name: where it is, as its relay sees that.
+        relay: host and process of the relay that works. at: when it told this, by the store's clock.
         waiting: rows not delivered yet, counted up to 100,000. lag: age of the oldest of them in seconds.
         failed: rows that were set aside. delivered: rows since this relay took over.
-        error: why it delivers nothing just now, or None. heard: seconds since it told that, as the reader's clock has it.
+        error: why it delivers nothing just now, or None. heard: seconds since it told that.
     """
 
+    id: str
     name: str
     relay: str
     at: int
@@ -46,10 +52,17 @@ class OutboxStats(Struct, frozen=True, kw_only=True):
 
 def write(store: Records, stats: OutboxStats) -> None:
     """Tell everyone. Raises `StoreError`."""
-    store.write(KIND, stats.name, msgspec.json.encode(stats), ttl=TTL)
+    store.write(KIND, stats.id, msgspec.json.encode(stats), ttl=TTL)
 
 
-def read(store: Records) -> list[OutboxStats]:
+def forget(store: Records, id: str) -> None:
+    """Take back what was told of the outbox *id*. Raises `StoreError`."""
+    store.erase(KIND, id)
+
+
+def read(store: Clocked) -> list[OutboxStats]:
     """All outboxes that were heard of within a week, by name."""
     found = [msgspec.json.decode(record.value, type=OutboxStats) for record in store.list(KIND)]
-    return [msgspec.structs.replace(one, heard=max(0.0, (wall() - one.at) / 1_000_000)) for one in found]
+    now = store.now() if found else 0
+    heard = [msgspec.structs.replace(one, heard=max(0.0, (now - one.at) / 1_000_000)) for one in found]
+    return sorted(heard, key=lambda one: (one.name, one.id))

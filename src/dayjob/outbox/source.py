@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from dayjob.config import resolve_url
 from dayjob.errors import ConfigError, StoreUnavailable
-from dayjob.outbox.tables import dialect_of
+from dayjob.outbox.tables import dialect_of, worded
 from dayjob.store.callers.caller import names, percents, question_marks
 from dayjob.store.records import Rows
 
@@ -70,7 +70,7 @@ class Source:
             raise
         except Exception as error:
             self.close()
-            raise SourceUnavailable(f"{self.name}: {type(error).__name__}: {error}") from error
+            raise SourceUnavailable(f"{self.name}: {worded(error)}") from error
 
     def close(self) -> None:
         """Let go of the connection; a later transaction opens another."""
@@ -146,10 +146,20 @@ class _Psycopg(_Line):
             return cursor.fetchall() if cursor.description else []
 
         with self._connection.transaction() if write else contextlib.nullcontext():
+            if write:
+                # Where statistics are of a time when the table was empty, the planner sorts a backlog of 40,000 rows for
+                # each 500 of them (11 ms; by the index 0.3). For this transaction alone: behind a pooler the session is
+                # not ours.
+                self._connection.execute("SET LOCAL enable_sort = off")
             yield run
 
     def close(self) -> None:
         self._connection.close()
+
+
+_PATIENT = {"connect_timeout": int(2 * PATIENCE_S), "read_timeout": 30, "write_timeout": 30}
+_LIMITS = {"pymysql": _PATIENT, "mysqldb": _PATIENT}
+"""What drivers behind SQLAlchemy are told, by their names there, lest a server that is gone without a word holds a relay."""
 
 
 class _Sqlalchemy(_Line):
@@ -162,7 +172,15 @@ class _Sqlalchemy(_Line):
             ) from None
         self._text = sqlalchemy.text
         try:
-            self._engine: Any = sqlalchemy.create_engine(url, isolation_level="READ COMMITTED", pool_size=1)
+            place = sqlalchemy.make_url(url)
+            given = {
+                name: value
+                for name, value in _LIMITS.get(place.get_driver_name(), {}).items()
+                if name not in place.query
+            }
+            self._engine: Any = sqlalchemy.create_engine(
+                place, isolation_level="READ COMMITTED", pool_size=1, connect_args=given
+            )
         except (ModuleNotFoundError, sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
             raise ConfigError(
                 f"--from: {error}. The URL names the driver, as in mysql+pymysql://user@host/shop, and it must be installed"
@@ -190,6 +208,9 @@ def _without_secrets(url: str, system: str) -> str:
     """*url* for people: system, place and database, and nothing else of it."""
     if system == "sqlite":
         return url.partition("?")[0]
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"--from is no URL of a database: {error}") from None
     place = parts.netloc.rpartition("@")[2]
     return f"{system}://{place}{parts.path}"

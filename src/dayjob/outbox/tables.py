@@ -1,7 +1,8 @@
 """The two tables of an outbox, in the words of each database system. Pure.
 
 `dayjob_outbox` holds a row per job that waits, or was set aside; `seq` is the order in which rows were written.
-`dayjob_outbox_relay` holds one row: which relay works, until when, and which rows it had in its hands when last seen.
+`dayjob_outbox_relay` holds one row: which outbox this is, which relay works, since and until when, and which rows it had
+in its hands when last seen.
 Stamps are microseconds, by the clock of this very database: no other clock is ever compared with them.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, DayjobError
 
 VERSION: Final = 1
 """Of the tables' shape; kept in `dayjob_outbox_relay`."""
@@ -83,6 +84,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "mariadb": _MYSQL,
 }
 
+_NO_RELATION = "42P01"
+"""PostgreSQL's word for a table that is not there."""
+
+_NO_SUCH_TABLE = 1146
+"""MySQL's and MariaDB's."""
+
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -123,7 +130,9 @@ def schema(system: str, table: str) -> list[str]:
     relay = f"""CREATE TABLE IF NOT EXISTS {table}_relay (
     one smallint NOT NULL PRIMARY KEY,
     version integer NOT NULL,
+    outbox {said.name} NOT NULL,
     holder {said.name} NOT NULL,
+    held_at bigint NOT NULL,
     held_until bigint NOT NULL,
     flight {said.text},
     sent_at bigint NOT NULL
@@ -131,7 +140,8 @@ def schema(system: str, table: str) -> list[str]:
     made = [outbox, relay]
     if not inside:
         made.append(f"CREATE INDEX IF NOT EXISTS {table}_waiting ON {table} (set_aside, seq)")
-    values = f"(one, version, holder, held_until, flight, sent_at) VALUES (1, {VERSION}, '', 0, '[]', 0)"
+    columns = "(one, version, outbox, holder, held_at, held_until, flight, sent_at)"
+    values = f"{columns} VALUES (1, {VERSION}, '', '', 0, 0, '[]', 0)"
     return [*made, f"INSERT INTO {table}_relay {values} {said.ignore_one}"]
 
 
@@ -140,9 +150,43 @@ def schema_sql(system: str, table: str) -> str:
     return "".join(f"{statement};\n" for statement in schema(system, table))
 
 
-def insertion(system: str, table: str, rows: int) -> str:
-    """Write *rows* rows of (job_id, task, queue, body). Ids that are there already are left alone."""
+def insertion(system: str, table: str, rows: int, *, chosen: bool) -> str:
+    """Write *rows* rows of (job_id, task, queue, body).
+
+    Args:
+        chosen: ids may be there already, and are left alone then. On MySQL and MariaDB that takes the right to update.
+    """
     said = dialect_of(system)
     lines = (f"(${at + 1}, ${at + 2}, ${at + 3}, ${at + 4}, {said.now})" for at in range(0, rows * COLUMNS, COLUMNS))
     columns = "(job_id, task, queue, body, created_at)"
-    return f"INSERT INTO {table} {columns} VALUES {', '.join(lines)} {said.ignore}{said.returning}"
+    return f"INSERT INTO {table} {columns} VALUES {', '.join(lines)} {said.ignore if chosen else ''}{said.returning}"
+
+
+def no_table(error: BaseException, table: str) -> bool:
+    """True when *error*, or what caused it, says that there is no *table*.
+
+    By the codes of drivers, as servers speak many languages; SQLite, which has none for this, speaks one.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        cause = getattr(at, "orig", None) or at.__cause__  # SQLAlchemy's errors, and Django's
+        state = getattr(at, "sqlstate", None) or getattr(at, "pgcode", None)
+        if state == _NO_RELATION or at.args[:1] == (_NO_SUCH_TABLE,) or f"no such table: {table}" in str(at):
+            return True
+        at = cause if isinstance(cause, BaseException) else None
+    return False
+
+
+def worded(error: Exception) -> str:
+    """*error* in words: the driver's own. A library's around it has the statement in it, and what was to be written."""
+    inner = getattr(error, "orig", None)
+    error = inner if isinstance(inner, Exception) else error
+    return f"{type(error).__name__}: {error}"
+
+
+def missing(table: str, where: str) -> DayjobError:
+    """What to say when there is no *table*."""
+    return ConfigError(
+        f"there is no table {table} {where}: `dayjob relay --from URL --migrate` makes it, "
+        "and `dayjob relay --from URL --sql` prints it for a migration of your own"
+    )

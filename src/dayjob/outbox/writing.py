@@ -5,19 +5,20 @@ The queue's store has no part in it: it may be down, or not even be reachable fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dayjob.errors import ConfigError, DayjobError, StoreError
 from dayjob.outbox.body import encode
-from dayjob.outbox.tables import DIALECTS, insertion
+from dayjob.outbox.tables import DIALECTS, dialect_of, insertion, missing, no_table, worded
 from dayjob.store.callers import Caller, adapt, aperform, perform
 from dayjob.store.records import EXISTING, INSERTED, Enqueued, NewRow, Rows, Script, Statement
 
 CHUNK = 250
 """Rows in one statement: 1,000 values, far below every driver's limit."""
 
-_MISSING = ("no such table", "does not exist", "doesn't exist")
+CHUNK_BYTES = 1_000_000
+"""Bytes of bodies in one statement. MySQL's and MariaDB's servers take 16 MB or more unless they are told otherwise."""
 
 
 class OutboxCaller(Caller):
@@ -60,29 +61,42 @@ class OutboxCaller(Caller):
     def _script(self, rows: Sequence[NewRow], *, chosen: bool) -> Script[list[Enqueued]]:
         there: set[str] = set()
         outcomes = []
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            if chosen:
-                marks = ", ".join(f"${at}" for at in range(1, len(chunk) + 1))
+        tells = bool(dialect_of(self.system).returning)
+        for chunk in _chunks(rows):
+            ids = tuple(row.id for row, _ in chunk)
+            if chosen and not tells:
+                marks = ", ".join(f"${at}" for at in range(1, len(ids) + 1))
                 sql = f"SELECT job_id FROM {self.table} WHERE job_id IN ({marks})"
-                there.update(_texts((yield Statement(sql, tuple(row.id for row in chunk)))))
-            values = tuple(value for row in chunk for value in (row.id, row.task, row.queue, encode(row)))
-            yield Statement(insertion(self.system, self.table, len(chunk)), values)
-            for row in chunk:
-                outcomes.append(EXISTING if row.id in there else INSERTED)
-                if chosen:
-                    there.add(row.id)
+                there.update(_texts((yield Statement(sql, ids))))
+            values = tuple(value for row, body in chunk for value in (row.id, row.task, row.queue, body))
+            stored = yield Statement(insertion(self.system, self.table, len(chunk), chosen=chosen), values)
+            if tells:
+                there.update(set(ids).difference(_texts(stored)))
+            for id in ids:
+                outcomes.append(EXISTING if id in there else INSERTED)
+                there.add(id)
         return outcomes
 
     def joined_error(self, error: Exception) -> DayjobError:
         """What the driver raised, as dayjob says it."""
-        text = f"{error} {error.__cause__ or ''}"
-        if self.table in text and any(words in text for words in _MISSING):
-            return ConfigError(
-                f"there is no table {self.table} where {self.what} leads: `dayjob relay --from URL --migrate` makes it, "
-                "and `dayjob relay --from URL --sql` prints it for a migration of your own"
-            )
-        return StoreError(f"the outbox {self.table} took no job: {type(error).__name__}: {error}")
+        if no_table(error, self.table):
+            return missing(self.table, f"where {self.what} leads")
+        return StoreError(f"the outbox {self.table} took no job: {worded(error)}")
+
+
+def _chunks(rows: Sequence[NewRow]) -> Iterator[list[tuple[NewRow, bytes]]]:
+    """*rows* with their bodies, as many together as one statement bears."""
+    chunk: list[tuple[NewRow, bytes]] = []
+    size = 0
+    for row in rows:
+        body = encode(row)
+        if chunk and (len(chunk) == CHUNK or size + len(body) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((row, body))
+        size += len(body)
+    if chunk:
+        yield chunk
 
 
 def admit_outbox(connection: Any, table: str, *, awaits: bool, verb: str) -> OutboxCaller:
