@@ -131,6 +131,10 @@ def test_a_relay_does_not_make_producers_wait_while_it_sends(scene: Scene) -> No
     assert scene.orders() == [3]
 
 
-def test_a_missing_driver_is_named_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match="must be installed"), Source("mysql+nosuch://host/db").transaction():
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("mysql+nosuch://host/db", "must be installed"), ("mysql+aiomysql://host/db", "is an async driver")],
+)
+def test_a_driver_that_does_not_serve_is_named_with_the_remedy(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words), Source(url).transaction():
         pass

@@ -173,6 +173,10 @@ class _Sqlalchemy(_Line):
         self._text = sqlalchemy.text
         try:
             place = sqlalchemy.make_url(url)
+            if place.get_dialect().is_async:
+                raise ConfigError(
+                    f"--from: {place.drivername} is an async driver, which a relay has no use for: write mysql+pymysql://user@host/shop"
+                )
             given = {
                 name: value
                 for name, value in _LIMITS.get(place.get_driver_name(), {}).items()
