@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:
 	@sed -n '2s/^#   //p' Makefile | tr -s ' ' | sed 's/ make/\nmake/g'
 
-demo: $(VENV)/.rich $(if $(URL),$(VENV)/.postgres)
+demo: $(VENV)/.rich $(if $(findstring postgres,$(URL)),$(VENV)/.postgres) $(if $(findstring redis,$(URL))$(findstring valkey,$(URL)),$(VENV)/.redis)
 	@$(BIN)/dayjob demo $(DIR) $(if $(URL),--url $(URL))
 
 test: $(VENV)/.dev
