@@ -167,6 +167,18 @@ def test_pauses_and_records_come_over_and_what_the_target_has_stays(pair: Pair) 
     assert [one.paused for one in pair.target.queues()] == [True]
 
 
+def test_what_a_relay_told_of_its_outbox_stays_behind(one_way: Pair) -> None:
+    """It delivers to the new store by now, and tells that one how it stands."""
+    one_way.target.migrate()
+    for store, lag in ((one_way.source, b"7"), (one_way.target, b"0")):
+        store.write("outbox", "shop", lag)
+    planned = Copier(one_way.source, one_way.target).plan()
+    report = copied(one_way.source, one_way.target)
+
+    assert (planned.counts["records"].found, report.counts["records"].found) == (0, 0)
+    assert [one.value for one in one_way.target.list("outbox")] == [b"0"]
+
+
 def test_jobs_of_workers_that_are_gone_come_over_as_suspects(pair: Pair) -> None:
     pair.source.enqueue([one := row()])
     ann = WorkerInfo(new_id(), "ann", "here", 1, expiry=0.0)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from dayjob.clock import SECOND
 from dayjob.copier.report import KIND, Count, Report
 from dayjob.copier.steps import patiently
+from dayjob.outbox.report import KIND as OUTBOX
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
     from dayjob.store.records import Record
+
+LOCAL = frozenset({KIND, OUTBOX})
+"""Kinds of records that tell how this one store stands, or its relays: where jobs have gone others tell it."""
 
 
 class Settings:
@@ -57,7 +61,7 @@ class Settings:
         return [one.name for one in patiently(self.source.queues) if one.paused]
 
     def _records(self) -> list[Record]:
-        return [record for record in patiently(lambda: self.source.list(None)) if record.kind != KIND]
+        return [record for record in patiently(lambda: self.source.list(None)) if record.kind not in LOCAL]
 
     def _copy(self, record: Record, count: Count) -> None:
         """Write what is not there, and what this copy wrote and the source changed since; never over somebody else's."""
