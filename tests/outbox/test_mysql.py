@@ -114,6 +114,19 @@ def test_a_producer_needs_no_more_than_to_insert_and_for_ids_of_its_own_to_read_
     assert scene.sql("SELECT count(*) FROM dayjob_outbox") == [(2,)]
 
 
+def test_a_connection_that_the_server_cut_is_opened_again(scene: Scene, server: Server) -> None:
+    relay = scene.relay()
+    relay.tick()
+    ids = scene.put(1, 2)
+    database = scene.url.rpartition("/")[2]
+    for (number,) in server.sql(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'"):
+        server.sql(f"KILL {number}")
+
+    assert relay.attempt() is not None
+    assert relay.attempt() is not None
+    assert ids == scene.stored()
+
+
 def test_a_relay_does_not_make_producers_wait_while_it_sends(scene: Scene) -> None:
     scene.put(1, 2)
     desk = scene.desk("slow")
