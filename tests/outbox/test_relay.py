@@ -14,7 +14,7 @@ from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, Store
 from dayjob.events import OutboxSetAside
 from dayjob.outbox import report
 from dayjob.outbox.relay import WINDOW
-from tests.contract.engines import Postgres18
+from tests.contract.engines import Postgres18, Redis62, Valkey9
 from tests.outbox.conftest import Scene
 
 
@@ -282,16 +282,30 @@ def test_an_outage_of_the_applications_database_is_waited_for_and_told(tmp_path:
     engine.close()
 
 
-def test_the_queue_may_be_on_postgresql_and_the_application_on_sqlite(tmp_path: Path) -> None:
-    engine = Postgres18(tmp_path)
+@pytest.mark.parametrize("kind", [Postgres18, Valkey9, Redis62], ids=lambda kind: kind.name)
+def test_the_queue_may_be_on_a_server_and_the_application_on_sqlite(tmp_path: Path, kind: type[Any]) -> None:
+    engine = kind(tmp_path)
     engine.store()
     path = tmp_path / "shop.db"
-    sqlite3.connect(path).close()
+    path.touch()
     scene = Scene(f"sqlite:///{path}", engine.url)
+    scene.app.migrate()
     scene.put(*range(30))
-    scene.relay(batch=7).tick()
+    dying = scene.relay("dying", batch=7)
+    dying._store = Faulty(scene.app.store, after=KeyboardInterrupt())  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        dying.tick()
+    assert scene.orders() == list(range(7))
+    scene.free()
+    scene.put(30, queue="x" * 200)
+    relay = scene.relay(batch=7)
+    relay.tick()
+    relay.close()
 
-    assert scene.orders() == list(range(30))
+    assert scene.orders() == list(range(7, 31))
+    assert len(scene.stored()) == 31
+    (told,) = report.read(scene.app.store)
+    assert (told.waiting, told.failed, told.silent) == (0, 0, False)
     scene.close()
     engine.close()
 
