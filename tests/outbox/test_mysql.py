@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 from dayjob import App, Settings
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, StoreError
 from dayjob.outbox.source import Source
 from tests.outbox.conftest import Scene, on_mariadb
 from tests.servers.mariadb import Server, mariadb
@@ -106,6 +106,10 @@ def test_a_producer_needs_no_more_than_to_insert_and_for_ids_of_its_own_to_read_
     with Session(engine) as session:
         scene.send.using(outbox=session).enqueue(order=1)
         session.commit()
+        with pytest.raises(StoreError, match="dayjob_outbox") as refused:
+            scene.send.using(outbox=session, id=uuid4()).enqueue(order=2)
+        assert "INSERT INTO" not in str(refused.value)  # nor what was to be inserted: a payload is nobody's to read
+        session.rollback()
         server.sql(f"GRANT SELECT, UPDATE ON {database}.dayjob_outbox TO {user}@'127.0.0.1'")
         scene.send.using(outbox=session, id=uuid4()).enqueue(order=2)
         session.commit()
