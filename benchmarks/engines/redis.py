@@ -9,6 +9,7 @@ encodes nothing but the fields, checks nothing, and holds no lease.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -19,6 +20,7 @@ import msgspec
 from redis import Redis as Client
 from tests.servers.redis import Server, redis
 
+from benchmarks.children import Child, listen, say
 from benchmarks.measure import Stopwatch
 from benchmarks.workload import BATCH, QUEUE, TASK, batches, ids, payload
 
@@ -106,6 +108,27 @@ class Redis:
 
         return store
 
+    def latency(self, folder: Path, samples: int, steadily: Callable[[int, Callable[[], object]], None]) -> list[float]:
+        """Milliseconds from just before a row is stored, by a script that also publishes, until another process, which has
+        subscribed, has claimed it by a script. *steadily* calls so often what it is given."""
+        database = self.server.database()
+        with (
+            Client(port=self.server.port, db=database) as client,
+            Child("benchmarks.engines.redis", str(self.server.port), str(database)) as ear,
+        ):
+            ear.hear()
+            ear.tell(samples=samples)
+            insert = client.register_script(f"{_INSERT}redis.call('PUBLISH', 'work', '')")
+
+            def send() -> None:
+                sent = str(time.monotonic_ns())
+                insert(
+                    keys=["job", "ready", "end", "entry"], args=[next(iter(ids(1))), f"{sent} {payload(0).decode()}"]
+                )
+
+            steadily(samples, send)
+            return [nanoseconds / 1e6 for nanoseconds in ear.hear()["late"]]
+
     def clear(self) -> None:
         """Nothing that is left in a database costs the next figure something, but for the memory."""
 
@@ -143,3 +166,24 @@ def _drain(move: Callable[..., Any]) -> None:
 def _expect(found: int, jobs: int) -> None:
     if found != jobs:
         raise RuntimeError(f"the bare engine has {found} rows, not {jobs}")
+
+
+def main() -> None:
+    """The other process of `latency`: says how late each of so many rows came, in nanoseconds."""
+    port, database = map(int, sys.argv[1:])
+    with Client(port=port, db=database) as client, Client(port=port, db=database).pubsub() as ear:
+        move = client.register_script(_MOVE)
+        ear.subscribe("work")
+        say(ready=True)
+        samples = int(listen()["samples"])
+        late: list[int] = []
+        while len(late) < samples:
+            ear.get_message(timeout=20.0)
+            told = move(keys=_KEYS, args=[0, _WORKER, msgspec.msgpack.encode([]), BATCH])
+            here = time.monotonic_ns()
+            late += [here - int(row.split()[0]) for row in told[1]] if told else []
+        say(late=late)
+
+
+if __name__ == "__main__":
+    main()
