@@ -65,8 +65,11 @@ class Redis:
 
     @property
     def server(self) -> Server:
-        """The server, started on first use, ended with this process."""
-        return redis("valkey-9")
+        """The server, started on first use, ended with this process. It does not rewrite its file: that would be at the cost
+        of whoever is just measured."""
+        server = redis("valkey-9")
+        server.do("CONFIG", "SET", "auto-aof-rewrite-percentage", 0)
+        return server
 
     def url(self, folder: Path) -> str:
         return self.server.url(self.server.database())
