@@ -9,7 +9,7 @@ import pytest
 
 from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.events import Bus
-from dayjob.worker.service import Service
+from dayjob.service import Service
 from tests.worker.conftest import Witness
 
 

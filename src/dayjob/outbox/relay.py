@@ -21,7 +21,7 @@ from dayjob.outbox import report
 from dayjob.outbox.body import BadBody, decode
 from dayjob.outbox.desk import Desk, Flight, Row, Standing
 from dayjob.outbox.source import SourceUnavailable
-from dayjob.worker.service import Service
+from dayjob.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

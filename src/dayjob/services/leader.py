@@ -12,8 +12,8 @@ from typing import Protocol
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus, LeaderElected, LeaderResigned
+from dayjob.service import Service
 from dayjob.worker.run import monotonic
-from dayjob.worker.service import Service
 
 SAFETY = 5.0
 IDLE = 3600.0

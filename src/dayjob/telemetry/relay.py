@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dayjob.events import Bus, Event, encode
-from dayjob.worker.service import Service
+from dayjob.service import Service
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Signals

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dayjob.errors import JobFailed, UnknownTask
 from dayjob.events import Bus, HookFailed
+from dayjob.service import Service
 from dayjob.worker.run import Run
-from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.registry import Registry

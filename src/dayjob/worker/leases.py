@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus
+from dayjob.service import Service
 from dayjob.store.records import Beat, WorkerInfo
 from dayjob.worker.run import monotonic
-from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Cluster

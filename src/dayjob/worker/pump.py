@@ -22,12 +22,12 @@ from msgspec import Struct
 from dayjob.clock import SECOND
 from dayjob.errors import SchemaMismatch
 from dayjob.events import Bus, JobStarted, WorkerLost
+from dayjob.service import Service
 from dayjob.store.records import Beat, Settlement, Turn, Want
 from dayjob.worker import outcomes
 from dayjob.worker.claims import Claims
 from dayjob.worker.ears import Ears
 from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
-from dayjob.worker.service import Service
 from dayjob.worker.tallies import Tallies
 from dayjob.worker.teller import Teller
 from dayjob.worker.winding import Winding

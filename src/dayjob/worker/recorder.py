@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from dayjob.clock import SECOND
 from dayjob.errors import BadRow, StoreError
 from dayjob.events import Bus, JobLogged, JobProgress, WritesTrimmed
+from dayjob.service import Service
 from dayjob.store.records import Log, Progress, Write
 from dayjob.worker.outcomes import unstorable
 from dayjob.worker.run import LOST, Run, monotonic
-from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.worker.executor import Executor

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dayjob.events import Bus, ProcessDied
+from dayjob.service import Service
 from dayjob.worker.channel import Failed, Hello, Ran
 from dayjob.worker.launch import Child, Death, Launcher
-from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Cluster

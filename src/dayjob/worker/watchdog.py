@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus, JobAbandoned, LoopBlocked
+from dayjob.service import Service
 from dayjob.worker import limits, outcomes
 from dayjob.worker.limits import Step, due
 from dayjob.worker.run import SHUTDOWN, Run, monotonic
-from dayjob.worker.service import Service
 
 if TYPE_CHECKING:
     from dayjob.worker.executor import Executor

@@ -31,6 +31,7 @@ from uuid import uuid4
 from dayjob.clock import SECOND
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.events import Bus, WorkerStarted, WorkerStopped, WorkerStopping
+from dayjob.service import Service
 from dayjob.services.duties import duties, tell_gone
 from dayjob.services.leader import Leader
 from dayjob.states import Outcome
@@ -48,7 +49,6 @@ from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
 from dayjob.worker.run import monotonic
-from dayjob.worker.service import Service
 from dayjob.worker.suspects import Suspects
 from dayjob.worker.watchdog import Watchdog
 from dayjob.worker.winding import Winding
