@@ -7,7 +7,8 @@ import logging
 from typing import Any
 
 from benchmarks.measure import Stopwatch
-from benchmarks.peers.peer import PythonPeer, Tally
+from benchmarks.peers.peer import Tally
+from benchmarks.peers.postgres import PostgresPeer
 from benchmarks.workload import arguments
 
 _TALLY: list[Tally] = []
@@ -18,7 +19,7 @@ async def noop(order_id: int, email: str, note: str) -> None:
     _TALLY[0].job()
 
 
-class Chancy(PythonPeer):
+class Chancy(PostgresPeer):
     """It writes down what became of its jobs once a second."""
 
     name = "chancy"

@@ -1,25 +1,17 @@
-"""graphile-worker, of Node: the fastest queue on PostgreSQL that we know in any language.
-
-Its packages are installed into a temporary folder when it is first measured, and deleted at the end.
-"""
+"""graphile-worker, of Node: the fastest queue on PostgreSQL that we know in any language."""
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.children import Child
 from benchmarks.measure import Stopwatch
 from benchmarks.model import Baseline
-from benchmarks.peers.peer import check
+from benchmarks.peers import node
+from benchmarks.peers.postgres import check
 from benchmarks.workload import TASK, arguments, batches
 
 if TYPE_CHECKING:
@@ -27,6 +19,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.17.3"
 SCRIPT = Path(__file__).with_name("graphile.mjs")
+PACKAGE = f"graphile-worker@{VERSION}"
 SETTINGS = (24, 250)
 _ADD = """
 SELECT count(*) FROM graphile_worker.add_jobs(
@@ -43,14 +36,10 @@ class Graphile:
     jobs = 30_000
 
     def missing(self) -> str | None:
-        absent = [program for program in ("node", "npm") if shutil.which(program) is None]
-        if absent:
-            return f"not installed: {', '.join(absent)}"
-        return None if isinstance(there := installed(), Path) else there
+        return node.missing(SCRIPT, PACKAGE)
 
     def version(self) -> str:
-        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-        return f"{VERSION} on Node {node.removeprefix('v')}"
+        return f"{VERSION} on Node {node.version()}"
 
     def drain(self, engine: Baseline, folder: Path, jobs: int) -> float:
         return max(self._drain(engine, folder, jobs, setting) for setting in SETTINGS)
@@ -90,38 +79,18 @@ class Graphile:
     def worker(self, url: str, jobs: int | None, setting: int, failing: int = 0) -> Child:
         """Its worker as a process, *setting* jobs at once, which says how long all took; 0 jobs only create the tables,
         None runs until it is killed. Every *failing*th job fails once."""
-        folder = installed()
-        assert isinstance(folder, Path)
-        environment = {
-            "NODE_ENV": "production",
-            "BENCH_URL": url,
-            "BENCH_TASK": TASK,
-            "BENCH_JOBS": "" if jobs is None else str(jobs),
-            "BENCH_SETTING": str(setting),
-            "BENCH_FAILING": str(failing),
-        }
-        return Child(str(folder / SCRIPT.name), env=environment, program=("node",))
+        return node.process(
+            SCRIPT,
+            PACKAGE,
+            BENCH_URL=url,
+            BENCH_TASK=TASK,
+            BENCH_JOBS="" if jobs is None else str(jobs),
+            BENCH_SETTING=str(setting),
+            BENCH_FAILING=str(failing),
+        )
 
 
 def add(connection: psycopg.Connection[Any], numbers: Iterable[int]) -> None:
     """Store the jobs of these *numbers* in one call."""
     specs = [{"identifier": TASK, "payload": arguments(number)} for number in numbers]
     connection.execute(_ADD, [json.dumps(specs)], prepare=True)
-
-
-@cache
-def installed() -> Path | str:
-    """The folder with its packages and our script, or why there is none."""
-    folder = Path(tempfile.mkdtemp(prefix="dayjob-graphile-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    (folder / "package.json").write_text('{"private": true}')
-    shutil.copy(SCRIPT, folder)
-    done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--silent", f"graphile-worker@{VERSION}"],
-        cwd=folder,
-        env={**os.environ, "npm_config_update_notifier": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"npm could not install it: {done.stderr.strip()[-300:]}" if done.returncode else folder

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from benchmarks.measure import Stopwatch
-from benchmarks.peers.peer import PythonPeer, Tally
+from benchmarks.peers.peer import Tally
+from benchmarks.peers.postgres import PostgresPeer
 from benchmarks.workload import arguments, batches
 
 _TALLY: list[Tally] = []
@@ -22,7 +23,7 @@ class Noop:
 WORKER = f"{Noop.__module__}.{Noop.__qualname__}"
 
 
-class Oban(PythonPeer):
+class Oban(PostgresPeer):
     """It fetches as many jobs as its queue has room for, and acknowledges those that have ended before it does."""
 
     name = "oban"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from benchmarks.children import Child, say
 from benchmarks.model import Baseline
@@ -40,27 +43,49 @@ class Peer(Protocol):
         """Jobs stored per second, in batches of 500 or what else suits it; None when it has no such means."""
 
 
+@runtime_checkable
+class ServedPeer(Peer, Protocol):
+    """One that is also asked what `enqueue`, `latency` and `idle` ask of dayjob."""
+
+    def single(self, engine: Baseline, folder: Path, jobs: int) -> float:
+        """Jobs stored per second, one after the other."""
+
+    def latency(self, engine: Baseline, folder: Path, samples: int, period: float) -> list[float]:
+        """Milliseconds from just before a job is stored to its start in an idle worker, one job every *period* s."""
+
+    def serving(self, url: str) -> AbstractContextManager[object]:
+        """Its worker on an empty store, which has run a job and has nothing to do."""
+
+
 class Tally:
-    """In a peer's worker: counts the jobs as they are done, and tells when the last one is. Make it in the loop.
+    """In a peer's worker: counts the jobs as they are done, and tells when the last one is. Any thread may tell it.
 
     Attributes:
-        over: set with the last job. done: how many are. failing: every so manyth job fails once; 0: none.
+        over, ended: set with the last job; for coroutines (of jobs that run in the loop), and for threads.
+        done: how many are. failing: every so manyth job fails once; 0: none.
+        late: of each job that was stored with the time in nanoseconds, how much later it started.
     """
 
     def __init__(self, jobs: int, failing: int = 0) -> None:
-        self.over = asyncio.Event()
+        self.over, self.ended = asyncio.Event(), threading.Event()
         self.done, self.failing = 0, failing
+        self.late: list[int] = []
         self._jobs = jobs
         self._first = 0.0
+        self._lock = threading.Lock()
 
-    def job(self) -> None:
-        """One more job is at its only line."""
-        if not self._first:
-            self._first = time.perf_counter()
-        self.done += 1
-        if self.done == self._jobs:
-            say(seconds=time.perf_counter() - self._first)
-            self.over.set()
+    def job(self, sent: int = 0) -> None:
+        """One more job is at its only line; *sent* is its number, or when it was stored if the worker has no end."""
+        with self._lock:
+            if not self._first:
+                self._first = time.perf_counter()
+            if sent and not self._jobs:
+                self.late.append(time.monotonic_ns() - sent)
+            self.done += 1
+            if self.done == self._jobs:
+                say(seconds=time.perf_counter() - self._first)
+                self.over.set()
+                self.ended.set()
 
 
 class PythonPeer(ABC):
@@ -69,7 +94,7 @@ class PythonPeer(ABC):
     Attributes:
         settings: how many jobs it is to fetch, or run at once; of several the best counts.
         needs: modules without which it is not there. python: the least version it works on.
-        unfinished: a query that counts the jobs which it has not finished.
+        uvloop: its own program runs its workers in a uvloop.
     """
 
     name: str
@@ -77,8 +102,8 @@ class PythonPeer(ABC):
     jobs: int
     settings: tuple[int, ...]
     needs: tuple[str, ...]
-    unfinished: str
     python: tuple[int, int] = (3, 11)
+    uvloop = False
 
     def missing(self) -> str | None:
         if sys.version_info < self.python:
@@ -96,20 +121,35 @@ class PythonPeer(ABC):
         url = engine.url(folder)
         asyncio.run(self.prepare(url))
         asyncio.run(self.store(url, jobs))
-        environment = {"BENCH_URL": url, "BENCH_JOBS": str(jobs), "BENCH_SETTING": str(setting)}
-        with Child("benchmarks.peers.worker", self.name, env=environment) as worker:
+        with self.worker(url, jobs, setting) as worker:
             seconds = float(worker.hear(timeout=120)["seconds"])
             worker.hear(timeout=60)  # it has written down what became of its last jobs
-        check(self.name, url, self.unfinished)
+        self.check(url)
         return jobs / seconds
+
+    def worker(self, url: str, jobs: int, setting: int) -> Child:
+        """Its worker as a process, for so many jobs; 0: until it is killed."""
+        environment = {"BENCH_URL": url, "BENCH_JOBS": str(jobs), "BENCH_SETTING": str(setting)}
+        return Child("benchmarks.peers.worker", self.name, env=environment)
 
     def insert(self, engine: Baseline, folder: Path, jobs: int) -> float | None:
         url = engine.url(folder)
         asyncio.run(self.prepare(url))
         return jobs / asyncio.run(self.store(url, jobs))
 
+    def loop(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """What makes the loop of its worker; None: asyncio's own."""
+        if not self.uvloop:
+            return None
+        import uvloop
+
+        return uvloop.new_event_loop
+
     @abstractmethod
-    async def prepare(self, url: str) -> None:
+    def check(self, url: str) -> None:
+        """That it has really finished its jobs: a drain that only fetched them is no drain."""
+
+    async def prepare(self, url: str) -> None:  # noqa: B027 - not every peer has something to prepare
         """Create its tables."""
 
     @abstractmethod
@@ -119,13 +159,3 @@ class PythonPeer(ABC):
     @abstractmethod
     async def work(self, url: str, setting: int, tally: Tally) -> None:
         """In the worker's process: run jobs, each telling *tally*, until it is over; then end in order."""
-
-
-def check(name: str, url: str, unfinished: str) -> None:
-    """That *name* has really finished its jobs: a drain that only fetched them is no drain."""
-    import psycopg
-
-    with psycopg.connect(url) as connection:
-        found = connection.execute(unfinished).fetchone()  # type: ignore[arg-type]
-    if found != (0,):
-        raise RuntimeError(f"{name} ended with {found} jobs unfinished")

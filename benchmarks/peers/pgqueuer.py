@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 from benchmarks.measure import Stopwatch
-from benchmarks.peers.peer import PythonPeer, Tally
+from benchmarks.peers.peer import Tally
+from benchmarks.peers.postgres import PostgresPeer
 from benchmarks.workload import TASK, batches, payload
 
 
-class PgQueuer(PythonPeer):
+class PgQueuer(PostgresPeer):
     """It keeps a row in its log for each change of a job's state."""
 
     name = "pgqueuer"

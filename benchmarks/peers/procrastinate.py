@@ -7,11 +7,12 @@ import logging
 from typing import Any
 
 from benchmarks.measure import Stopwatch
-from benchmarks.peers.peer import PythonPeer, Tally
+from benchmarks.peers.peer import Tally
+from benchmarks.peers.postgres import PostgresPeer
 from benchmarks.workload import TASK, arguments, batches
 
 
-class Procrastinate(PythonPeer):
+class Procrastinate(PostgresPeer):
     """It fetches and finishes one job at a time, as many at once as its concurrency says."""
 
     name = "procrastinate"
