@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.peer import Peer, ServedPeer
 
 _PEERS = {
     "sqlite": {
@@ -21,13 +21,28 @@ _PEERS = {
         "chancy": "benchmarks.peers.chancy:Chancy",
         "procrastinate": "benchmarks.peers.procrastinate:Procrastinate",
     },
-    "redis": {},
+    "redis": {
+        "bullmq": "benchmarks.peers.bullmq:BullMQ",
+        "huey_redis": "benchmarks.peers.huey_redis:HueyRedis",
+        "taskiq": "benchmarks.peers.taskiq:Taskiq",
+        "dramatiq": "benchmarks.peers.dramatiq:Dramatiq",
+        "streaq": "benchmarks.peers.streaq:Streaq",
+        "saq": "benchmarks.peers.saq:Saq",
+        "celery": "benchmarks.peers.celery:Celery",
+        "arq": "benchmarks.peers.arq:Arq",
+        "rq": "benchmarks.peers.rq:Rq",
+    },
 }
 
 
 def of(engine: str) -> list[Peer]:
     """The peers on *engine*, the fastest first; none of their packages is imported yet."""
     return [peer(name) for name in _PEERS[engine]]
+
+
+def served(engine: str) -> list[ServedPeer]:
+    """Those on *engine* that are also asked for single jobs, latency and what they do while idle."""
+    return [each for each in of(engine) if isinstance(each, ServedPeer)]
 
 
 def everyone() -> list[Peer]:
