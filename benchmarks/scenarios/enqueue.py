@@ -31,6 +31,10 @@ def measure(bench: Bench) -> Round:
             bench.skipped[peer.title] = reason
         elif rate := peer.insert(bench.engine, bench.place(peer.name), bench.jobs(peer.jobs)):
             found[f"{peer.name}_many"] = rate
+    for served in peers.served(bench.engine.name):
+        if not served.missing():
+            place = bench.place(f"{served.name}_single")
+            found[f"{served.name}_single"] = served.single(bench.engine, place, bench.jobs(SINGLE))
     bench.engine.clear()
     found["concurrent"] = asyncio.run(_concurrent(bench.store("concurrent"), rounds=5))
     return found | _one_by_one(bench)
@@ -102,10 +106,14 @@ SCENARIO = Scenario(
         Figure("raw", "bare engine, batches of 500", "/s"),
         Figure("raw_best", "bare engine, the same in its fastest form", "/s"),
         Figure("many", "dayjob, enqueue_many", "/s"),
-        *(Figure(f"{peer.name}_many", f"{peer.name}, in bulk", "/s") for peer in peers.of("postgres")),
+        *(
+            Figure(f"{peer.name}_many", f"{peer.name}, in bulk", "/s")
+            for peer in (*peers.of("postgres"), *peers.of("redis"))
+        ),
         Figure("raw_single", "bare engine, a commit for each row", "/s"),
         Figure("single", "dayjob, enqueue one by one", "/s"),
         Figure("huey_single", "huey, one by one, durable", "/s"),
+        *(Figure(f"{peer.name}_single", f"{peer.name}, one by one", "/s") for peer in peers.served("redis")),
         Figure("concurrent", "dayjob, 1,000 aenqueue at once", "/s"),
     ),
     (

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import peers
 from benchmarks.children import Child
 from benchmarks.jobs import build
 from benchmarks.measure import percentile
@@ -17,7 +18,7 @@ PERIOD = 0.020
 
 
 def measure(bench: Bench) -> Round:
-    """dayjob, then what there is to compare with: huey with one worker, or the bare engine."""
+    """dayjob, then what there is to compare with: huey with one worker, the bare engine, or the peers."""
     samples = max(50, round(SAMPLES * bench.scale))
     late = _dayjob(bench.store("dayjob"), samples)
     found: Round = {"p50": percentile(late, 0.5), "p99": percentile(late, 0.99), "worst": max(late)}
@@ -31,6 +32,12 @@ def measure(bench: Bench) -> Round:
         assert isinstance(bench.engine, (Postgres, Redis))
         late = bench.engine.latency(bench.place("raw"), samples, _steadily)
         found |= {"raw_p50": percentile(late, 0.5), "raw_p99": percentile(late, 0.99)}
+    for peer in peers.served(bench.engine.name):
+        if reason := peer.missing():
+            bench.skipped[peer.title] = reason
+        else:
+            late = peer.latency(bench.engine, bench.place(peer.name), samples, PERIOD)
+            found |= {f"{peer.name}_p50": percentile(late, 0.5), f"{peer.name}_p99": percentile(late, 0.99)}
     return found
 
 
@@ -82,13 +89,19 @@ SCENARIO = Scenario(
         ),
         Figure("huey_p50", "huey, median", "ms", "low"),
         Figure("huey_p99", "huey, 99th percentile", "ms", "low"),
+        *(
+            Figure(f"{peer.name}_{short}", f"{peer.name}, {long}", "ms", "low")
+            for peer in peers.served("redis")
+            for short, long in (("p50", "median"), ("p99", "99th percentile"))
+        ),
     ),
     (
-        Floor("median", figure("p50"), "ms", most=3),
+        Floor("median", figure("p50"), "ms", most=3, engine="sqlite"),
+        Floor("median", figure("p50"), "ms", most=3, engine="postgres"),
+        Floor("median", figure("p50"), "ms", most=1.5, engine="redis"),
         Floor("median, of the bare engine's", ratio("p50", "raw_p50"), most=2, engine="postgres"),
         Floor("99th percentile", figure("p99"), "ms", most=15, engine="sqlite"),
         Floor("99th percentile", figure("p99"), "ms", most=10, engine="postgres"),
-        Floor("median", figure("p50"), "ms", most=1.5, engine="redis"),
         Floor("99th percentile", figure("p99"), "ms", most=5, engine="redis"),
         Floor("median, of the bare engine's", ratio("p50", "raw_p50"), most=2, engine="redis"),
     ),
