@@ -165,3 +165,31 @@ def test_a_viewer_sees_everything_and_changes_nothing(users: dict[str, Store]) -
     assert refused(viewer.write, "kind", "key", b"")
     assert refused(viewer.pause, "default", True)
     assert viewer.find(Filter()).jobs == before
+
+
+@pytest.fixture
+def deaf(place: Redis) -> Iterator[Store]:
+    """The store of a user who may neither publish nor ask who listens."""
+    place.store()
+    place.server.do("ACL", "SETUSER", "deaf", "on", ">right", "~*", "+@all", "-pubsub", "-publish", "resetchannels")
+    store = open_store(place.server.url(place.database, user="deaf:right"))
+    yield store
+    store.close()
+    place.server.do("ACL", "DELUSER", "deaf")
+
+
+def test_who_may_wake_nobody_stores_all_jobs_of_a_batch(deaf: Store, place: Redis) -> None:
+    rows = [NewRow(numbered(number), "t", f"q{number}", b"") for number in range(5)]
+
+    assert [one.outcome for one in deaf.enqueue(rows)] == ["inserted"] * 5
+    place.store().beat(ANN, [])
+    assert len(place.store().turn(ANN.id, 1, (), [Want(None, 9)]).claimed) == 5
+
+
+def test_who_may_not_ask_who_listens_claims_and_settles(deaf: Store) -> None:
+    deaf.enqueue([ROW])
+    deaf.beat(ANN, [])
+    [job] = deaf.turn(ANN.id, 1, (), [Want(None, 9)]).claimed
+
+    assert deaf.turn(ANN.id, None, [Settlement(job.id, job.entry, Outcome.COMPLETED, 1, 2)]).refused == []
+    assert deaf.listening("done") is True

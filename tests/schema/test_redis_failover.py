@@ -9,10 +9,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from dayjob.errors import StoreUnavailable
-from dayjob.states import State
+from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Filter, NewRow, Want
+from dayjob.store.records import Filter, NewRow, Settlement, Want
 from tests.contract.ids import numbered
 from tests.schema.test_redis_health import ANN
 from tests.servers.host import free_port
@@ -94,25 +94,68 @@ def test_a_namespace_lives_in_one_slot_of_a_cluster(stack: ExitStack) -> None:
         assert ear.wait(5.0) == [("control", b"x")]
 
 
+class Moving:
+    """Two nodes of a Cluster, and the namespace's slot, which goes from the first to the second."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.nodes = [started(stack, cluster_enabled="yes", cluster_port=str(free_port())) for _ in range(2)]
+        here, there = self.nodes
+        here.do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        here.do("CLUSTER", "MEET", "127.0.0.1", there.port, there.setting("cluster-port"))
+        self.url = f"redis+cluster://127.0.0.1:{here.port}"
+        self.slot = here.do("CLUSTER", "KEYSLOT", "{dayjob}:meta")
+        self.names = [node.do("CLUSTER", "MYID").decode() for node in self.nodes]
+        deadline = time.monotonic() + PATIENCE
+        while not all(acquainted(node, self.names) for node in self.nodes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def begin(self) -> None:
+        """From now on a key that is not there is looked for elsewhere."""
+        here, there = self.nodes
+        there.do("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.names[0])
+        here.do("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.names[1])
+
+    def finish(self) -> None:
+        here, there = self.nodes
+        keys = here.do("CLUSTER", "GETKEYSINSLOT", self.slot, 100)
+        here.do("MIGRATE", "127.0.0.1", there.port, "", 0, 5000, "KEYS", *keys)
+        for node in self.nodes[::-1]:
+            node.do("CLUSTER", "SETSLOT", self.slot, "NODE", self.names[1])
+
+
 def test_a_slot_that_has_moved_is_found_again(stack: ExitStack) -> None:
-    nodes = [started(stack, cluster_enabled="yes", cluster_port=str(free_port())) for _ in range(2)]
-    nodes[0].do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    nodes[0].do("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, nodes[1].setting("cluster-port"))
-    store = stack.enter_context(closing(open_store(f"redis+cluster://127.0.0.1:{nodes[0].port}")))
+    moving = Moving(stack)
+    store = stack.enter_context(closing(open_store(moving.url)))
     until(store.migrate)
     until(lambda: store.enqueue([row(1)]))
-    slot = nodes[0].do("CLUSTER", "KEYSLOT", "{dayjob}:meta")
-    names = [node.do("CLUSTER", "MYID").decode() for node in nodes]
-    deadline = time.monotonic() + PATIENCE
-    while not all(acquainted(node, names) for node in nodes) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    nodes[1].do("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
-    nodes[0].do("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-    keys = nodes[0].do("CLUSTER", "GETKEYSINSLOT", slot, 100)
-    nodes[0].do("MIGRATE", "127.0.0.1", nodes[1].port, "", 0, 5000, "KEYS", *keys)
-    for node in nodes[::-1]:
-        node.do("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+    moving.begin()
+    moving.finish()
 
     until(lambda: store.enqueue([row(2)], repeat=True))
 
     assert has_all(store, 2)
+
+
+def test_what_is_called_while_a_slot_moves_is_done_afterwards_or_not_begun(stack: ExitStack) -> None:
+    """A script that needs a key which is not there fails in the middle: enqueue its queue's list, a settlement `end`."""
+    moving = Moving(stack)
+    store = stack.enter_context(closing(open_store(moving.url)))
+    until(store.migrate)
+    until(lambda: store.enqueue([row(number) for number in range(4)]))
+    store.beat(ANN, [])
+    claimed = store.turn(ANN.id, 1, (), [Want(None, 4)]).claimed
+    fresh = NewRow(numbered(9), "shop.charge", "fresh", b"{}")
+    ends = [
+        Settlement(job.id, job.entry, Outcome.COMPLETED, 1, 2, result=b"r", keep=60.0 + number % 2)
+        for number, job in enumerate(claimed)
+    ]
+    moving.begin()
+    for call in (lambda: store.enqueue([fresh]), lambda: store.turn(ANN.id, None, ends), lambda: store.beat(ANN, [1])):
+        with pytest.raises(StoreUnavailable, match="moving the namespace's slot"):
+            call()
+    moving.finish()
+
+    assert until(lambda: [one.outcome for one in store.enqueue([fresh], repeat=True)]) == ["inserted"]
+    assert store.turn(ANN.id, None, ends).refused == []
+    assert [store.count(Filter(states=(state,))) for state in (State.COMPLETED, State.AVAILABLE)] == [4, 1]
+    assert [job.id for job in store.turn(ANN.id, 2, (), [Want(None, 9)]).claimed] == [fresh.id]

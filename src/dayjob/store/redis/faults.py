@@ -23,10 +23,11 @@ _PASSING = {
     "MOVED": "its Cluster has moved the namespace's slot",
     "ASK": "its Cluster is moving the namespace's slot",
     "UNBLOCKED": "it became a replica",
+    "non local key": "its Cluster is moving the namespace's slot",
     "max number of clients": "it has no connection left: raise maxclients",
 }
 """Conditions that pass: to repeat the call is right."""
-MOVES = ("READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN", "UNBLOCKED")
+MOVES = ("READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN", "UNBLOCKED", "non local key")
 """After these the primary is somewhere else."""
 _FORBIDDEN = "this user may not do that: see the page on Redis for the rules it needs"
 _LASTING = {
@@ -114,4 +115,6 @@ def told(error: Exception) -> str | None:
     for word in _PASSING:
         if status == word or said.startswith((f"{word} ", f"-{word} ")) or f"-{word} " in said or f": {word} " in said:
             return word
-    return "max number of clients" if "max number of clients" in said else None
+        if " " in word and word in said:
+            return word
+    return None

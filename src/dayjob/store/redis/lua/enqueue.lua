@@ -62,12 +62,14 @@ many('ZADD', IDS, index)
 many('HSET', DYN, dyns)
 many('ZADD', DUE, due)
 many('ZADD', EXPIRES, expires)
-local told = {}
 for _, shape in pairs(made) do
   if shape.later then depth('s' .. shape.queue, shape.count) else make_ready(shape.queue, false, shape.members) end
+end
+local told = {}
+for _, shape in pairs(made) do
   if not told[shape.queue] and shape.run_at - now < 2000000 then
     told[shape.queue] = true
-    call('PUBLISH', ARGV[2] .. 'wake', shape.queue)
+    redis.pcall('PUBLISH', ARGV[2] .. 'wake', shape.queue)  -- who may not wake anybody may store jobs all the same
   end
 end
 return existing

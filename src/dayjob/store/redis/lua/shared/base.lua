@@ -44,6 +44,10 @@ local NIL = '\192'
 local LEVEL = 35184372088832
 local HOUR = 3600000000
 
+-- While a Cluster moves the slot, a key that is not there yet, or no more, fails whatever script asks for it. One that never is
+-- there is asked for first, so that all scripts fail then before they have written anything.
+call('EXISTS', '@ready-never')
+
 local schema = call('HGET', META, 'schema')
 if schema ~= '1' then return redis.error_reply('DAYJOB SCHEMA ' .. (schema or '0')) end
 
