@@ -57,6 +57,27 @@ def test_full_memory_refuses_before_anything_is_written(scene: Scene, place: Red
     assert scene.state(scene.job()) is State.AVAILABLE
 
 
+def test_full_memory_is_drained(scene: Scene, place: Redis) -> None:
+    """All that makes room, and all that keeps those alive who do, works while nothing more can be stored."""
+    ann = scene.worker("ann")
+    held = [ann.take(scene.job()) for _ in range(4)]
+    waiting, (later, _) = scene.jobs(6), scene.jobs(2, delay=60.0)
+    scene.jobs(2, delay=5.0)
+    with place.server.set(maxmemory="1mb"):
+        scene.advance(10)
+        assert not ann.beat().lost
+        assert ann.fail(held[0])
+        assert ann.settled(held[1], Outcome.SNOOZED, delay=5.0)
+        assert ann.die(held[2])
+        assert ann.settled(held[3], keep=0.0)
+        assert scene.store.stage(scene.term, now=scene.now) == (0, scene.stamp(5.0))  # a turn has staged what was due
+        assert scene.act(Cancel(keep=0.0), later, waiting[0]) == [later, waiting[0]]
+        assert scene.store.pause("other", True)
+        assert len(ann.claim(20)) == 7
+        assert len(scene.store.leave("worker-ann", death="signal 9", now=scene.now).jobs) == 7  # type: ignore[union-attr]
+        assert scene.worker("bob").beat().lost is False
+
+
 def test_somebody_elses_script_that_keeps_the_server_busy_is_told(scene: Scene, place: Redis) -> None:
     code = f"import redis; redis.Redis(port={place.server.port}, socket_timeout=40).eval({BUSY!r}, 0)"
     with place.server.set(lua_time_limit="50"):

@@ -1,5 +1,5 @@
 -- Cancel, retry, delete or edit jobs whose state fits.
--- Uses: base jobs ready exits cancel finished
+-- Uses: base room jobs ready exits cancel finished
 -- Writes.
 --
 -- KEYS  1 meta

@@ -1,5 +1,5 @@
 -- Stop or resume claims from a queue.
--- Uses: base
+-- Uses: base room
 -- Writes.
 --
 -- KEYS  1 meta

@@ -1,5 +1,5 @@
 -- Make due jobs available, and cancel those that expired before they started.
--- Uses: base leads jobs ready stage exits cancel
+-- Uses: base leads room jobs ready stage exits cancel
 -- Writes.
 --
 -- KEYS  1 meta

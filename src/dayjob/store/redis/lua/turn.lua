@@ -1,5 +1,5 @@
 -- Settle, stage what is due, claim.
--- Uses: base jobs ready stage exits pick
+-- Uses: base room jobs ready stage exits pick
 -- Writes.
 --
 -- KEYS  1 meta
