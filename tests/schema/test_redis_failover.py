@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
+from redis import exceptions
 
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
 from dayjob.store.records import Filter, NewRow, Settlement, Want
+from dayjob.store.redis import RedisStore
 from tests.contract.ids import numbered
 from tests.schema.test_redis_health import ANN
 from tests.servers.host import free_port
@@ -32,7 +36,7 @@ def started(stack: ExitStack, of: Server | None = None, **settings: str) -> Serv
     return stack.enter_context(closing(Server(needed(lambda: program("valkey-9")), of=of, **settings)))
 
 
-def until(call: Callable[[], object]) -> object:
+def until(call: Callable[[], Any]) -> Any:
     """Repeat *call* as a producer does, while the store is unavailable."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -42,6 +46,24 @@ def until(call: Callable[[], object]) -> object:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def eventually(call: Callable[[], object]) -> None:
+    """Repeat *call* until a server accepts it and the answer is yes."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(exceptions.RedisError):
+            if call():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def role(store: Store) -> bytes:
+    """What the server that answers *store* says it is."""
+    assert isinstance(store, RedisStore)
+    said: bytes = store.server.command("ROLE")[0]
+    return said
 
 
 def row(number: int) -> NewRow:
@@ -78,6 +100,61 @@ def test_a_replica_is_promoted_and_what_it_acknowledged_is_there(stack: ExitStac
     assert has_all(later, 51)
     until(lambda: store.count(Filter()))
     assert has_all(store, 51)
+
+
+@pytest.mark.timeout(90)
+def test_who_only_reads_or_listens_follows_to_the_new_primary(stack: ExitStack) -> None:
+    """The old primary lives on as a replica, which answers who reads, and where nobody is heard to listen."""
+    primary = started(stack)
+    replica = started(stack, of=primary)
+    sentinel = stack.enter_context(closing(Sentinel(primary)))
+    writer, reader = (stack.enter_context(closing(open_store(sentinel.url()))) for _ in range(2))
+    until(writer.migrate)
+    writer.enqueue([row(1)])
+    ear = reader.listen(["done"])
+    assert reader.count(Filter()) == 1
+    eventually(lambda: replica.do("ROLE")[3] == b"connected")
+    eventually(sentinel.fail_over)
+    eventually(lambda: primary.do("ROLE")[0] == b"slave")
+
+    until(lambda: writer.enqueue([row(2)], repeat=True))
+    with pytest.raises(StoreUnavailable):
+        ear.wait(PATIENCE)
+    ear = until(lambda: reader.listen(["done"]))
+    until(lambda: reader.count(Filter()))
+
+    assert role(reader) == b"master"
+    assert writer.listening("done") is True
+
+
+@pytest.mark.timeout(90)
+def test_ears_follow_a_cluster_whose_nodes_swap_their_roles(stack: ExitStack) -> None:
+    """No line breaks, and a node knows only of those who listen there."""
+    nodes = [started(stack, cluster_enabled="yes", cluster_port=str(free_port())) for _ in range(2)]
+    nodes[0].do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    nodes[0].do("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, nodes[1].setting("cluster-port"))
+    name = nodes[0].do("CLUSTER", "MYID")
+    eventually(lambda: nodes[1].do("CLUSTER", "REPLICATE", name))
+    url = f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
+    store, other = (stack.enter_context(closing(open_store(url))) for _ in range(2))
+    until(store.migrate)
+    until(lambda: store.enqueue([row(1)]))
+    far, ear = other.listen(["done"]), store.listen(["done"])
+    eventually(lambda: nodes[1].do("ROLE")[3] == b"connected")
+    nodes[1].do("CLUSTER", "FAILOVER")
+    eventually(lambda: nodes[1].do("ROLE")[0] == b"master")
+
+    until(lambda: store.enqueue([row(2)], repeat=True))
+    store.beat(ANN, [])
+    store.turn(ANN.id, 1, (), [Want(None, 1)])
+    assert store.listening("done") is True
+    store.notify("done", b"x")
+    assert far.wait(PATIENCE) == [("done", b"x")]
+    with pytest.raises(StoreUnavailable, match="the primary is another"):
+        [ear.wait(PATIENCE) for _ in range(2)]  # it may have heard it, too
+    again = until(lambda: store.listen(["done"]))
+    store.notify("done", b"y")
+    assert again.wait(PATIENCE) == [("done", b"y")]
 
 
 def test_a_namespace_lives_in_one_slot_of_a_cluster(stack: ExitStack) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -14,6 +15,7 @@ from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
 from dayjob.store.records import Bound, Cancel, Checkpoint, Filter, Lease, Log, Settlement, Want
+from dayjob.store.redis.scripts import script
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
 from tests.schema.redis_place import do, place, scene
@@ -30,6 +32,24 @@ def test_scripts_that_the_server_has_forgotten_are_told_again(scene: Scene, plac
     id = scene.job()
 
     assert scene.worker().ids()[1] == id
+
+
+def test_scripts_are_not_among_those_that_the_server_forgets_by_itself(scene: Scene, place: Redis) -> None:
+    """Valkey 9 and Redis 7.4 keep the last 500 that came by EVAL."""
+    do(place, "SCRIPT", "FLUSH")
+    scene.job()
+    for number in range(600):
+        do(place, "EVAL", f"return {number}", 0)
+
+    assert do(place, "SCRIPT", "EXISTS", script("enqueue", "{dayjob}:").sha) == [True]
+
+
+def test_a_user_who_may_not_load_scripts_has_them_run_all_the_same(scene: Scene, place: Redis) -> None:
+    place.server.do("ACL", "SETUSER", "bare", "on", ">right", "~*", "&*", "+@all", "-script")
+    do(place, "SCRIPT", "FLUSH")
+    with closing(open_store(place.server.url(place.database, user="bare:right"))) as store:
+        assert [one.outcome for one in store.enqueue([scene.row()], now=scene.now)] == ["inserted"]
+    place.server.do("ACL", "DELUSER", "bare")
 
 
 def test_connections_that_were_killed_while_idle_are_not_used(scene: Scene, place: Redis) -> None:

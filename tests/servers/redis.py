@@ -215,6 +215,11 @@ class Sentinel:
         with Redis(port=self.port, socket_timeout=10) as client:
             return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")[1])
 
+    def fail_over(self) -> object:
+        """Promote a replica, although the primary lives; it becomes one."""
+        with Redis(port=self.port, socket_timeout=10) as client:
+            return client.execute_command("SENTINEL FAILOVER", "main")
+
     def url(self, *, scheme: str = "redis", port: int | None = None) -> str:
         """The URL of whoever is the primary."""
         return f"{scheme}+sentinel://127.0.0.1:{port or self.port}/main/0"

@@ -214,13 +214,20 @@ class Way:
         where = self._where
         if where.form == "unix":
             return _made(UnixDomainSocketConnection, path=where.path, **self._common(where.login))
-        if self._primary is None:
-            self._primary = {"": self._given, "sentinel": self._by_sentinel, "cluster": self._by_cluster}[where.form]()
-        return self._to(*self._primary)
+        primary = self._primary  # another thread may forget it meanwhile
+        if primary is None:
+            primary = {"": self._given, "sentinel": self._by_sentinel, "cluster": self._by_cluster}[where.form]()
+            self._primary = primary
+        return self._to(*primary)
 
     def forget(self) -> None:
         """The server may have moved: ask again."""
         self._primary = None
+
+    def left(self, connection: Line) -> bool:
+        """Whether *connection* leads to what is the primary no more, as far as is known."""
+        primary = self._primary
+        return primary is not None and primary != (getattr(connection, "host", None), getattr(connection, "port", None))
 
     def _to(self, host: str, port: int) -> Line:
         kind = SSLConnection if self._where.tls else Connection

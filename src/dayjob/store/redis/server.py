@@ -69,13 +69,18 @@ class Server:
         Raises:
             StoreUnavailable: no answer. StoreError: the server refuses, with the reason.
         """
+        connection = None
         try:
             connection = self._way.connection()
             connection.connect()
             if self.address.tls:  # whether our certificate is accepted, is known with the first answer
                 connection.send_command("PING")
                 connection.read_response()
+            if self.address.form == "sentinel":
+                _require_primary(connection)
         except FAULTS as error:
+            if connection is not None:
+                connection.disconnect()
             self._way.forget()
             raise translated(error, self.url, SCHEMA, connecting=True) from error
         return connection
@@ -95,7 +100,7 @@ class Server:
                 sound = isinstance(error, RedisError) and not isinstance(
                     error, (exceptions.ConnectionError, exceptions.TimeoutError)
                 )
-                if told(error) in MOVES:
+                if not sound or told(error) in MOVES:
                     sound = False
                     self._way.forget()
                 raise translated(error, self.url, SCHEMA) from error
@@ -113,6 +118,7 @@ class Server:
             if time.monotonic() - since < STALE or not _spoken_to(connection):
                 return connection
             connection.disconnect()
+            self._way.forget()
 
     def _give_back(self, connection: Line, sound: bool) -> None:
         if sound:
@@ -124,6 +130,14 @@ class Server:
         for each in (connection, *(one for one, _ in idle)):
             with contextlib.suppress(Exception):
                 each.disconnect()
+
+    def lost(self) -> None:
+        """A connection that was made by `connect` broke: the server may have moved."""
+        self._way.forget()
+
+    def left(self, connection: Line) -> bool:
+        """Whether *connection* leads to a server that others have left since."""
+        return self._way.left(connection)
 
     # -- calls -------------------------------------------------------------------------------------------------
 
@@ -147,7 +161,13 @@ class Server:
         try:
             return connection.read_response()
         except NoScriptError:
-            connection.send_command("EVAL", wanted.text, 1, self.meta, *arguments)
+            connection.send_command("SCRIPT", "LOAD", wanted.text)  # what it knows by EVAL alone, it soon forgets
+            try:
+                connection.read_response()
+            except exceptions.NoPermissionError:
+                connection.send_command("EVAL", wanted.text, 1, self.meta, *arguments)
+            else:
+                connection.send_command("EVALSHA", wanted.sha, 1, self.meta, *arguments)
             return connection.read_response()
 
     def command(self, *words: Any) -> Any:
@@ -206,6 +226,21 @@ class Server:
         for connection, _ in getattr(self, "_idle", ()):
             with contextlib.suppress(Exception):
                 connection.disconnect()
+
+
+def _require_primary(connection: Line) -> None:
+    """Sentinel may not know yet, or the server: a replica answers who reads, and nobody hears what is said there.
+
+    Raises:
+        ReadOnlyError: it is a replica.
+    """
+    connection.send_command("ROLE")
+    try:
+        role: Any = connection.read_response()
+    except exceptions.NoPermissionError:
+        return  # this user may not ask: see the page on Redis
+    if role[0] != b"master":
+        raise exceptions.ReadOnlyError(f"READONLY its role is {role[0].decode()}")
 
 
 def _spoken_to(connection: Line) -> bool:

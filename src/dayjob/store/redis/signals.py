@@ -192,6 +192,8 @@ class Hub:
             poll.register(bell[0], select.POLLIN)
             poll.register(connection._sock, select.POLLIN)
             while self._thread is me:
+                if self._server.left(connection):
+                    raise exceptions.ConnectionError("the primary is another now")
                 timeout = self._subscribe(connection)
                 while connection.can_read(0):
                     self._deliver(connection.read_response())
@@ -200,6 +202,8 @@ class Hub:
                 if bell[0] in dict(poll.poll(timeout * 1000)):
                     os.read(bell[0], 4096)
         except (RedisError, OSError, ValueError, TypeError) as error:
+            if self._thread is me:
+                self._server.lost()
             self._broken(me, StoreUnavailable(f"the line to {self._server.url} for wake-ups broke: {error}"))
         finally:
             connection.disconnect()
@@ -289,6 +293,8 @@ class Signals:
 
     def listening(self, topic: str) -> bool:
         """See `contract.Signals.listening`."""
+        if self._server.address.form == "cluster":
+            return True  # a node knows of those who listen there alone, and tells all nodes what is said
         at, told = self._ears_open()
         if topic in ("done", "event") and time.monotonic() - at < 0.05:
             return bool(told & (1 if topic == "done" else 2))
