@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dayjob.copier import Copier
-from dayjob.errors import StoreError
+from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
@@ -74,6 +74,13 @@ def test_a_producer_stores_jobs_and_reads_their_results(users: dict[str, Store])
     with closing(producer.listen(["done"])) as ear:
         users["worker"].notify("done", ROW.id.encode())
         assert ear.wait(5.0) == [("done", ROW.id.encode())]
+
+
+@pytest.mark.parametrize("name", ["producer", "worker"])
+def test_who_writes_may_wait_for_replicas(users: dict[str, Store], place: Redis, name: str) -> None:
+    url = f"{place.server.url(place.database, user=f'{name}:right')}?wait_replicas=1&wait_ms=50"
+    with closing(open_store(url)) as store, pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
+        store.enqueue([ROW])
 
 
 def test_a_producer_neither_claims_nor_cancels(users: dict[str, Store]) -> None:

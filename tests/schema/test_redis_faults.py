@@ -319,7 +319,35 @@ def test_a_write_may_wait_for_the_disk_where_the_server_can_say_when_it_is_there
     else:
         with pytest.raises(StoreError, match="too old"):
             store.enqueue([row], now=scene.now)
+        assert store.get(row.id) is None
     store.close()
+
+
+@pytest.mark.parametrize(("options", "denied"), [("wait_replicas=1", "-wait"), ("wait_fsync=yes", "-waitaof")])
+def test_who_may_not_wait_writes_nothing(scene: Scene, place: Redis, options: str, denied: str) -> None:
+    if denied == "-waitaof" and place.name != "valkey-9":
+        pytest.skip("it has no WAITAOF")
+    place.server.do("ACL", "SETUSER", "hasty", "on", ">right", "~*", "&*", "+@all", denied)
+    row = scene.row()
+    with closing(open_store(f"{place.server.url(place.database, user='hasty:right')}?{options}")) as store:
+        with pytest.raises(StoreError, match="may not do that"):
+            store.enqueue([row], now=scene.now)
+        assert store.get(row.id) is None
+    place.server.do("ACL", "DELUSER", "hasty")
+
+
+def test_waiting_for_a_disk_that_is_not_written_to_writes_nothing_or_leaves_it_open(scene: Scene, place: Redis) -> None:
+    if place.name != "valkey-9":
+        pytest.skip("it has no WAITAOF")
+    before, after = scene.row(), scene.row()
+    with closing(open_store(f"{place.url}?wait_fsync=yes&wait_ms=5000")) as store:
+        store.enqueue([scene.row()], now=scene.now)
+        with place.server.set(appendonly="no"):
+            with pytest.raises(StoreUnavailable, match="whether the write is safe"):
+                store.enqueue([before], now=scene.now)
+            with pytest.raises(StoreError, match="needs an append-only file"):
+                store.enqueue([after], now=scene.now)
+        assert (store.get(before.id) is not None, store.get(after.id)) == (True, None)
 
 
 def test_a_stamp_of_more_than_64_bits_is_a_bad_row(scene: Scene) -> None:

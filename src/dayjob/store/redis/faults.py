@@ -35,6 +35,7 @@ _LASTING = {
     "user executing the script can't": _FORBIDDEN,
     "ACL failure": _FORBIDDEN,
     "NOSCRIPT": "it forgets scripts at once",
+    "WAITAOF cannot": "wait_fsync=yes needs an append-only file: CONFIG SET appendonly yes, and in its configuration file",
     "WRONGTYPE": "somebody else keeps other things under the namespace's keys: choose another namespace",
 }
 

@@ -59,6 +59,7 @@ class Server:
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(MOST)
         self._idle: list[tuple[Line, float]] = []
+        self._asked: weakref.WeakSet[Line] = weakref.WeakSet()
         self._closed = 0
 
     # -- connections -------------------------------------------------------------------------------------------
@@ -145,6 +146,8 @@ class Server:
         """The reply of the script *name*; its KEYS is the key `meta`, by whose name it finds all others."""
         wanted = script(name, self.prefix)
         with self.session() as connection:
+            if self._waits and wanted.writes:
+                self._require_waiting(connection)
             reply = self.run(connection, wanted, arguments)
             if self._waits and wanted.writes:
                 self._await_copies(connection)
@@ -176,12 +179,23 @@ class Server:
             connection.send_command(*words)
             return connection.read_response()
 
+    def _require_waiting(self, connection: Line) -> None:
+        """Ask once on each connection, before anything is written there, whether the server lets us wait at all."""
+        if connection not in self._asked:
+            connection.send_command(*(("WAITAOF", 1, 0, 1) if self.address.wait_fsync else ("WAIT", 0, 1)))
+            connection.read_response()
+            with self._lock:
+                self._asked.add(connection)
+
     def _await_copies(self, connection: Line) -> None:
         """What was written counts once it is in so many places."""
         where = self.address
         wanted = (1, where.wait_replicas) if where.wait_fsync else (where.wait_replicas,)
         connection.send_command("WAITAOF" if where.wait_fsync else "WAIT", *wanted, where.wait_ms)
-        reply: Any = connection.read_response()
+        try:
+            reply: Any = connection.read_response()
+        except exceptions.ResponseError as error:  # it could before: what was written may be there or not
+            raise exceptions.ConnectionError(f"it does not say whether the write is safe: {error}") from error
         have = tuple(reply) if where.wait_fsync else (reply,)
         if any(one < least for one, least in zip(have, wanted, strict=True)):
             flushed = "" if have[0] or not where.wait_fsync else "it is not flushed to the disk, and "
