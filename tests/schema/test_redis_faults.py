@@ -14,7 +14,7 @@ from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Bound, Cancel, Checkpoint, Filter, Lease, Log, Settlement, Want
+from dayjob.store.records import Bound, Cancel, Checkpoint, Edit, Filter, Lease, Log, Settlement, Want
 from dayjob.store.redis.scripts import script
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
@@ -278,7 +278,19 @@ def test_integers_that_a_double_cannot_hold_pass_unchanged(scene: Scene, number:
     assert scene.store.logs(id)[0].at == number
 
 
-@pytest.mark.parametrize("fields", [{"priority": 128}, {"priority": -128}, {"run_at": 2**53}, {"queue": "\ud800"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"priority": 128},
+        {"priority": -128},
+        {"run_at": 2**53},
+        {"queue": "\ud800"},
+        {"delay": 1e12},
+        {"delay": float("inf")},
+        {"expires": 1e12},
+        {"expires": float("nan")},
+    ],
+)
 def test_what_has_no_room_is_refused_and_nothing_stored(scene: Scene, fields: dict[str, object]) -> None:
     with pytest.raises(BadRow):
         scene.job(**fields)
@@ -357,3 +369,35 @@ def test_a_stamp_of_more_than_64_bits_is_a_bad_row(scene: Scene) -> None:
         ann.turn([Settlement(job.id, job.entry, Outcome.FAILED, 1 << 70, 0)])
 
     assert ann.settled(job)
+
+
+@pytest.mark.parametrize("delay", [1e12, float("inf"), float("nan")])
+def test_a_delay_that_scripts_cannot_count_is_a_bad_row(scene: Scene, delay: float) -> None:
+    """Redis 6.2 and 7.0 tell so far a time as 1e+18, which no turn could read."""
+    ann = scene.worker()
+    job = ann.take(scene.job())
+    with pytest.raises(BadRow):
+        ann.turn([ann.settlement(job, Outcome.SNOOZED, delay=delay)])
+
+    assert ann.settled(job, Outcome.SNOOZED, delay=4e9)
+    assert ann.turn().next_due == scene.stamp(4e9)
+
+
+@pytest.mark.parametrize("edit", [Edit(run_at=2**53), Edit(priority=128), Edit(priority=-128)])
+def test_an_edit_for_which_there_is_no_room_is_a_bad_row(scene: Scene, edit: Edit) -> None:
+    id = scene.job(priority=7)
+    with pytest.raises(BadRow):
+        scene.act(edit, id)
+
+    assert (scene.get(id).priority, scene.state(id)) == (7, State.AVAILABLE)
+
+
+@pytest.mark.parametrize("keep", [1e12, float("inf")])
+def test_an_end_that_is_kept_for_longer_than_can_be_counted_is_kept(scene: Scene, keep: float) -> None:
+    ann = scene.worker()
+    ids = scene.jobs(3)
+    assert ann.settled(ann.take(ids[0]), keep=keep)
+    assert ann.die(ann.take(ids[1]), keep=keep)
+    scene.act(Cancel(keep=keep), ids[2])
+
+    assert all(scene.get(id).keep_until == scene.now + 2**52 for id in ids)

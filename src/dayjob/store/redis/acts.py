@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 
-from dayjob.clock import SECOND
 from dayjob.states import State
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, JobRow, Retry
 from dayjob.store.redis.filters import matches
 from dayjob.store.redis.jobs import JobsPart
-from dayjob.store.redis.wire import packed, row
+from dayjob.store.redis.wire import kept, packed, ranked, row, stamped
 
 AT_ONCE = 1000
 _VERBS = {Cancel: "cancel", Retry: "retry", Delete: "delete", Edit: "edit"}
@@ -47,9 +46,13 @@ class ActsPart(JobsPart):
         anew: list[bytes] = []
         if isinstance(action, Cancel):
             reason = False if action.reason is None else action.reason.replace("\0", "\u2400")
-            how = (reason, False if action.keep is None else int(action.keep * SECOND))
+            how = (reason, kept(action.keep))
         elif isinstance(action, Edit):
-            how = tuple(False if one is None else one for one in (action.run_at, action.priority, action.queue))
+            how = (
+                False if action.run_at is None else stamped(action.run_at, "run_at"),
+                False if action.priority is None else ranked(action.priority),
+                False if action.queue is None else action.queue,
+            )
             if action.payload is not None:
                 anew = [packed((one.max_attempts, one.tags, one.meta, one.options, action.payload)) for one in jobs]
         touched = self.server.call(

@@ -12,7 +12,7 @@ from dayjob.store.records import Filter, JobRow, Log, Page, QueueRow, Record, Sa
 from dayjob.store.redis.acts import AT_ONCE, ActsPart
 from dayjob.store.redis.filters import matches
 from dayjob.store.redis.part import MINUTE
-from dayjob.store.redis.wire import attempt, row
+from dayjob.store.redis.wire import attempt, micros, row
 
 LOOKED_AT = 5_000
 """Jobs, at most, that one page looks at."""
@@ -172,7 +172,7 @@ class InspectorPart(ActsPart):
             key,
             value,
             "" if expected is None else expected,
-            "" if ttl is None else int(ttl * SECOND),
+            "" if ttl is None else micros(ttl, "ttl"),
         )
         return version
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dayjob.clock import SECOND
 from dayjob.errors import BadRow
 from dayjob.store.records import (
     EXISTING,
@@ -20,7 +19,7 @@ from dayjob.store.records import (
     Write,
 )
 from dayjob.store.redis.turns import TurnPart
-from dayjob.store.redis.wire import EXACT, URGENT, packed
+from dayjob.store.redis.wire import micros, packed, ranked, stamped
 
 _json = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -70,8 +69,10 @@ class JobsPart(TurnPart):
 
 def _shape(job: NewRow) -> tuple[object, ...]:
     """What decides where *job* goes; alike for nearly all of a batch."""
-    if not -URGENT <= job.priority <= URGENT or (job.run_at is not None and abs(job.run_at) >= EXACT):
-        raise BadRow(f"job {job.id}: priority={job.priority} or run_at={job.run_at} is out of this store's range")
-    delay = int(job.delay * SECOND) if job.delay else False
-    expires = False if job.expires is None else int(job.expires * SECOND)
-    return job.queue, job.priority, delay, False if job.run_at is None else job.run_at, expires, job.task
+    try:
+        delay = micros(job.delay, "delay") if job.delay else False
+        expires = False if job.expires is None else micros(job.expires, "expires")
+        run_at = False if job.run_at is None else stamped(job.run_at, "run_at")
+        return job.queue, ranked(job.priority), delay, run_at, expires, job.task
+    except BadRow as error:
+        raise BadRow(f"job {job.id}: {error}") from None

@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dayjob.clock import SECOND
 from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.exits import first_of_each
 from dayjob.store.records import Settlement, Turn, Want
 from dayjob.store.redis.part import Part
 from dayjob.store.redis.server import Server
-from dayjob.store.redis.wire import claimed, packed
+from dayjob.store.redis.wire import claimed, kept, micros, packed
 
 
 class TurnPart(Part):
@@ -79,17 +78,13 @@ def _want(want: Want) -> dict[str, Any]:
     }
 
 
-def _keep(keep: float | None) -> int | bool:
-    return False if keep is None else int(keep * SECOND)
-
-
 def _completions(done: Sequence[Settlement]) -> bytes:
     return packed(
         (
             [one.id for one in done],
             [str(one.entry) for one in done],
             [one.finished_at for one in done],
-            [_keep(one.keep) for one in done],
+            [kept(one.keep) for one in done],
         )
     )
 
@@ -99,5 +94,5 @@ def _exit(one: Settlement) -> tuple[object, ...]:
     reason = False if one.reason is None else one.reason.replace("\0", "\u2400")  # no engine's text holds a NUL
     return (
         one.id, str(one.entry), one.outcome, effect.attempt, effect.crashes, effect.state, one.started_at > 0,
-        one.finished_at, int(one.delay * SECOND), reason, _keep(one.keep),
+        one.finished_at, micros(one.delay, "delay"), reason, kept(one.keep),
     )  # fmt: skip

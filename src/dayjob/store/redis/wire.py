@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from dayjob.clock import SECOND
 from dayjob.errors import BadRow
 from dayjob.states import Outcome, State
 from dayjob.store.records import AttemptRow, Claimed, JobRow, Progress
 
 EXACT = 1 << 53
+FAR = EXACT // 2
+"""Microseconds, 142 years: a time that far from now is still exact."""
 LEVEL = 1 << 45
 URGENT = 127
 """Priorities go from -127 to 127: more have no room in a score beside the place."""
@@ -145,6 +148,46 @@ def packed(value: Any) -> bytes:
         return _encode(value)
     except (OverflowError, UnicodeError, TypeError) as error:
         raise BadRow(f"the store cannot keep this row ({error})") from error
+
+
+def micros(seconds: float, what: str) -> int:
+    """*seconds* from now, as scripts count them.
+
+    Raises:
+        BadRow: that is further than they can count.
+    """
+    if not abs(seconds) * SECOND <= FAR:  # nor anything that is no number
+        raise BadRow(f"{what}={seconds} s is out of this store's range")
+    return int(seconds * SECOND)
+
+
+def kept(seconds: float | None) -> int | bool:
+    """How long a finished job stays, `False` for ever. Longer than can be counted is FAR: its end has to be storable."""
+    if seconds is None:
+        return False
+    return int(seconds * SECOND) if seconds * SECOND <= FAR else FAR
+
+
+def stamped(at: int, what: str) -> int:
+    """*at*, a time that scripts can count.
+
+    Raises:
+        BadRow: they cannot.
+    """
+    if abs(at) >= EXACT:
+        raise BadRow(f"{what}={at} is out of this store's range")
+    return at
+
+
+def ranked(priority: int) -> int:
+    """*priority*, for which there is room.
+
+    Raises:
+        BadRow: there is none.
+    """
+    if not -URGENT <= priority <= URGENT:
+        raise BadRow(f"priority={priority} is out of this store's range")
+    return priority
 
 
 def given(value: T | bool) -> T | None:
