@@ -8,25 +8,22 @@
 local now = tonumber(ARGV[1]) or clock()
 local limit = tonumber(ARGV[3])
 local jobs, states, scores, queues = {}, {}, {}, {}
-local from = 0
-while #jobs < limit do
-  local ids = call('ZRANGEBYSCORE', EXPIRES, '-inf', digits(now), 'LIMIT', from, limit)
-  local records, dyns = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids)
-  for i, id in ipairs(ids) do
-    if records[i] and #jobs < limit then
-      local h = head(records[i])
-      local d = dyns[i] and unpacked(dyns[i]) or fresh(h)
-      local state, score = standing(id, h, d)
-      if state == 'scheduled' or state == 'available' then
-        insert(jobs, {id, h, d})
-        states[#jobs], scores[#jobs] = state, score or false
-        queues[h[1]] = (queues[h[1]] or 0) + 1
-      end
-    end
+local ids, others = call('ZRANGEBYSCORE', EXPIRES, '-inf', digits(now), 'LIMIT', 0, limit), {}
+local records, dyns = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids)
+for i, id in ipairs(ids) do
+  local h = records[i] and head(records[i])
+  local d = h and (dyns[i] and unpacked(dyns[i]) or fresh(h))
+  local state, score
+  if h then state, score = standing(id, h, d) end
+  if state == 'scheduled' or state == 'available' then
+    insert(jobs, {id, h, d})
+    states[#jobs], scores[#jobs] = state, score or false
+    queues[h[1]] = (queues[h[1]] or 0) + 1
+  else
+    insert(others, id)
   end
-  if #ids < limit then break end
-  from = from + limit
 end
+many('ZREM', EXPIRES, others)  -- or the next call would read them again
 if #jobs > 0 then
   cancel_waiting(jobs, states, scores, 'expired', 86400000000, now)
   for queue, count in pairs(queues) do add_tally(now, queue, 'cancelled', count) end

@@ -149,6 +149,7 @@ local function claim(picked)
     taken[i], scores[i], queues[i] = one[1], one[2], one[3]
     from[one[3]] = (from[one[3]] or 0) + 1
   end
+  if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, taken) end  -- what runs does not expire
   local at = #claims
   give(taken, nil, scores, queues)
   local runs, size, suffix, lost = {}, 0, {}, {}

@@ -13,7 +13,7 @@
 --   ids             zset   every id, all with score 0: sorted as text
 --   ready           set    queues that have available jobs;    ready:<queue>    zset, score by priority and place
 --   suspect         set    the same of suspects;               suspect:<queue>  zset
---   due             zset   scheduled jobs by their time;       expires  zset, live jobs that may expire
+--   due             zset   scheduled jobs by their time;       expires  zset, waiting jobs that may expire
 --   depth           hash   "s" .. queue -> scheduled jobs, "r" .. queue -> running ones
 --   ends            set    "state:queue" of finished jobs;     end:<state>:<queue>  zset by when they finished
 --   keep, gone      zset   finished jobs by when they go; ids that went, by when they may be forgotten

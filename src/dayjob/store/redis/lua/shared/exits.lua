@@ -140,7 +140,7 @@ local function leave_claims(exits, worker, now)
   end
   if #back == 0 then return end
   local entry = entries(#back)
-  local dyns, due, begun, queues = {}, {}, {}, {}
+  local dyns, due, expires, queues = {}, {}, {}, {}
   for i, x in ipairs(back) do
     local d, h = x.d, x.h
     local hurt = HURTS[x.outcome] or false
@@ -149,9 +149,10 @@ local function leave_claims(exits, worker, now)
     d[6] = hurt or (d[6] and (x.outcome == 'released' or x.outcome == 'parked'))
     d[5] = x.outcome == 'parked' and d[5] + 1 or 0
     d[10], d[11] = false, x.outcome == 'parked' and x.why or false
-    if hurt or x.started then
-      if d[9] ~= 0 then insert(begun, x.id) end
-      d[9] = 0
+    if hurt or x.started then d[9] = 0 end
+    if d[9] ~= 0 then
+      insert(expires, digits(d[9]))
+      insert(expires, x.id)
     end
     if x.to == 'scheduled' then
       d[8] = now + x.delay
@@ -169,7 +170,7 @@ local function leave_claims(exits, worker, now)
   end
   many('HSET', DYN, dyns)
   many('ZADD', DUE, due)
-  many('ZREM', EXPIRES, begun)
+  many('ZADD', EXPIRES, expires)
   for name, members in pairs(queues) do make_ready(sub(name, 2), sub(name, 1, 1) == '1', members) end
 end
 
