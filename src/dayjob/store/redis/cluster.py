@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from dayjob.clock import SECOND
+from dayjob.errors import StoreUnavailable
 from dayjob.states import State
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
-from dayjob.store.redis.acts import ActsPart
+from dayjob.store.redis.acts import AT_ONCE, ActsPart
 from dayjob.store.redis.wire import given, packed, row
 
 _to_json = msgspec.json.Encoder(decimal_format="number").encode
@@ -54,8 +55,15 @@ class ClusterPart(ActsPart):
         )
 
     def leave(self, worker: str, *, death: str | None = None, now: int | None = None) -> Gone | None:
-        reply = self.server.call("leave", self.server.at(now), worker, death or "")
-        return None if reply is None else _gone(*reply)
+        taken: list[Gone] = []
+        more = 1
+        while more:
+            reply = self.server.call("leave", self.server.at(now), worker, death or "", AT_ONCE)
+            if reply is None:  # at the first call, or somebody else has taken the rest of it meanwhile
+                break
+            more, *told = reply
+            taken.append(_gone(*told))
+        return _joined(taken)[0] if taken else None
 
     def pause(self, queue: str, paused: bool, *, now: int | None = None) -> bool:
         return bool(self.server.call("pause", queue, "SADD" if paused else "SREM"))
@@ -67,8 +75,20 @@ class ClusterPart(ActsPart):
         return None if reply is None else (reply[0], int(reply[1]) if reply[1] else None)
 
     def rescue(self, term: int, *, now: int | None = None) -> list[Gone] | None:
-        reply = self.server.call("rescue", self.server.at(now), term, self.half)
-        return None if reply is None else [_gone(*pair) for pair in zip(reply[::2], reply[1::2], strict=True)]
+        taken: list[Gone] | None = None
+        more = 1
+        while more:
+            try:
+                reply = self.server.call("rescue", self.server.at(now), term, self.half, AT_ONCE)
+            except StoreUnavailable:
+                if not taken:
+                    raise
+                break  # what was taken is told; the next sweep takes the rest
+            if reply is None:
+                break
+            more, *told = reply
+            taken = (taken or []) + [_gone(*pair) for pair in zip(told[::2], told[1::2], strict=True)]
+        return None if taken is None else _joined(taken)
 
     def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
         plain = [
@@ -107,6 +127,17 @@ def _counts(tallies: Sequence[Tally]) -> Iterator[tuple[str, str, str]]:
         yield tally.queue, tally.name, str(tally.count)
         if tally.busy:
             yield tally.queue, f"busy:{tally.name}", repr(tally.busy)
+
+
+def _joined(parts: Sequence[Gone]) -> list[Gone]:
+    """What was taken piece by piece, so that no script takes long: one `Gone` for each worker."""
+    whole: dict[str, Gone] = {}
+    for one in parts:
+        if one.worker.id in whole:
+            whole[one.worker.id].jobs.extend(one.jobs)
+        else:
+            whole[one.worker.id] = one
+    return list(whole.values())
 
 
 def _gone(told: bytes, info: bytes) -> Gone:

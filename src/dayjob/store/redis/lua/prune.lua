@@ -46,7 +46,7 @@ end
 local rows = call('HGETALL', '@worker')
 for at = 1, #rows, 2 do
   local lost_at = unpacked(rows[at + 1])[6]
-  if lost_at ~= 0 and lost_at <= now - 86400000000 then
+  if lost_at > 0 and lost_at <= now - 86400000000 then
     call('HDEL', '@worker', rows[at])
     call('HDEL', '@info', rows[at])
   end

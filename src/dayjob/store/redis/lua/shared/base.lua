@@ -31,7 +31,7 @@
 -- of a thousand years.  HEAD: queue, priority, created_at, run_at, expires_at or 0, task.
 -- DYN: entry, attempt, crashes, round, parked, suspect, recorded, run_at, expires_at or 0, cancelling, reason, progress.
 -- COMMON: state, reason, worker's name, now, keep_until or 0, attempts and crashes to add.
--- WORKER: name, solo, started_at, beat_at, expires, lost_at or 0.
+-- WORKER: name, solo, started_at, beat_at, expires, lost_at or 0 (below 0: given up, but has batches still).
 --
 -- Scripts check first and write last: one that fails keeps what it has written.
 local call, pack, unpacked, unpack_one = redis.call, cmsgpack.pack, cmsgpack.unpack, cmsgpack.unpack_one

@@ -222,24 +222,27 @@ local function take_batch(worker, name, no, outcome, crashes, how, now)
   return taken
 end
 
--- A worker is over. What `Gone` tells: [worker's id, last beat, jobs].
-local function give_up(id, how, now, orderly)
+-- A worker is over, and up to *most* of its jobs (or one batch) go back. What `Gone` tells: [worker's id, last beat, jobs]; and
+-- whether there is more: until then one that was given up is marked with a time below 0, and an orderly one stays as it was.
+local function give_up(id, how, now, orderly, most)
   local known = unpacked(call('HGET', '@worker', id))
   local solo = known[2]
   local outcome = orderly and 'released' or solo and 'crashed' or 'lost'
-  local jobs = {}
+  local jobs, more = {}, false
   for _, no in ipairs(call('HKEYS', '@lease:' .. id)) do
+    more = #jobs >= most
+    if more then break end
     for _, job in ipairs(take_batch(id, known[1], no, outcome, outcome == 'crashed' and 1 or 0, how, now)) do
       insert(jobs, job)
     end
   end
-  if orderly then
+  if orderly and not more then
     call('HDEL', '@worker', id)
     call('HDEL', '@info', id)
-  else
-    known[6] = now
+  elseif not orderly then
+    known[6] = more and -now or now
     call('HSET', '@worker', id, pack(known))
   end
   if call('HGET', META, 'leader') == id then call('HDEL', META, 'leader') end
-  return {id, known[4], jobs}
+  return {id, known[4], jobs}, more
 end
