@@ -8,6 +8,7 @@ import pytest
 
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
+from dayjob.store.records import Cancel, Delete, Edit
 from dayjob.store.redis import cluster
 from dayjob.store.redis.server import Server
 from tests.contract.engines import Redis
@@ -119,3 +120,40 @@ def test_p4_a_sweep_that_ends_in_the_middle_leaves_nothing_behind_and_its_worker
 
     assert [[job.id for job in one.jobs] for one in scene.rescue()] == [ids[10:]]
     assert scene.rescue() == []
+
+
+def test_a_claim_looks_at_no_more_queues_than_jobs_are_wanted(scene: Scene, place: Redis) -> None:
+    where = {scene.job(queue=f"q{n % 100:02}", priority=n % 3): (-(n % 3), n, f"q{n % 100:02}") for n in range(300)}
+    ordered = sorted(where, key=where.__getitem__)
+    ann = scene.worker()
+    with Calls(place) as calls:
+        assert ann.ids(5) == ordered[:5]
+    assert calls.of["zrange"] < 20
+    paused, out = where[ordered[5]][2], where[ordered[6]][2]
+    scene.store.pause(paused, True)
+    left = [id for id in ordered[5:] if where[id][2] not in (paused, out)]
+
+    assert ann.ids(10, exclude=(out, "other")) == left[:10]
+    assert ann.ids(300, exclude=(out,)) == left[10:]
+    assert set(do(place, "ZRANGE", "{dayjob}:ready", 0, -1)) == {paused.encode(), out.encode()}
+
+
+def test_a_queue_stands_where_its_first_job_stands(scene: Scene, place: Redis) -> None:
+    ann = scene.worker()
+    scene.jobs(10, queue="a", priority=1)
+    scene.jobs(10, queue="b")
+    scene.jobs(3, queue="a", delay=1.0)
+    scene.act(Cancel(), *[job.id for job in ann.claim(3, "a")])
+    scene.act(Edit(priority=5), scene.job(queue="b"))
+    scene.act(Delete(), queue="a", limit=4)
+    scene.advance(2)
+    for job in ann.claim(7):
+        ann.settle(job, Outcome.LOST if job.queue == "b" else Outcome.RELEASED)
+
+    for kind in ("ready", "suspect"):
+        listed = do(place, "ZRANGE", f"{{dayjob}}:{kind}", 0, -1)
+        assert listed
+        for queue in listed:
+            key = f"{{dayjob}}:{kind}:{queue.decode()}"
+            [first] = do(place, "ZRANGE", key, 0, 0)
+            assert do(place, "ZSCORE", f"{{dayjob}}:{kind}", queue) == do(place, "ZSCORE", key, first)

@@ -17,7 +17,7 @@ end
 local keys = {}
 if state == 'available' then
   for _, kind in ipairs({'ready', 'suspect'}) do
-    for _, name in ipairs(queue ~= '' and {queue} or call('SMEMBERS', P .. kind)) do
+    for _, name in ipairs(queue ~= '' and {queue} or call('ZRANGE', P .. kind, 0, -1)) do
       insert(keys, P .. kind .. ':' .. name)
     end
   end

@@ -7,7 +7,7 @@
 local found, oldest = {}, {}
 local waiting = {}
 for _, kind in ipairs({'ready', 'suspect'}) do
-  for _, queue in ipairs(call('SMEMBERS', P .. kind)) do
+  for _, queue in ipairs(call('ZRANGE', P .. kind, 0, -1)) do
     waiting[queue] = (waiting[queue] or 0) + call('ZCARD', P .. kind .. ':' .. queue)
     -- The first of each priority: the rest of it waits behind that one.
     local key = P .. kind .. ':' .. queue

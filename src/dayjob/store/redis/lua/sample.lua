@@ -9,7 +9,7 @@ local now = tonumber(ARGV[1]) or clock()
 local minute = digits(now - now % 60000000)
 local values, waiting = {}, {}
 for _, kind in ipairs({'ready', 'suspect'}) do
-  for _, queue in ipairs(call('SMEMBERS', P .. kind)) do
+  for _, queue in ipairs(call('ZRANGE', P .. kind, 0, -1)) do
     waiting[queue] = (waiting[queue] or 0) + call('ZCARD', P .. kind .. ':' .. queue)
   end
 end

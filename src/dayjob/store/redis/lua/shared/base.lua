@@ -11,8 +11,9 @@
 --   cancelling      hash   id -> worker, of running jobs that somebody wants cancelled
 --   end             hash   id -> C .. DYN or nil .. E of a finished job: COMMON, what became of it, the client's part
 --   ids             zset   every id, all with score 0: sorted as text
---   ready           set    queues that have available jobs;    ready:<queue>    zset, score by priority and place
---   suspect         set    the same of suspects;               suspect:<queue>  zset
+--   ready           zset   queues that have available jobs, each with the score of its first;
+--   ready:<queue>   zset   those jobs, score by priority and place
+--   suspect         zset   the same of suspects;               suspect:<queue>  zset
 --   due             zset   scheduled jobs by their time;       expires  zset, waiting jobs that may expire
 --   depth           hash   "s" .. queue -> scheduled jobs, "r" .. queue -> running ones
 --   ends            set    "state:queue" of finished jobs;     end:<state>:<queue>  zset by when they finished

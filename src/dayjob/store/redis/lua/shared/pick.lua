@@ -1,7 +1,7 @@
 -- Which jobs a want takes.
 
 -- Merge the heads of several queues: the *limit* most urgent of all. A heap of [score, id, queue] by score, and of each
--- queue a few jobs read ahead, so that the cost goes with the limit and the number of queues, not with what waits.
+-- queue a few jobs read ahead, so that the cost goes with the limit, not with what waits in how many queues.
 local function merged(queues, suspect, limit)
   local ahead = max(2, math.ceil(2 * limit / #queues))
   local heap, size = {}, 0
@@ -55,7 +55,7 @@ local function merged(queues, suspect, limit)
   return picked
 end
 
--- The queues of *want* that may be claimed from now.
+-- The queues of *want* that may be claimed from now; where it names none, as many as can have the first *limit* jobs.
 local function queues_of(want, paused)
   local found, seen = {}, {}
   if want.queues then
@@ -67,9 +67,11 @@ local function queues_of(want, paused)
     end
     return found
   end
+  local last = want.limit - 1 + #want.exclude
   for _, queue in ipairs(want.exclude) do seen[queue] = true end
-  for _, queue in ipairs(call('SMEMBERS', P .. (want.suspects and 'suspect' or 'ready'))) do
-    if not seen[queue] and not paused[queue] then insert(found, queue) end
+  for _ in pairs(paused) do last = last + 1 end
+  for _, queue in ipairs(call('ZRANGE', P .. (want.suspects and 'suspect' or 'ready'), 0, last)) do
+    if not seen[queue] and not paused[queue] and #found < want.limit then insert(found, queue) end
   end
   return found
 end
@@ -106,22 +108,10 @@ end
 
 -- Whether suspects wait in the queues of *wants*.
 local function suspects_wait(wants, paused)
-  local waiting = {}
-  for _, queue in ipairs(call('SMEMBERS', '@suspect')) do
-    if not paused[queue] then waiting[queue] = true end
-  end
-  if next(waiting) == nil then return false end
+  if call('EXISTS', '@suspect') == 0 then return false end
   for _, want in ipairs(wants) do
-    if want.queues then
-      for _, queue in ipairs(want.queues) do
-        if waiting[queue] then return true end
-      end
-    else
-      local out = {}
-      for _, queue in ipairs(want.exclude) do out[queue] = true end
-      for queue in pairs(waiting) do
-        if not out[queue] then return true end
-      end
+    for _, queue in ipairs(queues_of({queues = want.queues, exclude = want.exclude, suspects = true, limit = 1}, paused)) do
+      if call('ZSCORE', '@suspect', queue) then return true end
     end
   end
   return false

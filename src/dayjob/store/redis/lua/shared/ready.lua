@@ -2,23 +2,37 @@
 
 local function key_of(queue, suspect) return P .. (suspect and 'suspect:' or 'ready:') .. queue end
 
--- Into a queue: *members* is score, id, score, id ...
+-- Into a queue: *members* is score, id, score, id ...; scores that are numbers rise, those in digits come in any order.
 local function make_ready(queue, suspect, members)
   many('ZADD', key_of(queue, suspect), members)
-  call('SADD', P .. (suspect and 'suspect' or 'ready'), queue)
+  local first = members[1]
+  if type(first) == 'string' then
+    for at = 3, #members, 2 do
+      if tonumber(members[at]) < tonumber(first) then first = members[at] end
+    end
+  end
+  call('ZADD', P .. (suspect and 'suspect' or 'ready'), 'LT', first, queue)
 end
 
--- Out of a queue; a queue without jobs is forgotten.
+-- A queue of which something was taken stands where its first job stands; one without jobs is forgotten.
+local function set_right(queue, suspect)
+  local first = call('ZRANGE', key_of(queue, suspect), 0, 0, 'WITHSCORES')
+  if first[2] then
+    call('ZADD', P .. (suspect and 'suspect' or 'ready'), first[2], queue)
+  else
+    call('ZREM', P .. (suspect and 'suspect' or 'ready'), queue)
+  end
+end
+
+-- Out of a queue.
 local function take_ready(queue, suspect, ids)
-  local key = key_of(queue, suspect)
-  many('ZREM', key, ids)
-  if call('EXISTS', key) == 0 then call('SREM', P .. (suspect and 'suspect' or 'ready'), queue) end
+  many('ZREM', key_of(queue, suspect), ids)
+  set_right(queue, suspect)
 end
 
 -- The first *number* out of a queue, or only the job *named*.
 local function take_first(queue, suspect, number, named)
   if named then return take_ready(queue, suspect, {named}) end
-  local key = key_of(queue, suspect)
-  call('ZREMRANGEBYRANK', key, 0, number - 1)
-  if call('EXISTS', key) == 0 then call('SREM', P .. (suspect and 'suspect' or 'ready'), queue) end
+  call('ZREMRANGEBYRANK', key_of(queue, suspect), 0, number - 1)
+  set_right(queue, suspect)
 end
