@@ -281,6 +281,12 @@ class TestQueues:
 
         assert [(row.name, row.paused) for row in scene.store.queues(now=scene.now)] == [("mail", True), ("web", False)]
 
+    def test_p12_suspects_are_not_the_oldest(self, scene: Scene) -> None:
+        scene.aged(crashes=1, queue="z")
+        [row] = [row for row in scene.store.queues(now=scene.now) if row.name == "z"]
+
+        assert (row.counts, row.oldest) == ({"available": 1}, None)
+
     def test_the_oldest_is_the_one_that_waits_longest_whatever_its_priority(self, scene: Scene) -> None:
         ann = scene.worker()
         first = scene.job(priority=-5)

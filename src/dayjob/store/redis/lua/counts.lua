@@ -9,10 +9,10 @@ local waiting = {}
 for _, kind in ipairs({'ready', 'suspect'}) do
   for _, queue in ipairs(call('ZRANGE', P .. kind, 0, -1)) do
     waiting[queue] = (waiting[queue] or 0) + call('ZCARD', P .. kind .. ':' .. queue)
-    -- The first of each priority: the rest of it waits behind that one.
+    -- The first of each priority: the rest of it waits behind that one. Suspects wait for what runs alone: they do not count.
     local key = P .. kind .. ':' .. queue
     local after = '-inf'
-    while ARGV[1] == '1' do
+    while ARGV[1] == '1' and kind == 'ready' do
       local first = call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
       if #first == 0 then break end
       local record, d = call('HGET', JOB, first[1]), call('HGET', DYN, first[1])
