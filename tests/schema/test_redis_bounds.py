@@ -8,8 +8,8 @@ import pytest
 
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
-from dayjob.store.records import Cancel, Delete, Edit
-from dayjob.store.redis import cluster
+from dayjob.store.records import Cancel, Delete, Edit, Filter
+from dayjob.store.redis import acts, cluster, inspector
 from dayjob.store.redis.server import Server
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
@@ -157,3 +157,59 @@ def test_a_queue_stands_where_its_first_job_stands(scene: Scene, place: Redis) -
             key = f"{{dayjob}}:{kind}:{queue.decode()}"
             [first] = do(place, "ZRANGE", key, 0, 0)
             assert do(place, "ZSCORE", f"{{dayjob}}:{kind}", queue) == do(place, "ZSCORE", key, first)
+
+
+@pytest.mark.parametrize("listed", [20_000, 10])
+def test_jobs_that_only_move_between_states_are_all_found_and_counted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, listed: int
+) -> None:
+    """However often they move while they are looked for."""
+    ids, ann, call = scene.jobs(50), scene.worker(), Server.call
+    monkeypatch.setattr(inspector, "LISTED", listed)
+    monkeypatch.setattr(inspector, "ENOUGH", 200)
+    monkeypatch.setattr(acts, "ENOUGH", 200)
+
+    def moved(server: Server, name: str, *arguments: Any) -> Any:
+        reply = call(server, name, *arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(Server, "call", call)
+            claimed = ann.claim(50)
+            if not claimed:
+                for number, batch in list(ann.batches.items()):
+                    ann.turn([ann.settlement(job, Outcome.RELEASED) for job in batch])
+                    del ann.batches[number]
+        return reply
+
+    monkeypatch.setattr(Server, "call", moved)
+    which = Filter(states=(State.AVAILABLE, State.RUNNING))
+    for _ in range(2):
+        found = scene.store.find(which, limit=100).jobs
+        assert [job.id for job in found] == ids[::-1]
+        assert scene.store.count(Filter(states=which.states, task="shop.charge")) == 50
+    one = scene.store.find(Filter(states=(State.RUNNING,)), limit=100).jobs
+    assert {job.state for job in one} <= {State.RUNNING}
+
+
+def test_no_script_gives_much_more_than_a_mebibyte(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [id for _ in range(10) for id in scene.jobs(20, payload=b"x" * 50_000)]
+    largest, call = [0], Server.call
+
+    def measured(server: Server, name: str, *arguments: Any) -> Any:
+        reply = call(server, name, *arguments)
+        largest.append(weight(reply))
+        return reply
+
+    monkeypatch.setattr(Server, "call", measured)
+    which = Filter(states=(State.AVAILABLE,), task="shop.charge")
+    assert scene.store.count(which) == scene.store.count(Filter(task="shop.charge")) == 200
+    assert [job.id for job in scene.store.find(Filter(task="shop.charge"), limit=200).jobs] == ids[::-1]
+    assert [job.id for job in scene.store.find(which, limit=200).jobs] == ids[::-1]
+    assert len(scene.act(Edit(priority=1), task="shop.charge")) == 200
+
+    assert max(largest) < 2.1 * (1 << 20)
+
+
+def weight(reply: Any) -> int:
+    if isinstance(reply, list):
+        return sum(map(weight, reply))
+    return len(reply) if isinstance(reply, bytes) else 8

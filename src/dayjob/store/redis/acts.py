@@ -13,6 +13,7 @@ from dayjob.states import State
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, JobRow, Retry
 from dayjob.store.redis.filters import matches
 from dayjob.store.redis.jobs import JobsPart
+from dayjob.store.redis.part import ENOUGH
 from dayjob.store.redis.wire import kept, packed, ranked, row, stamped
 
 AT_ONCE = 1000
@@ -72,7 +73,7 @@ class ActsPart(JobsPart):
         if which.ids is not None:
             ids = [id for id in dict.fromkeys(which.ids) if id not in without]
             for at in range(0, len(ids), AT_ONCE):
-                yield from self._matching(ids[at : at + AT_ONCE], which, states)
+                yield from self.matching(ids[at : at + AT_ONCE], which, states)
             return
         seen: set[str] = set()
         for state in states:
@@ -82,15 +83,22 @@ class ActsPart(JobsPart):
                 at += len(page)
                 ids = [id for id in map(bytes.decode, page) if id not in seen and id not in without]
                 seen.update(ids)
-                yield from self._matching(ids, which, states)
+                yield from self.matching(ids, which, states)
                 if len(page) < AT_ONCE:
                     break
 
-    def _matching(self, ids: Sequence[str], which: Filter, states: Sequence[State]) -> Iterator[JobRow]:
+    def matching(self, ids: Sequence[str], which: Filter, states: Sequence[State]) -> Iterator[JobRow]:
+        """Those of *ids* that are in *states* and match."""
         for job in self.rows(ids):
             if job.state in states and matches(job, which):
                 yield job
 
     def rows(self, ids: Sequence[str]) -> list[JobRow]:
-        """Those of *ids* that exist, as one moment shows them."""
-        return [row(found) for found in self.server.call("get", *ids)] if ids else []
+        """Those of *ids* that exist, each as one moment shows it."""
+        found: list[JobRow] = []
+        at = 0
+        while at < len(ids):
+            came, some = self.server.call("get", ENOUGH, *ids[at : at + AT_ONCE])
+            found += map(row, some)
+            at += came
+        return found

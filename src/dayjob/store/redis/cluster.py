@@ -11,7 +11,7 @@ from dayjob.errors import StoreUnavailable
 from dayjob.states import State
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
 from dayjob.store.redis.acts import AT_ONCE, ActsPart
-from dayjob.store.redis.wire import given, packed, row
+from dayjob.store.redis.wire import given, packed
 
 _to_json = msgspec.json.Encoder(decimal_format="number").encode
 _info = msgspec.json.Decoder(WorkerInfo).decode
@@ -111,7 +111,7 @@ class ClusterPart(ActsPart):
         while page:
             page = self.server.call("among", str(bound.state), bound.queue or "", at, PAGE)
             at += len(page)
-            rows = map(row, self.server.call("get", *page)) if page else ()
+            rows = self.rows([id.decode() for id in page])
             found += [
                 (job.finished_at or 0, job.id) for job in rows if job.task == bound.task and job.state is bound.state
             ]

@@ -11,11 +11,10 @@ from dayjob.errors import BadRow
 from dayjob.states import State
 from dayjob.store.records import EXISTING, INSERTED, AttemptRow, Enqueued, JobRow, Log, Whole
 from dayjob.store.redis.inspector import InspectorPart
+from dayjob.store.redis.part import ENOUGH
 from dayjob.store.redis.wire import EXACT, URGENT, Head, Mine, Tried, attempt, packed, row
 
 AT_ONCE = 500
-ENOUGH = 1 << 20
-"""Bytes that one script reads or writes, about, when the next job would make it more: no other client waits long for it."""
 _EACH = 48
 """Bytes that a value counts in addition to its own."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -11,11 +11,14 @@ from dayjob.states import State
 from dayjob.store.records import Filter, JobRow, Log, Page, QueueRow, Record, Sample, WorkerInfo, WorkerRow
 from dayjob.store.redis.acts import AT_ONCE, ActsPart
 from dayjob.store.redis.filters import matches
-from dayjob.store.redis.part import MINUTE
+from dayjob.store.redis.part import ENOUGH, MINUTE
 from dayjob.store.redis.wire import attempt, micros, row
 
 LOOKED_AT = 5_000
 """Jobs, at most, that one page looks at."""
+
+LISTED = 20_000
+"""Ids, at most, that one script lists."""
 
 _info = msgspec.json.Decoder(WorkerInfo).decode
 _log = msgspec.msgpack.Decoder(Log).decode
@@ -23,6 +26,10 @@ _counts = msgspec.msgpack.Decoder(list[tuple[str, State, int]]).decode
 _oldest = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 _present = msgspec.msgpack.Decoder(tuple[str, int, int, bool, int]).decode
 _version = msgspec.msgpack.Decoder(tuple[int, int]).decode
+
+
+def _states(which: Filter) -> Sequence[State]:
+    return list(State) if which.states is None else list(which.states)
 
 
 class InspectorPart(ActsPart):
@@ -37,17 +44,17 @@ class InspectorPart(ActsPart):
         return found[0]
 
     def find(self, which: Filter, *, limit: int = 50, after: str | None = None) -> Page:
-        if which.ids is not None or self._few(which):
-            states = list(State) if which.states is None else list(which.states)
-            found = [job for job in self.among(which, states) if after is None or job.id < after]
+        ids = self._few(which, AT_ONCE)
+        if ids is not None:
+            found = [job for job in self.matching(ids, which, _states(which)) if after is None or job.id < after]
             found.sort(key=lambda job: job.id, reverse=True)
             return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
         found, looked = [], 0
         step = limit + 1 if which.empty else min(AT_ONCE, max(4 * limit, 100))
         while True:
-            end, page = self.server.call("walk", after or "", step)
+            end, page = self.server.call("walk", after or "", step, ENOUGH)
             found += [job for job in map(row, page) if matches(job, which)]
-            looked += step
+            looked += len(page)
             if len(found) > limit:
                 return Page(found[:limit], found[limit - 1].id)
             if not end:
@@ -56,22 +63,38 @@ class InspectorPart(ActsPart):
             if looked >= max(LOOKED_AT, 10 * limit):
                 return Page(found, after)
 
-    def _few(self, which: Filter) -> bool:
-        """Whether the jobs of these states are so few that looking at all of them is quick."""
+    def _few(self, which: Filter, most: int) -> Sequence[str] | None:
+        """The ids of the jobs among which those that match are; None when that may be more than *most*."""
+        if which.ids is not None:
+            return list(dict.fromkeys(which.ids))
         if which.states is None:
-            return False
-        counted = (n for queue, state, n in self._counted() if state in which.states and which.queue in (None, queue))
-        return sum(counted) <= AT_ONCE
+            return None
+        states = {state.value for state in which.states} - {State.BLOCKED.value}
+        found = self.server.call("few", which.queue or "", most, *states)
+        return None if found is None else [id.decode() for id in found]
 
     def count(self, which: Filter) -> int:
         if which.ids is not None or (which.task, which.tag, which.since, which.text) != (None,) * 4:
-            states = list(State) if which.states is None else list(which.states)
-            return sum(1 for _ in self.among(which, states))
+            return sum(1 for _ in self._all(which))
         return sum(
             n
             for queue, state, n in self._counted()
             if (which.states is None or state in which.states) and which.queue in (None, queue)
         )
+
+    def _all(self, which: Filter) -> Iterator[JobRow]:
+        """All that match: as one moment listed them, or along their ids, so that none slips from one state to another unseen."""
+        ids = self._few(which, LISTED)
+        if ids is not None:
+            yield from self.matching(ids, which, _states(which))
+        elif which.states is not None and len(which.states) == 1:
+            yield from self.among(which, list(which.states))
+        else:
+            after: bytes | None = b""
+            while after is not None:
+                end, page = self.server.call("walk", after, AT_ONCE, ENOUGH)
+                yield from (job for job in map(row, page) if matches(job, which))
+                after = end or None
 
     def _counted(self) -> Sequence[tuple[str, State, int]]:
         return _counts(self.server.call("counts", "0")[0])

@@ -6,6 +6,8 @@ from dayjob.clock import SECOND
 from dayjob.store.redis.server import Server
 
 MINUTE = 60 * SECOND
+ENOUGH = 1 << 20
+"""Bytes that one script reads or writes, about, when the next job would make it more: no other client waits long for it."""
 
 
 class Part:

@@ -30,3 +30,17 @@ local function rows(ids)
   end
   return found
 end
+
+-- Of how many of *ids*, and their `rows`, until these have so many *bytes*: no other client waits long for it.
+local function some_rows(ids, bytes)
+  local found, at = {}, 0
+  while at < #ids and bytes > 0 do
+    local last = min(at + 20, #ids)
+    for _, row in ipairs(rows({unpack(ids, at + 1, last)})) do
+      insert(found, row)
+      bytes = bytes - #row[2] - #row[5]
+    end
+    at = last
+  end
+  return at, found
+end
