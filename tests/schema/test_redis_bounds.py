@@ -209,6 +209,18 @@ def test_no_script_gives_much_more_than_a_mebibyte(scene: Scene, monkeypatch: py
     assert max(largest) < 2.1 * (1 << 20)
 
 
+def test_ids_that_are_gone_are_forgotten_in_pieces(scene: Scene, place: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "FORGOTTEN", 20)
+    scene.act(Delete(), *scene.jobs(50))
+    assert do(place, "ZCARD", "{dayjob}:gone") == 50
+    scene.advance(3601)
+    with Calls(place) as calls:
+        assert scene.store.prune(scene.term, [], now=scene.now) == 0
+
+    assert do(place, "EXISTS", "{dayjob}:gone") == 0
+    assert calls.of["evalsha"] == 3
+
+
 def weight(reply: Any) -> int:
     if isinstance(reply, list):
         return sum(map(weight, reply))

@@ -18,6 +18,8 @@ _info = msgspec.json.Decoder(WorkerInfo).decode
 _over = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[str, int, str, str, State, int, str | bool]]]).decode
 
 PAGE = 1000
+FORGOTTEN = 5000
+"""Ids, at most, that one script forgets of jobs that are gone."""
 
 
 class ClusterPart(ActsPart):
@@ -96,7 +98,12 @@ class ClusterPart(ActsPart):
             for bound in bounds
             if bound.task is None
         ]
-        pruned: int | None = self.server.call("prune", self.server.at(now), term, limit, packed(plain))
+        pruned: int | None = 0
+        more = 1
+        while more and pruned is not None:
+            left = limit - pruned
+            reply = self.server.call("prune", self.server.at(now), term, left, packed(plain), FORGOTTEN)
+            pruned, more = (None, 0) if reply is None else (pruned + reply[0], reply[1])
         for bound in bounds:
             if pruned is not None and bound.task is not None and pruned < limit:
                 beyond = self._beyond(bound, limit - pruned)

@@ -5,7 +5,8 @@
 -- KEYS  1 meta
 -- ARGV  1 now, or empty for the server's clock  2 the leader's term  3 how many at most
 --       4 bounds: [state, queue or false, how many stay, queues left out] each
--- Returns  nothing for a stale term, else how many went
+--       5 of ids that may be forgotten, how many at most
+-- Returns  nothing for a stale term, else how many went, and 1 when there are more ids to forget
 local now = tonumber(ARGV[1]) or clock()
 local limit = tonumber(ARGV[3])
 local pruned = forget_finished(call('ZRANGEBYSCORE', KEEP, '-inf', digits(now), 'LIMIT', 0, limit), now, false)
@@ -31,7 +32,8 @@ for _, bound in ipairs(unpacked(ARGV[4])) do
   end
 end
 
-call('ZREMRANGEBYSCORE', GONE, '-inf', digits(now))
+local forgotten = call('ZRANGEBYSCORE', GONE, '-inf', digits(now), 'LIMIT', 0, ARGV[5])
+many('ZREM', GONE, forgotten)
 for _, one in ipairs(call('ZRANGEBYSCORE', '@expiring', '-inf', digits(now), 'LIMIT', 0, 1000)) do
   local kind, key = string.match(one, '^([^%z]*)%z(.*)$')
   call('HDEL', '@record:' .. kind, key)
@@ -51,4 +53,4 @@ for at = 1, #rows, 2 do
     call('HDEL', '@info', rows[at])
   end
 end
-return pruned
+return {pruned, #forgotten == tonumber(ARGV[5]) and 1 or 0}
