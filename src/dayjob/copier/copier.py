@@ -28,6 +28,7 @@ from dayjob.copier.history import History
 from dayjob.copier.report import KIND, Journal, Report
 from dayjob.copier.settings import Settings
 from dayjob.copier.steps import adopt, pages, patiently
+from dayjob.copier.watch import Watch
 from dayjob.errors import ConfigError, NotSupported, SchemaMismatch
 from dayjob.ids import new_id
 from dayjob.states import WAITING, Outcome, State
@@ -71,6 +72,7 @@ class Copier:
         self._refused: set[str] = set()
         self._history = History(source, target, self.report, told)
         self._settings = Settings(source, target, self.report)
+        self._watch = Watch(source, lambda: self._announce(self._journal.ids, self._journal.jobs))
 
     # -- the course of it ----------------------------------------------------------------------------------------
 
@@ -96,26 +98,26 @@ class Copier:
         self._begin()
         self._settings.copy()
         with contextlib.closing(self.source.listen(["work"])) as ear:
-            first = True
+            waited = False
             while True:
-                alone = self._alone()
+                alone = self._watch.alone()
                 self._waiting()
-                if first:
+                if not waited:
                     self._history.copy()
-                first = False
                 if alone and not (self._left() and self.live):
                     break
+                waited = True
                 ear.wait(LOOK)
-        if self.live:
+        if self.live or waited:
             self._settings.copy()
             self._history.copy()
         self._close()
         return self._ended()
 
     def _ended(self) -> Report:
-        self.report.waiting = self.source.count(Filter(states=tuple(WAITING)))
-        self.report.running = self.source.count(Filter(states=(State.RUNNING,)))
-        self.report.workers = self._alive()
+        self.report.waiting = patiently(lambda: self.source.count(Filter(states=tuple(WAITING))))
+        self.report.running = patiently(lambda: self.source.count(Filter(states=(State.RUNNING,))))
+        self.report.workers = patiently(self._alive)
         return self.report
 
     def stopped(self) -> Report:
@@ -124,8 +126,8 @@ class Copier:
 
     def _left(self) -> bool:
         """Whether there is anything more to move, or to wait for."""
-        waiting = self.source.count(Filter(states=tuple(WAITING))) > len(self._refused)
-        return waiting or self.source.count(Filter(states=(State.RUNNING,))) > 0
+        waiting = patiently(lambda: self.source.count(Filter(states=tuple(WAITING)))) > len(self._refused)
+        return waiting or patiently(lambda: self.source.count(Filter(states=(State.RUNNING,)))) > 0
 
     # -- before anything is written ------------------------------------------------------------------------------
 
@@ -160,15 +162,6 @@ class Copier:
         now = self.source.now()
         return sum(_lives(one, now) for one in self.source.workers())
 
-    def _alone(self) -> bool:
-        """Whether nobody works in the source. Then nobody leads there, either, who would take back what dead workers had."""
-        now, workers = self.source.now(), self.source.workers()
-        if any(_lives(one, now) for one in workers):
-            return False
-        for one in workers:
-            self.source.leave(one.info.id, death="it was gone when the store was copied")
-        return True
-
     # -- the journal ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -190,16 +183,25 @@ class Copier:
             self._resume(left)
 
     def _resume(self, left: Journal) -> None:
-        """Deliver what an earlier copy had taken out. What it had only meant to take waits still, or was taken by a worker."""
+        """Deliver what an earlier copy had taken out, or was about to take out.
+
+        That copy may still live, and be just before its step 2: what waits is taken out here, so that it finds nothing.
+        """
         kept = {one.job.id: one for one in left.jobs}
+        before = {one.job.id: one for one in patiently(lambda: self.source.export(left.ids))}
+        self._take_out(left.ids)
         found = {one.job.id: one for one in patiently(lambda: self.source.export(left.ids))}
+        taken: list[Whole] = []
         for id in left.ids:
-            if id in found and found[id].job.reason == self._mark:
-                kept[id] = found[id]
-            elif id not in found and id not in kept:
+            if id in found:
+                if found[id].job.reason == self._mark:
+                    taken.append(_as_it_waited(found[id], (kept.get(id) or before.get(id) or found[id]).job))
+            elif id in kept:
+                taken.append(_as_it_waited(kept[id]))
+            else:
                 why = "it was about to be moved when a copy was killed, and has gone since: it was run, or deleted"
                 self.report.problem(f"job {id}", why)
-        self._deliver([_as_it_waited(kept[id]) for id in left.ids if id in kept])
+        self._deliver(taken)
 
     def _announce(self, ids: Sequence[str], jobs: Sequence[Whole] = ()) -> None:
         self._journal.ids = list(ids)
@@ -227,6 +229,8 @@ class Copier:
             self._announce(ids)
             self._carry(ids)
             self._told(self.report)
+        if self._journal.ids:  # all of them have arrived: whoever comes much later must not take them for on their way
+            self._announce(())
 
     def _in_order(self) -> Iterator[list[str]]:
         """The ids of what waits, in batches. Sorted aside, in a file where there are many."""
@@ -246,11 +250,8 @@ class Copier:
     def _carry(self, ids: list[str]) -> None:
         """Steps 2 to 4 for *ids*."""
         before = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
-        which = Filter(ids=tuple(ids), states=tuple(WAITING))
         unknown: list[bool] = []
-        touched = patiently(
-            lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)), lambda: unknown.append(True)
-        )
+        touched = self._take_out(ids, lambda: unknown.append(True))
         after = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
         taken: list[Whole] = []
         for id, one in before.items():  # in the order of *ids*: each queue's own
@@ -266,6 +267,11 @@ class Copier:
         if taken:
             self._announce([one.job.id for one in taken], taken)
             self._deliver(taken, anew=True)
+
+    def _take_out(self, ids: Sequence[str], again: Callable[[], None] = lambda: None) -> Sequence[str]:
+        """Step 2 for those of *ids* that wait; which it were."""
+        which = Filter(ids=tuple(ids), states=tuple(WAITING))
+        return patiently(lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)), again)
 
     def _deliver(self, jobs: Sequence[Whole], *, anew: bool = False) -> None:
         """Step 4: adopt, and count. *anew*: no earlier copy can have delivered them."""

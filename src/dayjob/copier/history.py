@@ -46,7 +46,7 @@ class History:
         for page in pages(self.source, Filter(states=tuple(TERMINAL))):
             jobs = [job for job in page if not moved(job)]
             known = self._known(jobs)
-            now = self.target.now()
+            now = patiently(self.target.now)
             answers = self._copy([job.id for job in jobs if job.id not in known and not over(job, now)])
             for job in jobs:
                 self._count(job, known, answers, now)

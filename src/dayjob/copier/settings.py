@@ -67,7 +67,7 @@ class Settings:
         """Write what is not there, and what this copy wrote and the source changed since; never over somebody else's."""
         name = record.kind, record.key
         value, version = self._written.get(name, (b"", 0))
-        now = self.source.now()
+        now = patiently(self.source.now)
         ttl = None if record.expires_at is None else (record.expires_at - now) / SECOND
         if ttl is not None and ttl <= 0:
             count.over += 1

@@ -1,0 +1,210 @@
+"""What may happen between the steps of a copy: another copy, an outage, a user's hand, a kill, a day that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from dayjob.clock import SECOND
+from dayjob.copier import Copier, Report, copier, steps, watch
+from dayjob.errors import ConfigError, StoreUnavailable
+from dayjob.ids import new_id
+from dayjob.states import Outcome, State
+from dayjob.store.contract import Store
+from dayjob.store.records import Filter, Retry, Settlement, Want, WorkerInfo
+from tests.copying.conftest import Pair, row, run_all
+
+
+class Halted(BaseException):
+    """The copy is killed here."""
+
+
+class Hooked:
+    """A store at which *method* is called by way of *hook*."""
+
+    def __init__(self, store: Store, method: str, hook: Callable[..., Any]) -> None:
+        self._store, self._method, self._hook = store, method, hook
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._method:
+            return found
+        return lambda *args, **kwargs: self._hook(found, *args, **kwargs)
+
+
+def hooked(store: Store, method: str, hook: Callable[..., Any]) -> Store:
+    return cast("Store", Hooked(store, method, hook))
+
+
+def halts(call: Any, *args: Any, **kwargs: Any) -> Any:
+    raise Halted
+
+
+def halts_after(call: Any, *args: Any, **kwargs: Any) -> Any:
+    call(*args, **kwargs)
+    raise Halted
+
+
+def stored(store: Store, count: int = 3, **fields: object) -> list[str]:
+    rows = [row(**fields) for _ in range(count)]
+    store.enqueue(rows)
+    return [one.id for one in rows]
+
+
+def halt(source: Store, target: Store, **options: bool) -> None:
+    with pytest.raises(Halted):
+        Copier(source, target, **options).run()
+
+
+def end(store: Store, outcome: Outcome, keep: float | None = 9e5) -> list[str]:
+    """Claim what is available, and settle it so."""
+    ann = WorkerInfo(new_id(), "ann", "here", 1)
+    store.beat(ann, ())
+    claimed = store.turn(ann.id, 1, (), [Want(None, 1000)]).claimed
+    now = store.now()
+    store.turn(ann.id, None, [Settlement(job.id, job.entry, outcome, now, now, keep=keep) for job in claimed])
+    store.leave(ann.id)
+    return [job.id for job in claimed]
+
+
+# -- two copies --------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_that_cancels_behind_the_back_of_a_later_one_loses_nothing(one_way: Pair) -> None:
+    """The later one has taken out what the first announced, before it goes on."""
+    source, target = one_way.source, one_way.target
+    ids, reports, answer = stored(source), cast("list[Report]", []), cast("list[Any]", [])
+
+    def act(call: Any, *args: Any, **kwargs: Any) -> Any:
+        def queues(call_: Any) -> Any:
+            if not answer:
+                answer.append(call(*args, **kwargs))  # the first goes on, while the second is past its beginning
+            return call_()
+
+        reports.append(Copier(hooked(source, "queues", queues), target).run())
+        return answer[0]
+
+    with pytest.raises(ConfigError, match=r"another copy .* has begun"):
+        Copier(hooked(source, "act", act), target).run()
+
+    assert reports[0].whole
+    assert sorted(run_all(target)) == sorted(ids)
+
+
+# -- taken up later ----------------------------------------------------------------------------------------------
+
+
+def test_an_idle_copy_that_is_killed_leaves_no_job_on_its_way(one_way: Pair) -> None:
+    """Its last batch has arrived: called again days later, when that is forgotten, it must not deliver it again."""
+    stored(one_way.source)
+    one_way.source.beat(WorkerInfo(new_id(), "ann", "here", 1), ())
+    halt(hooked(one_way.source, "workers", _second(halts)), one_way.target, live=True)
+    assert len(run_all(one_way.target)) == 3
+
+    [record] = one_way.source.list("copy")
+    assert copier._journal(record.value).ids == []
+
+
+def _second(hook: Callable[..., Any]) -> Callable[..., Any]:
+    calls: list[None] = []
+
+    def called(call: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return hook(call, *args, **kwargs) if len(calls) == 2 else call(*args, **kwargs)
+
+    return called
+
+
+def test_what_ran_in_the_source_since_a_copy_was_killed_is_not_delivered(one_way: Pair) -> None:
+    ids = stored(one_way.source)
+    halt(one_way.source, hooked(one_way.target, "adopt", halts))
+    one_way.source.act(Filter(ids=tuple(ids)), Retry())
+    assert sorted(run_all(one_way.source)) == sorted(ids)
+    Copier(one_way.source, one_way.target).run()
+
+    assert run_all(one_way.target) == []
+    assert one_way.target.count(Filter(states=(State.COMPLETED,))) == 3
+
+
+# -- outages -----------------------------------------------------------------------------------------------------
+
+
+class Beats:
+    """A source with one worker, and time that passes when it is said."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.now, self.slow = store, 0.0, 0.0
+        self.worker = WorkerInfo(new_id(), "ann", "here", 1, expiry=20.0)
+        self.stamp = store.now()
+        self.beat()
+        self.watch = watch.Watch(store, self._probe, lambda: self.now)
+
+    def _probe(self) -> None:
+        self.now += self.slow
+
+    def beat(self) -> None:
+        self.stamp += SECOND
+        self.store.beat(self.worker, (), now=self.stamp)
+
+    def looks(self, seconds: int) -> list[bool]:
+        found = []
+        for _ in range(seconds):
+            self.now += 1
+            found.append(self.watch.alone())
+        return found
+
+
+def test_a_worker_is_gone_when_it_was_seen_not_to_beat(one_way: Pair) -> None:
+    beats = Beats(one_way.source)
+
+    assert beats.looks(23).index(True) == 20
+    assert one_way.source.workers() == []
+
+
+def test_a_worker_that_beats_is_never_gone(one_way: Pair) -> None:
+    beats = Beats(one_way.source)
+    for _ in range(5):
+        assert not any(beats.looks(15))
+        beats.beat()
+
+
+def test_a_store_that_takes_no_writes_kills_no_worker(one_way: Pair) -> None:
+    beats = Beats(one_way.source)
+    beats.slow = 5.0
+
+    assert not any(beats.looks(60))
+    beats.slow = 0.0
+    assert beats.looks(25).index(True) > 8
+
+
+def test_an_hour_in_which_nobody_looked_counts_as_a_moment(one_way: Pair) -> None:
+    beats = Beats(one_way.source)
+    beats.looks(1)
+    beats.now += 3600
+
+    assert not any(beats.looks(10))
+
+
+@pytest.mark.parametrize("method", ["workers", "now", "count", "list", "queues"])
+def test_no_blip_ends_a_copy(one_way: Pair, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setattr(steps, "PAUSE", 0.0)
+    monkeypatch.setattr(copier, "LOOK", 0.01)
+    stored(one_way.source)
+    one_way.source.write("once", "a", b"1", ttl=3600.0)
+    begun: list[int] = []
+
+    def blips(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if begun and begun.pop():
+            raise StoreUnavailable("the line is broken")
+        begun.append(1)
+        return call(*args, **kwargs)
+
+    copying = Copier(one_way.source, one_way.target, live=True)
+    copying._check()
+    copying._check = lambda: None  # type: ignore[method-assign]
+    for part in (copying, copying._settings, copying._watch):
+        part.source = hooked(one_way.source, method, blips)
+
+    assert copying.run().whole
