@@ -54,6 +54,6 @@ class Arq(ValkeyPeer):
             handle_signals=False,
         )
         running = asyncio.create_task(worker.async_run())
-        await tally.over.wait()
+        await self.finished(tally, url)
         await end(running)
         await worker.close()

@@ -16,9 +16,9 @@ class Dramatiq(ValkeyPeer):
     """It fetches twice as many jobs as it has threads and acknowledges one at a time."""
 
     name = "dramatiq"
-    title = "dramatiq, 1, 4 or 8 threads"
+    title = "dramatiq, 8 or 16 threads"
     jobs = 8_000
-    settings = (8, 4, 1)
+    settings = (8, 16)
     needs = ("dramatiq",)
     unfinished = ("dramatiq:default", "dramatiq:default.msgs")
 

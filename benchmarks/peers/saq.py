@@ -43,8 +43,7 @@ class Saq(ValkeyPeer):
         queue = Queue.from_url(url)
         worker = Worker(queue, functions=[(TASK, noop)], concurrency=setting)
         running = asyncio.create_task(worker.start())
-        await tally.over.wait()
-        await asyncio.sleep(1)  # the last are being written down
+        await self.finished(tally, url)
         await worker.stop()
         await running
         await queue.disconnect()

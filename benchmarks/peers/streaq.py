@@ -18,9 +18,9 @@ class Streaq(ValkeyPeer):
     """It reads as many jobs from its stream as it runs at once."""
 
     name = "streaq"
-    title = "streaq, no results kept, 16 or 100 at once"
+    title = "streaq, no results kept, 32 or 100 at once"
     jobs = 5_000
-    settings = (16, 100)
+    settings = (32, 100)
     needs = ("streaq",)
     unfinished = ("streaq:default:queues:normal",)
     bulk = True
@@ -46,7 +46,7 @@ class Streaq(ValkeyPeer):
     async def work(self, url: str, setting: int, tally: Tally) -> None:
         worker, _ = _build(url, tally, concurrency=setting, handle_signals=False)
         running = asyncio.create_task(worker.run_async())
-        await tally.over.wait()
+        await self.finished(tally, url)
         await end(running)
 
 

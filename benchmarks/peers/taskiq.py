@@ -48,7 +48,7 @@ class Taskiq(ValkeyPeer):
             broker, run_startup=True, max_async_tasks=setting, max_prefetch=setting, validate_params=False
         )
         running = asyncio.create_task(receiver)
-        await tally.over.wait()
+        await self.finished(tally, url)
         await end(running)
         await broker.shutdown()
 

@@ -36,6 +36,14 @@ class ValkeyPeer(PythonPeer):
     def check(self, url: str) -> None:
         check(self.name, url, self.unfinished)
 
+    async def finished(self, tally: Tally, url: str) -> None:
+        """In a worker of coroutines: until the last job is done, and written down."""
+        await tally.over.wait()
+        for _ in range(300):
+            if not left(url, self.unfinished):
+                return
+            await asyncio.sleep(0.1)
+
     @abstractmethod
     def producer(self, url: str) -> AbstractAsyncContextManager[Enqueue]:
         """What stores one job."""
@@ -90,14 +98,19 @@ def answer(worker: Child, jobs: int, timeout: float = 20.0) -> dict[str, Any]:
     raise RuntimeError(f"a worker did not do its {jobs} jobs in {timeout:g} s")
 
 
-def check(name: str, url: str, unfinished: tuple[str, ...]) -> None:
-    """That the keys *unfinished* are empty."""
+def left(url: str, keys: tuple[str, ...]) -> dict[str, int]:
+    """How many entries those of *keys* have that are not empty."""
     sizes = {"list": "LLEN", "zset": "ZCARD", "set": "SCARD", "hash": "HLEN", "stream": "XLEN"}
     with Redis.from_url(url, decode_responses=True) as client:
-        kinds = {key: client.type(key) for key in unfinished}
-        left = {key: client.execute_command(sizes[kind], key) for key, kind in kinds.items() if kind != "none"}
-    if any(left.values()):
-        raise RuntimeError(f"{name} ended with jobs unfinished: {left}")
+        kinds = {key: client.type(key) for key in keys}
+        found = {key: client.execute_command(sizes[kind], key) for key, kind in kinds.items() if kind != "none"}
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def check(name: str, url: str, unfinished: tuple[str, ...]) -> None:
+    """That the keys *unfinished* are empty."""
+    if found := left(url, unfinished):
+        raise RuntimeError(f"{name} ended with jobs unfinished: {found}")
 
 
 def afterwards(tally: Tally, stop: Callable[[], object]) -> None:
@@ -106,9 +119,7 @@ def afterwards(tally: Tally, stop: Callable[[], object]) -> None:
 
 
 async def end(running: asyncio.Task[Any]) -> None:
-    """In a worker of coroutines: cancel it once its last jobs are written down; again, where a call to the server
-    swallowed that."""
-    await asyncio.sleep(1)
+    """In a worker of coroutines: cancel it; again, where a call to the server swallowed that."""
     while not running.done():
         running.cancel()
         await asyncio.wait([running], timeout=1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import psycopg
 import pytest
 from benchmarks import engines, measure, report, runner
+from benchmarks.engines.redis import Redis
 from benchmarks.horizon import Course, Window, snapshot
-from benchmarks.model import Answer, Bench, Figure, Floor, Round, Scenario, figure, ratio
+from benchmarks.model import Answer, Bench, Figure, Floor, Round, Scenario, figure, of_best, ratio
 from benchmarks.workload import ids, payload
+from redis import Redis as Client
 
 
 def _scenario(rounds: list[Round]) -> Scenario:
@@ -46,6 +49,34 @@ def test_a_ratio_is_formed_within_a_round_and_its_median_counts(tmp_path: Path) 
     assert runner.median(answer, first.value) == 3.0
     assert runner.verdict(answer, first) is True
     assert runner.verdict(answer, second) is None  # nobody measured c: a peer that is not installed
+
+
+def test_the_best_of_several_is_the_best_of_those_that_are_there() -> None:
+    value = of_best("ours", ["one", "two", "three"])
+
+    assert value({"ours": 12.0, "one": 2.0, "three": 4.0}) == 3.0
+    with pytest.raises(KeyError):
+        value({"ours": 12.0})
+
+
+def test_what_clients_send_to_a_database_is_counted_and_not_what_their_scripts_call(tmp_path: Path) -> None:
+    engine = engines.engine("redis")
+    assert isinstance(engine, Redis)
+    url, other = engine.url(tmp_path), engine.url(tmp_path)
+    script = "redis.call('SET', KEYS[1], 1) return redis.call('GET', KEYS[1])"
+    with Client.from_url(url) as client, Client.from_url(other) as stranger:
+        assert [client.ping(), stranger.ping()] == [True, True]  # what a connection begins with is over
+
+        def send() -> None:
+            client.eval(script, 1, "key")
+            stranger.ping()
+
+        timer = threading.Timer(0.2, send)
+        timer.start()
+        rate = engine.commands(url, 0.5)
+        timer.join()
+
+    assert rate == 2.0  # one in half a second
 
 
 def test_a_round_that_fails_is_told_and_what_was_measured_before_is_kept(tmp_path: Path) -> None:
