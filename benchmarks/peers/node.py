@@ -29,7 +29,7 @@ def installed(script: Path, *packages: str) -> Path | str:
     (folder / "package.json").write_text('{"private": true}')
     shutil.copy(script, folder)
     done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--silent", *packages],
+        ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *packages],
         cwd=folder,
         env={**os.environ, "npm_config_update_notifier": "false"},
         capture_output=True,
