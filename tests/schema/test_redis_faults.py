@@ -14,7 +14,7 @@ from dayjob.errors import BadRow, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
 from dayjob.store.contract import Store
-from dayjob.store.records import Bound, Cancel, Checkpoint, Edit, Filter, Lease, Log, Settlement, Want
+from dayjob.store.records import Bound, Cancel, Checkpoint, Delete, Edit, Filter, Lease, Log, Retry, Settlement, Want
 from dayjob.store.redis.scripts import script
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
@@ -171,6 +171,28 @@ def test_jobs_whose_values_are_gone_are_counted(scene: Scene, place: Redis) -> N
     assert ann.ids() == [there]
     assert [(s.name, s.value) for s in scene.store.history(0, "default")] == [("vanished", 1)]
     assert any("deleted" in warning for warning in scene.store.check().warnings)
+
+
+def test_jobs_in_no_list_are_told_and_can_be_acted_on(scene: Scene, place: Redis) -> None:
+    ann = scene.worker()
+    scene.jobs(2)
+    ann.settle(ann.take(), keep=60.0)
+    ann.take()
+    scene.job(delay=60.0)
+    retried, cancelled, deleted, edited, left = scene.jobs(5)
+    assert scene.store.check().warnings == []
+    do(place, "DEL", "{dayjob}:ready:default")
+
+    assert any("5 jobs neither wait nor run" in warning for warning in scene.store.check().warnings)
+    assert scene.act(Retry(), retried) == [retried]
+    assert scene.act(Cancel(), cancelled) == [cancelled]
+    assert scene.act(Delete(), deleted) == [deleted]
+    assert scene.act(Edit(priority=3), edited) == [edited]
+    assert ann.ids() == [edited, retried]
+    assert scene.state(cancelled) is State.CANCELLED
+    assert any("1 jobs neither wait nor run" in warning for warning in scene.store.check().warnings)
+    assert scene.act(Retry(), left) == [left]
+    assert scene.store.check().warnings == []
 
 
 def test_ends_that_somebody_deleted_do_not_hold_up_the_pruning_of_others(scene: Scene, place: Redis) -> None:

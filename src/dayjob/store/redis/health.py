@@ -249,14 +249,18 @@ class Examination:
 
     def _ours(self) -> None:
         """Whether what belongs together is together: somebody may have deleted keys."""
-        server = self._server
-        jobs = int(server.command("HLEN", f"{server.prefix}job"))
-        listed = int(server.command("ZCARD", f"{server.prefix}ids"))
+        jobs, listed, places = self._server.call("listed")
         self._facts["jobs"] = f"{jobs:,}"
         if jobs != listed:
             self._warn(
                 f"{jobs:,} jobs are stored and {listed:,} are listed",
                 "somebody has deleted or evicted keys of this namespace; see that nothing else uses this database",
+            )
+        if jobs > places:
+            self._warn(
+                f"{jobs - places:,} jobs neither wait nor run nor have ended",
+                "somebody has deleted or evicted keys of this namespace; `dayjob jobs retry` with their ids, which are shown "
+                "as scheduled for a time that is over, makes them available",
             )
 
     def _ears(self) -> None:

@@ -15,13 +15,16 @@ local function take_waiting(jobs, states)
   for name, ids in pairs(queues) do take_ready(sub(name, 2), sub(name, 1, 1) == '1', ids) end
 end
 
--- Where the live job *id* stands, and its score when it is available.
+-- Where the live job *id* stands, and its score when it is available. One that is in no list, because somebody has deleted
+-- keys, is scheduled from now on.
 local function standing(id, h, d)
   if call('HEXISTS', RUN, id) == 1 then return 'running' end
   if call('ZSCORE', DUE, id) then return 'scheduled' end
   local score = call('ZSCORE', key_of(h[1], d[6]), id)
   if score then return 'available', score end
-  return 'lost'
+  call('ZADD', DUE, digits(d[8]), id)
+  depth('s' .. h[1], 1)
+  return 'scheduled'
 end
 
 -- Waiting jobs end as cancelled; *keep* in microseconds, false for ever.

@@ -23,6 +23,7 @@ local function rows(ids)
         if not score then
           local suspect = dyns[i] and unpacked(dyns[i])[6]
           state, score = 'available', call('ZSCORE', P .. (suspect and 'suspect:' or 'ready:') .. head(record)[1], id)
+          if not score then state = 'scheduled' end  -- in no list: see `standing`
         end
       end
       insert(found, {id, record, dyns[i] or '', runs[i] or '', ends[i] or '', state, score or '', name})
