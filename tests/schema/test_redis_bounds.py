@@ -8,6 +8,7 @@ import pytest
 
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
+from dayjob.store import open_store
 from dayjob.store.records import Cancel, Delete, Edit, Filter
 from dayjob.store.redis import acts, cluster, inspector
 from dayjob.store.redis.server import Server
@@ -219,6 +220,37 @@ def test_ids_that_are_gone_are_forgotten_in_pieces(scene: Scene, place: Redis, m
 
     assert do(place, "EXISTS", "{dayjob}:gone") == 0
     assert calls.of["evalsha"] == 3
+
+
+def test_replicas_that_are_gone_stop_neither_beats_nor_looks_and_cost_no_connection(
+    scene: Scene, place: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"{place.url}?wait_replicas=1&wait_ms=20")
+    ann, made, connect = scene.worker(store=store), [0], Server.connect
+
+    def counted(server: Server) -> Any:
+        made[0] += 1
+        return connect(server)
+
+    monkeypatch.setattr(Server, "connect", counted)
+    with Calls(place) as calls:
+        ann.beat()
+        assert ann.claim(5) == []
+        assert ann.leave() is not None
+        ann.beat()
+    assert calls.of.get("wait", 0) == 0
+    ids = scene.jobs(2)
+    for call in (
+        lambda: store.enqueue([scene.row()], now=scene.now),
+        lambda: ann.claim(5),
+        lambda: store.act(Filter(ids=(ids[0],)), Cancel(), now=scene.now),
+        lambda: store.write("kind", "key", b"", now=scene.now),
+    ):
+        with pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
+            call()
+    store.close()
+
+    assert made == [0]
 
 
 def weight(reply: Any) -> int:

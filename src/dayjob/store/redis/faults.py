@@ -49,6 +49,10 @@ _TLS = {
 }
 
 
+class Uncopied(RedisError):
+    """What was written is not in as many places as it should be: nothing is wrong with the connection."""
+
+
 def translated(error: Exception, where: str, wanted: int, *, connecting: bool = False) -> StoreError:
     """What *error* means; *where* is the URL without its password, *wanted* the schema that this code needs."""
     said = str(error).strip().replace("\n", " ")
@@ -65,7 +69,7 @@ def translated(error: Exception, where: str, wanted: int, *, connecting: bool = 
     reason = told(error)
     if reason is not None:
         return StoreUnavailable(f"{where}: {_PASSING[reason]} ({said})")
-    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, LookupError, OSError)):
+    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, Uncopied, LookupError, OSError)):
         return StoreUnavailable(f"{where}: {said}{_guess(error, where) if connecting else ''}")
     for word, remedy in _LASTING.items():
         if status == word or word in said:

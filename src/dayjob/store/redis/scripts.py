@@ -13,11 +13,13 @@ from importlib.resources import files
 from typing import NamedTuple
 
 _USES = re.compile(r"^-- Uses: (.+)$", re.MULTILINE)
+_UNWAITED = ("beat", "leave", "stage", "rescue", "prune", "prune_ids", "sample")
+"""What they write is written again, by the next beat or the next sweep, if a promotion loses it: no copy is waited for."""
 _COMMENTS = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
 class Script(NamedTuple):
-    """A script and its SHA-1. `writes`: replicas may be waited for."""
+    """A script and its SHA-1. `writes`: what it wrote may have to be in other places, too, before it counts."""
 
     name: str
     text: str
@@ -35,4 +37,4 @@ def script(name: str, prefix: str) -> Script:
         [folder.joinpath("shared", f"{piece}.lua").read_text("utf-8") for piece in named[1].split()] if named else []
     )
     text = _COMMENTS.sub("", "\n".join([*pieces, body])).replace("'@", f"'{prefix}")
-    return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body)  # noqa: S324  the server's own choice
+    return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body and name not in _UNWAITED)  # noqa: S324  the server's own choice

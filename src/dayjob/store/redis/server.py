@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 from dayjob.clock import SECOND
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.store.redis.address import Line, Way, address
-from dayjob.store.redis.faults import MOVES, told, translated
+from dayjob.store.redis.faults import MOVES, Uncopied, told, translated
 from dayjob.store.redis.scripts import Script, script
 from dayjob.store.sqlfile import in_namespace
 
@@ -142,14 +142,17 @@ class Server:
 
     # -- calls -------------------------------------------------------------------------------------------------
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """The reply of the script *name*; its KEYS is the key `meta`, by whose name it finds all others."""
+    def call(self, name: str, *arguments: Any, wrote: Callable[[Any], bool] | None = None) -> Any:
+        """The reply of the script *name*; its KEYS is the key `meta`, by whose name it finds all others.
+
+        *wrote* tells from the reply whether anything was written for which copies are to be waited.
+        """
         wanted = script(name, self.prefix)
         with self.session() as connection:
             if self._waits and wanted.writes:
                 self._require_waiting(connection)
             reply = self.run(connection, wanted, arguments)
-            if self._waits and wanted.writes:
+            if self._waits and wanted.writes and (wrote is None or wrote(reply)):
                 self._await_copies(connection)
         return reply
 
@@ -199,7 +202,7 @@ class Server:
         have = tuple(reply) if where.wait_fsync else (reply,)
         if any(one < least for one, least in zip(have, wanted, strict=True)):
             flushed = "" if have[0] or not where.wait_fsync else "it is not flushed to the disk, and "
-            raise exceptions.ConnectionError(
+            raise Uncopied(
                 f"{flushed}{have[-1]} of the {where.wait_replicas} replicas that wait_replicas= wants have the write after "
                 f"{where.wait_ms} ms"
             )

@@ -48,6 +48,7 @@ class TurnPart(Part):
             packed([_exit(one) for one in others]) if others else b"",
             *[packed((one.entry, one.started_at, one.finished_at, one.result)) for one in done],
             *[packed((one.entry, one.started_at, one.finished_at, one.error)) for one in others],
+            wrote=lambda reply: bool(settlements or reply[7]),
         )
         stamp, control, due, suspects, heard, late, went, ids, entries, blob = reply
         self.ears_open = (time.monotonic(), heard)
