@@ -35,12 +35,16 @@ call('HSET', META, 'live', digits(live), 'beat_at', digits(now))
 
 local listed = {}
 for _, no in ipairs(unpacked(ARGV[4])) do listed[digits(no)] = true end
+local over = {}
 for at = 1, #leases, 2 do
   local no, claimed_at = leases[at], tonumber(leases[at + 1])
-  if not listed[no] and claimed_at < now - 10000000 and (not claims or tonumber(no) <= claims) then
-    take_batch(id, name, no, 'released', 0, false, now)
-  end
+  if not listed[no] and claimed_at < now - 10000000 and (not claims or tonumber(no) <= claims) then insert(over, no) end
 end
+local left, drained = gather('HMGET', '@left:' .. id, over), {}
+for i, no in ipairs(over) do
+  if left[i] then take_batch(id, name, no, 'released', 0, false, now) else insert(drained, no) end
+end
+many('HDEL', '@lease:' .. id, drained)
 for _, tally in ipairs(unpacked(ARGV[5])) do add_tally(now, tally[1], tally[2], tally[3]) end
 
 local cancelled = {}
