@@ -9,7 +9,7 @@ import pytest
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome, State
 from dayjob.store import open_store
-from dayjob.store.records import Cancel, Delete, Edit, Filter
+from dayjob.store.records import Bound, Cancel, Delete, Edit, Filter, Retry
 from dayjob.store.redis import acts, cluster, inspector
 from dayjob.store.redis.server import Server
 from tests.contract.engines import Redis
@@ -251,6 +251,43 @@ def test_replicas_that_are_gone_stop_neither_beats_nor_looks_and_cost_no_connect
     store.close()
 
     assert made == [0]
+
+
+def test_claims_that_came_one_by_one_are_forgotten_all_at_once(scene: Scene, place: Redis) -> None:
+    ann = scene.worker()
+    ids = scene.jobs(41)
+    for _ in ids[:-1]:
+        ann.settle(ann.take())
+    ann.take(ids[-1])
+    assert do(place, "HLEN", f"{{dayjob}}:lease:{ann.id}") == 41
+    scene.advance(11)
+    with Calls(place) as calls:
+        ann.beat(held=[])
+
+    assert calls.of["hdel"] < 15
+    assert scene.state(ids[-1]) is State.AVAILABLE
+    assert [do(place, "EXISTS", f"{{dayjob}}:{kind}:{ann.id}") for kind in ("lease", "held", "left")] == [0, 0, 0]
+
+
+def test_a_bound_on_a_task_reads_what_has_finished_once_and_spares_what_finishes_again(
+    scene: Scene, place: Redis
+) -> None:
+    ids, ann = scene.jobs(60, payload=b"x" * 10_000), scene.worker()
+    for job in ann.claim(60):
+        ann.die(job)
+        scene.advance(0.1)
+    bounds = [Bound(State.DEAD, 0, task="shop.charge")]
+    with Calls(place) as calls:
+        assert scene.store.prune(scene.term, bounds, limit=20, now=scene.now) == 20
+        scene.advance(1.0)
+        scene.act(Retry(), ids[30])
+        ann.die(ann.take(ids[30]))
+        assert scene.store.prune(scene.term, bounds, limit=20, now=scene.now) == 19
+        assert scene.store.prune(scene.term, bounds, limit=20, now=scene.now) == 20
+    assert [job.id for job in scene.store.find(Filter()).jobs] == [ids[30]]
+    assert scene.store.prune(scene.term, bounds, limit=20, now=scene.now) == 1
+
+    assert calls.of["hmget"] < 60
 
 
 def weight(reply: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ from dayjob.errors import StoreUnavailable
 from dayjob.states import State
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
 from dayjob.store.redis.acts import AT_ONCE, ActsPart
+from dayjob.store.redis.server import Server
 from dayjob.store.redis.wire import given, packed
 
 _to_json = msgspec.json.Encoder(decimal_format="number").encode
@@ -20,10 +22,17 @@ _over = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[str, int, str, str, S
 PAGE = 1000
 FORGOTTEN = 5000
 """Ids, at most, that one script forgets of jobs that are gone."""
+LISTED_FOR = 30.0
+"""Seconds for which a list of what is to be pruned is good."""
 
 
 class ClusterPart(ActsPart):
     """The Cluster and Upkeep protocols."""
+
+    def __init__(self, server: Server, lease: float) -> None:
+        super().__init__(server, lease)
+        self._listed: dict[tuple[object, ...], tuple[float, int, list[str]]] = {}
+        """By bound: when (monotonic, and the store's stamp) its jobs were listed, and those that are still to go."""
 
     def beat(
         self,
@@ -106,24 +115,36 @@ class ClusterPart(ActsPart):
             pruned, more = (None, 0) if reply is None else (pruned + reply[0], reply[1])
         for bound in bounds:
             if pruned is not None and bound.task is not None and pruned < limit:
-                beyond = self._beyond(bound, limit - pruned)
-                went = self.server.call("prune_ids", self.server.at(now), term, packed(beyond))
-                pruned = None if went is None else pruned + went
+                pruned = self._prune_task(term, bound, limit, pruned, now)
         return pruned
 
-    def _beyond(self, bound: Bound, limit: int) -> list[str]:
+    def _prune_task(self, term: int, bound: Bound, limit: int, pruned: int, now: int | None) -> int | None:
+        """Prune one task's jobs, of which those that are too many are listed once for all the calls that this takes."""
+        key = (bound.state, bound.queue, bound.task, bound.count)
+        found_at, until, beyond = self._listed.pop(key, (0.0, 0, []))
+        if not beyond or time.monotonic() - found_at > LISTED_FOR:
+            found_at, until = time.monotonic(), self.server.now() if now is None else now
+            beyond = self._beyond(bound)
+        some, rest = beyond[: limit - pruned], beyond[limit - pruned :]
+        went = self.server.call("prune_ids", self.server.at(now), term, packed(some), until)
+        if rest and went is not None:
+            self._listed[key] = (found_at, until, rest)
+        return None if went is None else pruned + went
+
+    def _beyond(self, bound: Bound) -> list[str]:
         """The oldest jobs of one task that are too many: scripts keep no list by task, so all of its state are looked at."""
-        found: list[tuple[int, str]] = []
-        at, page = 0, [b""]
-        while page:
-            page = self.server.call("among", str(bound.state), bound.queue or "", at, PAGE)
-            at += len(page)
-            rows = self.rows([id.decode() for id in page])
-            found += [
-                (job.finished_at or 0, job.id) for job in rows if job.task == bound.task and job.state is bound.state
-            ]
-        found.sort()
-        return [id for _, id in found[: max(0, min(limit, len(found) - bound.count))]]
+        queues = [bound.queue]
+        if bound.queue is None:
+            lists = [name.decode() for name in self.server.command("SMEMBERS", f"{self.server.prefix}ends")]
+            queues = [name.partition(":")[2] for name in lists if name.startswith(f"{bound.state.value}:")]
+        found: set[tuple[int, str]] = set()
+        for queue in queues:
+            at, came = 0, PAGE
+            while came == PAGE:
+                came, some = self.server.call("ended", bound.state.value, queue, bound.task, at, PAGE)
+                found.update((int(score), id.decode()) for id, score in zip(some[::2], some[1::2], strict=True))
+                at += came
+        return [id for _, id in sorted(found)[: max(0, len(found) - bound.count)]]
 
     def sample(self, term: int, *, now: int | None = None) -> bool | None:
         return None if self.server.call("sample", self.server.at(now), term) is None else True
