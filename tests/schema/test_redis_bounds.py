@@ -290,6 +290,32 @@ def test_a_bound_on_a_task_reads_what_has_finished_once_and_spares_what_finishes
     assert calls.of["hmget"] < 60
 
 
+def test_of_many_queues_the_deepest_are_sampled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "DEPTHS", 3)
+    for n in range(5):
+        scene.jobs(n + 1, queue=f"q{n}")
+    scene.jobs(4, queue="later", delay=9.0)
+    scene.store.sample(scene.term, now=scene.now)
+
+    assert [(one.queue, one.name, one.value) for one in scene.store.history(0)] == [
+        ("later", "depth:scheduled", 4),
+        ("q3", "depth:available", 4),
+        ("q4", "depth:available", 5),
+    ]
+
+
+def test_history_is_read_in_pieces(scene: Scene, place: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector, "VALUES", 10)
+    scene.jobs(1, queue="a")
+    for _ in range(300):
+        scene.store.sample(scene.term, now=scene.now)
+        scene.advance(60)
+    with Calls(place) as calls:
+        assert len(scene.store.history(0)) == 300
+
+    assert calls.of["evalsha"] == 60
+
+
 def weight(reply: Any) -> int:
     if isinstance(reply, list):
         return sum(map(weight, reply))

@@ -20,6 +20,8 @@ _info = msgspec.json.Decoder(WorkerInfo).decode
 _over = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[str, int, str, str, State, int, str | bool]]]).decode
 
 PAGE = 1000
+DEPTHS = 100
+"""Depths, at most, that are kept of a minute: a week of them takes 60 MB of memory."""
 FORGOTTEN = 5000
 """Ids, at most, that one script forgets of jobs that are gone."""
 LISTED_FOR = 30.0
@@ -147,7 +149,7 @@ class ClusterPart(ActsPart):
         return [id for _, id in sorted(found)[: max(0, len(found) - bound.count)]]
 
     def sample(self, term: int, *, now: int | None = None) -> bool | None:
-        return None if self.server.call("sample", self.server.at(now), term) is None else True
+        return None if self.server.call("sample", self.server.at(now), term, DEPTHS) is None else True
 
 
 def _counts(tallies: Sequence[Tally]) -> Iterator[tuple[str, str, str]]:

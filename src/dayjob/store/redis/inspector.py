@@ -17,6 +17,8 @@ from dayjob.store.redis.wire import attempt, micros, row
 LOOKED_AT = 5_000
 """Jobs, at most, that one page looks at."""
 
+VALUES = 10_000
+"""Values of samples, about, that one script tells."""
 LISTED = 20_000
 """Ids, at most, that one script lists."""
 
@@ -135,14 +137,14 @@ class InspectorPart(ActsPart):
         found: list[Sample] = []
         after: str | bytes = str(since)
         while True:
-            page = self.server.call("samples", after, 200)
+            more, page = self.server.call("samples", after, VALUES)
             for minute, values in page:
                 at = int(minute)
                 for field, value in zip(values[::2], values[1::2], strict=True):
                     name, _, of = field.decode().partition("\0")
                     if queue is None or of == queue:
                         found.append(Sample(at, of, name, float(value)))
-            if len(page) < 200:
+            if not more:
                 break
             after = b"(" + page[-1][0]
         found.sort(key=lambda one: (one.at, one.queue, one.name))

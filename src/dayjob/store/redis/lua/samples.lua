@@ -2,10 +2,14 @@
 -- Uses: base
 --
 -- KEYS  1 meta
--- ARGV  1 the first minute, or "(" and the last one that was read  2 how many minutes at most
--- Returns  minute and [name NUL queue, value, ...] of each
-local found = {}
-for _, minute in ipairs(call('ZRANGEBYSCORE', '@samples', ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])) do
-  insert(found, {minute, call('HGETALL', '@sample:' .. minute)})
+-- ARGV  1 the first minute, or "(" and the last one that was read  2 values after which it stops
+-- Returns  1 when there are more minutes, and minute and [name NUL queue, value, ...] of each
+local found, left = {}, tonumber(ARGV[2])
+local minutes = call('ZRANGEBYSCORE', '@samples', ARGV[1], '+inf', 'LIMIT', 0, 200)
+for _, minute in ipairs(minutes) do
+  if left <= 0 then break end
+  local values = call('HGETALL', '@sample:' .. minute)
+  insert(found, {minute, values})
+  left = left - 1 - #values / 2
 end
-return found
+return {(#found < #minutes or #minutes == 200) and 1 or 0, found}
