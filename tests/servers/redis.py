@@ -65,6 +65,15 @@ class Server:
 
     # -- life
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While this is open, it accepts connections and answers nobody."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         given = {

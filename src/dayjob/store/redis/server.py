@@ -30,6 +30,8 @@ MOST = 8
 """Connections of one process and store at most, its listener apart (E6): pump, beat, services, producers, lookers."""
 STALE = 0.5
 """Seconds unused after which a connection is looked at before it is used: the server may have ended it."""
+PATIENCE, SULK = 0.2, 30.0
+"""Seconds that what is only mentioned may wait for an answer; and for which it is not said at all to a server that failed."""
 FAULTS = (RedisError, LookupError, OSError, OverflowError, UnicodeError)
 
 
@@ -61,6 +63,7 @@ class Server:
         self._idle: list[tuple[Line, float]] = []
         self._asked: weakref.WeakSet[Line] = weakref.WeakSet()
         self._closed = 0
+        self._failed_at = -SULK
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -83,14 +86,15 @@ class Server:
             if connection is not None:
                 connection.disconnect()
             self._way.forget()
+            self._failed_at = time.monotonic()
             raise translated(error, self.url, SCHEMA, connecting=True) from error
         return connection
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Line]:
+    def session(self, patience: float = 10.0) -> Iterator[Line]:
         """A connection for one operation; errors come out as dayjob's."""
-        if not self._room.acquire(timeout=10.0):
-            raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for 10 s")
+        if not self._room.acquire(timeout=patience):
+            raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for {patience:g} s")
         try:
             connection, closed = self._take(), self._closed
             sound = False
@@ -125,7 +129,9 @@ class Server:
         if sound:
             with self._lock:
                 self._idle.append((connection, time.monotonic()))
+            self._failed_at = -SULK
             return
+        self._failed_at = time.monotonic()
         with self._lock:
             idle, self._idle = self._idle, []  # a server that broke one connection has broken the idle ones, too
         for each in (connection, *(one for one, _ in idle)):
@@ -189,6 +195,17 @@ class Server:
             connection.read_response()
             with self._lock:
                 self._asked.add(connection)
+
+    def mention(self, *words: Any) -> Any:
+        """The reply of a plain command on which nothing depends; None when there is none at once."""
+        if not self._idle and time.monotonic() - self._failed_at < SULK:
+            return None  # to connect to a server that stands still takes as long as it pleases
+        with contextlib.suppress(StoreError), self.session(PATIENCE) as connection:
+            connection.send_command(*words)
+            if not connection.can_read(PATIENCE):
+                raise exceptions.TimeoutError("no answer")
+            return connection.read_response()
+        return None
 
     def _await_copies(self, connection: Line) -> None:
         """What was written counts once it is in so many places."""

@@ -298,18 +298,14 @@ class Signals:
         at, told = self._ears_open()
         if topic in ("done", "event") and time.monotonic() - at < 0.05:
             return bool(told & (1 if topic == "done" else 2))
-        try:
-            _, count = self._server.command("PUBSUB", "NUMSUB", self._server.channels + topic)
-        except StoreError:
-            return True
-        return bool(count)
+        told = self._server.mention("PUBSUB", "NUMSUB", self._server.channels + topic)
+        return told is None or bool(told[1])
 
     def notify(self, topic: str, data: bytes = b"") -> None:
         """See `contract.Signals.notify`."""
         if topic == "work" and self._woken(data):
             return
-        with contextlib.suppress(StoreError):
-            self._server.command("PUBLISH", self._server.channels + topic, data)
+        self._server.mention("PUBLISH", self._server.channels + topic, data)
 
 
 _HUBS: weakref.WeakSet[Hub] = weakref.WeakSet()
