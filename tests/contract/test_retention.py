@@ -107,6 +107,27 @@ class TestRetention:
         assert prune(scene, Bound(State.CANCELLED, 0)) == 2
         assert left(scene, *done, *cancelled, *dead) == [*done, *dead]
 
+    @pytest.mark.parametrize("task", [None, "charge"])
+    def test_what_was_moved_to_another_store_goes_by_its_time_alone(self, scene: Scene, task: str | None) -> None:
+        """No bound takes it, and it takes nobody's place."""
+        mine = [scene.job(task="charge") for _ in range(3)]
+        for n, id in enumerate(mine):
+            scene.act(Cancel("mine"), id)
+            scene.advance(1)
+            if n == 0:
+                moved = [scene.job(task="charge") for _ in range(3)]
+                scene.act(Cancel("moved to redis://elsewhere/0", keep=7 * DAY), *moved)
+
+        assert prune(scene, Bound(State.CANCELLED, 2, task=task)) == 1
+        assert left(scene, *mine, *moved) == [*mine[1:], *moved]
+        assert prune(scene, Bound(State.CANCELLED, 0, task=task)) == 2
+        assert left(scene, *mine, *moved) == moved
+        assert scene.store.count(Filter(states=(State.CANCELLED,))) == 3
+        scene.advance(9 * DAY)
+        scene.leader.beat()
+        scene.store.prune(scene.leader.lead(), [], now=scene.now)
+        assert left(scene, *moved) == []
+
     def test_a_bound_on_one_queue_spares_the_others(self, scene: Scene) -> None:
         mail, web = finished(scene, 3, queue="mail"), finished(scene, 3, queue="web")
 

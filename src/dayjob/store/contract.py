@@ -253,6 +253,7 @@ class Upkeep(Protocol):
     def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
         """Delete up to *limit* finished jobs that are past `keep_until` or beyond a bound (oldest first).
 
+        The memory of a job that was moved away (`exits.MOVED`) goes by its time alone: no bound counts or takes it.
         Dead jobs go only by a bound or `keep_until` of their own. Each id stays findable as a repeat for an hour
         after the job finished, whatever the retention. Also drops expired records, old tallies and samples (7 days).
         Returns: how many jobs went; call again while that equals *limit*.

@@ -56,6 +56,11 @@ class Return(NamedTuple):
     begun: bool
 
 
+def was_moved(reason: str | None) -> bool:
+    """Whether *reason*, of a cancelled job, says that it went to another store: then only its memory is here."""
+    return reason is not None and reason.startswith(MOVED) and "://" in reason
+
+
 def exit_of(job: Held, settlement: Settlement) -> Exit:
     """Where *settlement* sends *job*: the table of `states.EFFECTS`, a cancel that was asked for, the third crash."""
     outcome = settlement.outcome

@@ -475,12 +475,19 @@ ORDER BY 2
 
 -- name: beyond_count
 -- $1 state  $2 queue  $3 limit: the oldest
-SELECT id::text, finished_at FROM dayjob.history WHERE state = $1 AND queue = $2 ORDER BY finished_at, entry LIMIT $3
+SELECT id::text, finished_at FROM dayjob.history WHERE state = $1 AND queue = $2
+    AND ($1 <> 'cancelled' OR reason IS NULL OR reason NOT LIKE 'moved to %://%') ORDER BY finished_at, entry LIMIT $3
+
+-- name: moved_count
+-- $1 queue: no bound counts what was moved away
+SELECT count(*) FROM dayjob.history WHERE state = 'cancelled' AND queue = $1 AND reason LIKE 'moved to %://%'
 
 -- name: beyond_task_count
 -- $1 state  $2 queue or null  $3 how many stay  $4 limit  $5 task
 SELECT id::text, finished_at FROM dayjob.history
-WHERE state = $1 AND ($2::text IS NULL OR queue = $2) AND task = $5 ORDER BY finished_at DESC, entry DESC LIMIT $4 OFFSET $3
+WHERE state = $1 AND ($2::text IS NULL OR queue = $2) AND task = $5
+    AND ($1 <> 'cancelled' OR reason IS NULL OR reason NOT LIKE 'moved to %://%')
+ORDER BY finished_at DESC, entry DESC LIMIT $4 OFFSET $3
 
 -- name: still_finished
 -- $1 ids  $2 when they finished: those that are there as they were found, locked; who is retried at this moment is left out

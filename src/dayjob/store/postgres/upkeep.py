@@ -9,6 +9,7 @@ from datetime import date
 
 import psycopg
 
+from dayjob.states import State
 from dayjob.store.exits import REMEMBERED
 from dayjob.store.postgres.cluster import ClusterPart
 from dayjob.store.postgres.database import Connection
@@ -82,6 +83,8 @@ class UpkeepPart(ClusterPart):
             for (queue, state), jobs in counts.items() if bound.task is None else ():
                 if state == bound.state and bound.queue in (None, queue) and queue not in bound.exclude:
                     over = min(jobs - bound.count, limit - pruned)
+                    if over > 0 and state == State.CANCELLED:
+                        over = min(jobs - self._moved(queue) - bound.count, limit - pruned)
                     if over > 0:
                         gone = self._prune(term, self.sql.beyond_count, (state, queue, over), now)
                         counts[queue, state] = jobs - gone
@@ -97,6 +100,11 @@ class UpkeepPart(ClusterPart):
                     args = (str(bound.state), bound.queue, bound.count, limit - pruned, bound.task)
                     pruned += self._prune(term, self.sql.beyond_task_count, args, now)
         return pruned
+
+    def _moved(self, queue: str) -> int:
+        """How many jobs of *queue* were moved away: they go by their time alone."""
+        with self.db.session() as connection, self.db.under_settings(connection):
+            return int(self.value(connection, self.sql.moved_count, (queue,)))
 
     def _prune(self, term: int, statement: str, args: tuple[object, ...], now: int) -> int:
         """Delete what *statement* finds. To look may take seconds: nothing is held meanwhile, least of all the cluster's

@@ -177,11 +177,12 @@ class ClusterPart(JobsPart):
             pruned = self._prune(connection, self.sql.past_keeping, (now,), limit, now)
             for bound in bounds:
                 if bound.task is None:
-                    state = str(bound.state)
+                    state, cancelled = str(bound.state), bound.state is State.CANCELLED
+                    beyond = self.sql.beyond_count_unmoved if cancelled else self.sql.beyond_count
                     for (queue,) in connection.execute(self.sql.queues_in_history, (state,)).fetchall():
                         if bound.queue in (None, queue) and queue not in bound.exclude:
                             args = (state, queue, bound.count)
-                            pruned += self._prune(connection, self.sql.beyond_count, args, limit - pruned, now)
+                            pruned += self._prune(connection, beyond, args, limit - pruned, now)
             for bound in bounds:
                 if bound.task is not None:
                     args = (str(bound.state), bound.queue, bound.count)

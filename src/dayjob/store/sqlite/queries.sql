@@ -307,12 +307,21 @@ SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
     SELECT entry, id, finished_at FROM dayjob_history WHERE state = ?1 AND queue = ?2 ORDER BY finished_at, entry
     LIMIT max(0, min(?4, (SELECT count(*) FROM dayjob_history WHERE state = ?1 AND queue = ?2) - ?3)))
 
+-- name: beyond_count_unmoved
+-- The same of cancelled jobs: what was moved away goes by its time alone.
+SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
+    SELECT entry, id, finished_at FROM dayjob_history
+    WHERE state = ?1 AND queue = ?2 AND (reason IS NULL OR reason NOT LIKE 'moved to %://%') ORDER BY finished_at, entry
+    LIMIT max(0, min(?4, (SELECT count(*) FROM dayjob_history
+        WHERE state = ?1 AND queue = ?2 AND (reason IS NULL OR reason NOT LIKE 'moved to %://%')) - ?3)))
+
 -- name: beyond_task_count
 -- ?1 state  ?2 queue or null  ?3 how many stay  ?4 limit  ?5 task
 SELECT json_group_array(json_array(entry, id, finished_at)) FROM (
     SELECT entry, id, finished_at FROM dayjob_history
-    WHERE state = ?1 AND (?2 IS NULL OR queue = ?2) AND task = ?5 ORDER BY finished_at DESC, entry DESC
-    LIMIT ?4 OFFSET ?3)
+    WHERE state = ?1 AND (?2 IS NULL OR queue = ?2) AND task = ?5
+        AND (?1 <> 'cancelled' OR reason IS NULL OR reason NOT LIKE 'moved to %://%')
+    ORDER BY finished_at DESC, entry DESC LIMIT ?4 OFFSET ?3)
 
 -- name: prune_gone
 DELETE FROM dayjob_gone WHERE no IN (SELECT no FROM dayjob_gone ORDER BY no LIMIT 5000) AND until <= ?

@@ -1,4 +1,4 @@
--- The finished jobs of one task among those of a state and queue, oldest first.
+-- The finished jobs of one task among those of a state and queue, oldest first, without those that were moved away.
 -- Uses: base jobs
 --
 -- KEYS  1 meta
@@ -9,7 +9,7 @@ local listed = call('ZRANGE', '@end:' .. ARGV[1] .. ':' .. ARGV[2], from, from +
 local ids, found = {}, {}
 for at = 1, #listed, 2 do ids[(at + 1) / 2] = listed[at] end
 for i, record in ipairs(gather('HMGET', JOB, ids)) do
-  if record and head(record)[6] == ARGV[3] then
+  if record and head(record)[6] == ARGV[3] and tonumber(listed[2 * i]) < AWAY then
     insert(found, ids[i])
     insert(found, listed[2 * i])
   end

@@ -23,7 +23,7 @@ for _, bound in ipairs(unpacked(ARGV[4])) do
   end
   for _, name in ipairs(queues) do
     local key = '@end:' .. state .. ':' .. name
-    local beyond = min(call('ZCARD', key) - count, limit - pruned)
+    local beyond = min(call('ZCOUNT', key, '-inf', '(' .. digits(AWAY)) - count, limit - pruned)
     if beyond > 0 and not out[name] then
       local ids = call('ZRANGE', key, 0, beyond - 1)
       pruned = pruned + forget_finished(ids, now, false)

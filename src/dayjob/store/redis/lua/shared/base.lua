@@ -16,7 +16,8 @@
 --   suspect         zset   the same of suspects;               suspect:<queue>  zset
 --   due             zset   scheduled jobs by their time;       expires  zset, waiting jobs that may expire
 --   depth           hash   "s" .. queue -> scheduled jobs, "r" .. queue -> running ones
---   ends            set    "state:queue" of finished jobs;     end:<state>:<queue>  zset by when they finished
+--   ends            set    "state:queue" of finished jobs;     end:<state>:<queue>  zset by when they finished; those
+--                          that were moved to another store AWAY later, behind all others: no bound is for them
 --   keep, gone      zset   finished jobs by when they go; ids that went, by when they may be forgotten
 --   try:<id>, log:<id>     list;    checkpoint  hash by id
 --   worker, info    hash   id -> WORKER below; id -> what the worker says of itself
@@ -44,6 +45,7 @@ local DUE, EXPIRES, DEPTH, KEEP, GONE = '@due', '@expires', '@depth', '@keep', '
 local NIL = '\192'
 local LEVEL = 35184372088832
 local HOUR = 3600000000
+local AWAY = 4000000000000000
 
 -- While a Cluster moves the slot, a key that is not there yet, or no more, fails whatever script asks for it. One that never is
 -- there is asked for first, so that all scripts fail then before they have written anything.

@@ -46,6 +46,8 @@ local function finish(ids, queues, dyns, bodies, times, how, now)
   local ends, groups, sizes = {}, {}, {}
   local until_ = how.keep and now + how.keep or 0
   local common = pack({how.state, how.reason or false, how.worker or false, now, until_, how.attempts, how.crashes})
+  local away = how.state == 'cancelled' and how.reason and sub(how.reason, 1, 9) == 'moved to '
+    and find(how.reason, '://', 10, true)
   for i = 1, count do
     local id, queue = ids[i], queues[i]
     ends[2 * i - 1], ends[2 * i] = id, common .. (dyns and dyns[i] or NIL) .. bodies[i]
@@ -55,7 +57,7 @@ local function finish(ids, queues, dyns, bodies, times, how, now)
       groups[queue], sizes[queue] = group, 0
     end
     local size = sizes[queue]
-    group[size + 1], group[size + 2] = times[i], id
+    group[size + 1], group[size + 2] = away and digits(tonumber(times[i]) + AWAY) or times[i], id
     sizes[queue] = size + 2
   end
   if some_dyns() then many('HDEL', DYN, ids) end
