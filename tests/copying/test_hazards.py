@@ -9,11 +9,11 @@ import pytest
 
 from dayjob.clock import SECOND
 from dayjob.copier import Copier, Report, copier, steps, watch
-from dayjob.errors import ConfigError, StoreUnavailable
+from dayjob.errors import BadRow, ConfigError, StoreUnavailable
 from dayjob.ids import new_id
 from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
-from dayjob.store.records import Filter, Retry, Settlement, Want, WorkerInfo
+from dayjob.store.records import Bound, Checkpoint, Delete, Filter, Lease, Retry, Settlement, Want, WorkerInfo
 from tests.copying.conftest import Pair, row, run_all
 
 
@@ -126,6 +126,160 @@ def test_what_ran_in_the_source_since_a_copy_was_killed_is_not_delivered(one_way
 
     assert run_all(one_way.target) == []
     assert one_way.target.count(Filter(states=(State.COMPLETED,))) == 3
+
+
+def test_a_copy_that_stood_still_while_another_delivered_puts_nothing_back(one_way: Pair) -> None:
+    """They have run there, and are forgotten: what it would refuse must not wait in the source again."""
+    source, target = one_way.source, one_way.target
+    ids, ran = stored(source), cast("list[str]", [])
+
+    def adopt(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if not ran:
+            Copier(source, target).run()
+            ran.extend(end(target, Outcome.COMPLETED, keep=0.0))
+        return call(*args, **kwargs)
+
+    with pytest.raises(ConfigError, match=r"another copy .* has begun"):
+        Copier(source, hooked(target, "adopt", adopt)).run()
+
+    assert sorted(ran) == sorted(ids)
+    assert run_all(source) == []
+
+
+def test_a_cancel_whose_reply_was_lost_moves_nothing_that_has_run(
+    one_way: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "PAUSE", 0.0)
+    ran: list[str] = []
+
+    def act(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if not ran:
+            ran.extend(end(one_way.source, Outcome.COMPLETED, keep=0.0))
+            raise StoreUnavailable("the line is broken")
+        return call(*args, **kwargs)
+
+    ids = stored(one_way.source)
+    report = Copier(hooked(one_way.source, "act", act), one_way.target).run()
+
+    assert ran == ids
+    assert run_all(one_way.target) == []
+    assert report.counts["available"].left == 3
+
+
+# -- bounds of retention -----------------------------------------------------------------------------------------
+
+
+def prune(store: Store) -> None:
+    """As a worker that keeps no cancelled jobs does."""
+    leader = WorkerInfo(new_id(), "leader", "here", 1)
+    term = store.beat(leader, ()).term
+    assert term
+    store.prune(term, [Bound(State.CANCELLED, 0)])
+    store.leave(leader.id)
+
+
+def test_a_bound_takes_nothing_that_is_on_its_way(pair: Pair) -> None:
+    def act(call: Any, *args: Any, **kwargs: Any) -> Any:
+        call(*args, **kwargs)
+        prune(pair.source)
+        raise Halted
+
+    ids = stored(pair.source)
+    halt(hooked(pair.source, "act", act), pair.target)
+    report = Copier(pair.source, pair.target).run()
+
+    assert report.whole
+    assert sorted(run_all(pair.target)) == sorted(ids)
+
+
+def test_what_comes_back_and_is_killed_on_the_way_is_not_taken_for_delivered(one_way: Pair) -> None:
+    ids = stored(one_way.source)
+    Copier(one_way.source, one_way.target).run()
+    Copier(one_way.target, one_way.source).run()
+    prune(one_way.target)
+    halt(one_way.source, hooked(one_way.target, "adopt", halts))
+    Copier(one_way.source, one_way.target).run()
+
+    assert sorted(run_all(one_way.target)) == sorted(ids)
+
+
+# -- what the target has already ---------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_retried_here_after_it_was_copied_stays_and_is_told(pair: Pair) -> None:
+    [id] = stored(pair.source, 1)
+    end(pair.source, Outcome.DEAD)
+    Copier(pair.source, pair.target).run()
+    pair.source.act(Filter(ids=(id,)), Retry())
+    report = Copier(pair.source, pair.target).run()
+
+    assert not report.whole
+    assert "retried here" in report.problems[0].why
+    assert run_all(pair.source) == [id]
+
+
+def test_another_job_of_the_same_id_is_none_that_arrived(one_way: Pair) -> None:
+    id = new_id()
+    one_way.target.migrate()
+    one_way.source.enqueue([row(id=id, payload=b"A")])
+    one_way.target.enqueue([row(id=id, payload=b"B")])
+    report = Copier(one_way.source, one_way.target).run()
+
+    assert [one.why for one in report.problems] == ["the target has another job of this id"]
+    assert [job.payload for job in one_way.source.find(Filter(states=(State.AVAILABLE,))).jobs] == [b"A"]
+
+
+def test_a_refused_job_whose_memory_was_deleted_is_kept_until_it_can_go(one_way: Pair) -> None:
+    """Nobody has it but the journal."""
+    [id] = stored(one_way.source, 1)
+
+    def adopt(call: Any, *args: Any, **kwargs: Any) -> Any:
+        one_way.source.act(Filter(ids=(id,)), Delete())
+        raise BadRow("too long")
+
+    report = Copier(one_way.source, hooked(one_way.target, "adopt", adopt)).run()
+    assert "kept in the record" in report.problems[0].why
+    assert not report.whole
+    again = Copier(one_way.source, one_way.target).run()
+
+    assert again.whole
+    assert run_all(one_way.target) == [id]
+
+
+# -- large jobs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["payload", "checkpoint"])
+def test_a_batch_is_no_larger_than_memory_bears(one_way: Pair, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.setattr(copier, "ENOUGH", 100_000)
+    sizes: list[int] = []
+
+    def adopt(call: Any, jobs: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(jobs))
+        return call(jobs, *args, **kwargs)
+
+    if where == "payload":
+        stored(one_way.source, 10, payload=b"x" * 40_000)
+    else:
+        stored(one_way.source, 10)
+        ann = WorkerInfo(new_id(), "ann", "here", 1)
+        one_way.source.beat(ann, ())
+        for job in one_way.source.turn(ann.id, 1, (), [Want(None, 10)]).claimed:
+            one_way.source.record(Lease(ann.id, job.id, job.entry), [Checkpoint(b"x" * 40_000)])
+        one_way.source.leave(ann.id)
+    report = Copier(one_way.source, hooked(one_way.target, "adopt", adopt)).run()
+
+    assert report.whole
+    assert max(size for size in sizes) <= 5
+    assert sum(sizes) == 10
+
+
+def test_pages_are_short_where_jobs_are_large(one_way: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "FIRST", 5)
+    monkeypatch.setattr(steps, "ENOUGH", 100_000)
+    stored(one_way.source, 12, payload=b"x" * 40_000)
+
+    assert [len(page) for page in steps.pages(one_way.source, Filter())] == [5, 2, 2, 2, 1]
 
 
 # -- outages -----------------------------------------------------------------------------------------------------

@@ -27,13 +27,13 @@ from dayjob.clock import SECOND
 from dayjob.copier.history import History
 from dayjob.copier.report import KIND, Journal, Report
 from dayjob.copier.settings import Settings
-from dayjob.copier.steps import adopt, pages, patiently
+from dayjob.copier.steps import ENOUGH, adopt, heft, pages, patiently, size
 from dayjob.copier.watch import Watch
 from dayjob.errors import ConfigError, NotSupported, SchemaMismatch
 from dayjob.ids import new_id
 from dayjob.states import WAITING, Outcome, State
 from dayjob.store.exits import MOVED
-from dayjob.store.records import Cancel, Filter, Whole
+from dayjob.store.records import Cancel, Enqueued, Filter, Whole
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
@@ -70,6 +70,7 @@ class Copier:
         self._journal = Journal(new_id())
         self._version = 0
         self._refused: set[str] = set()
+        self._stuck: list[Whole] = []
         self._history = History(source, target, self.report, told)
         self._settings = Settings(source, target, self.report)
         self._watch = Watch(source, lambda: self._announce(self._journal.ids, self._journal.jobs))
@@ -187,10 +188,10 @@ class Copier:
 
         That copy may still live, and be just before its step 2: what waits is taken out here, so that it finds nothing.
         """
-        kept = {one.job.id: one for one in left.jobs}
-        before = {one.job.id: one for one in patiently(lambda: self.source.export(left.ids))}
+        kept = _by_id(left.jobs)
+        before = _by_id(patiently(lambda: self.source.export(left.ids)))
         self._take_out(left.ids)
-        found = {one.job.id: one for one in patiently(lambda: self.source.export(left.ids))}
+        found = _by_id(patiently(lambda: self.source.export(left.ids)))
         taken: list[Whole] = []
         for id in left.ids:
             if id in found:
@@ -204,8 +205,9 @@ class Copier:
         self._deliver(taken)
 
     def _announce(self, ids: Sequence[str], jobs: Sequence[Whole] = ()) -> None:
-        self._journal.ids = list(ids)
-        self._journal.jobs = [Whole(one.job, checkpoint=one.checkpoint) for one in jobs]
+        also = _by_id(self._stuck)
+        self._journal.ids = list(dict.fromkeys([*ids, *also]))
+        self._journal.jobs = [Whole(one.job, checkpoint=one.checkpoint) for one in {**also, **_by_id(jobs)}.values()]
         value = _encode(self._journal)
         version = patiently(lambda: self.source.write(KIND, self.target.url, value, expected=self._version))
         if version is None:
@@ -219,6 +221,8 @@ class Copier:
 
     def _close(self) -> None:
         """Nothing is on its way: the record has done its duty."""
+        if self._stuck:
+            return
         patiently(lambda: self.source.erase(KIND, self.target.url, expected=self._version))
 
     # -- jobs that wait ------------------------------------------------------------------------------------------
@@ -226,40 +230,50 @@ class Copier:
     def _waiting(self) -> None:
         """Move all that wait now: the urgent first, and each queue in its order."""
         for ids in self._in_order():
-            self._announce(ids)
             self._carry(ids)
             self._told(self.report)
-        if self._journal.ids:  # all of them have arrived: whoever comes much later must not take them for on their way
+        if len(self._journal.ids) > len(
+            self._stuck
+        ):  # all of them have arrived: whoever comes much later must not take them for on their way
             self._announce(())
 
     def _in_order(self) -> Iterator[list[str]]:
         """The ids of what waits, in batches. Sorted aside, in a file where there are many."""
         with contextlib.closing(sqlite3.connect("")) as aside:
-            aside.execute("CREATE TABLE line (due INTEGER, urgency INTEGER, place INTEGER, id TEXT)")
+            aside.execute("CREATE TABLE line (due INTEGER, urgency INTEGER, place INTEGER, id TEXT, weight INTEGER)")
             for page in pages(self.source, Filter(states=tuple(WAITING))):
                 rows = [
-                    (job.run_at if job.state is State.SCHEDULED else 0, -job.priority, job.place, job.id)
+                    (job.run_at if job.state is State.SCHEDULED else 0, -job.priority, job.place, job.id, size(job))
                     for job in page
                     if job.id not in self._refused
                 ]
-                aside.executemany("INSERT INTO line VALUES (?, ?, ?, ?)", rows)
-            cursor = aside.execute("SELECT id FROM line ORDER BY due, urgency, place")
-            while batch := cursor.fetchmany(BATCH):
-                yield [row[0] for row in batch]
+                aside.executemany("INSERT INTO line VALUES (?, ?, ?, ?, ?)", rows)
+            batch: list[str] = []
+            weight = 0
+            for id, bytes in aside.execute("SELECT id, weight FROM line ORDER BY due, urgency, place"):
+                if batch and (len(batch) == BATCH or weight + bytes > ENOUGH):
+                    yield batch
+                    batch, weight = [], 0
+                batch.append(id)
+                weight += bytes
+            if batch:
+                yield batch
 
     def _carry(self, ids: list[str]) -> None:
-        """Steps 2 to 4 for *ids*."""
-        before = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
-        unknown: list[bool] = []
-        touched = self._take_out(ids, lambda: unknown.append(True))
-        after = {one.job.id: one for one in patiently(lambda: self.source.export(ids))}
+        """Steps 1 to 4 for *ids*."""
+        before = _by_id(patiently(lambda: self.source.export(ids)))
+        if len(ids) > 1 and sum(map(heft, before.values())) > 2 * ENOUGH:  # checkpoints or logs, which no list shows
+            self._carry(ids[: len(ids) // 2])
+            self._carry(ids[len(ids) // 2 :])
+            return
+        self._announce(ids)
+        self._take_out(ids)
+        after = _by_id(patiently(lambda: self.source.export(ids)))
         taken: list[Whole] = []
         for id, one in before.items():  # in the order of *ids*: each queue's own
             now = after.get(id)
             if now is not None and now.job.reason == self._mark:
                 taken.append(_as_it_waited(now, one.job))
-            elif now is None and (id in touched or unknown):  # its memory has gone already, by some bound of retention
-                taken.append(one)
             else:
                 count = self.report.count(one.job.state if one.job.state in WAITING else State.AVAILABLE)
                 count.found += 1
@@ -268,43 +282,75 @@ class Copier:
             self._announce([one.job.id for one in taken], taken)
             self._deliver(taken, anew=True)
 
-    def _take_out(self, ids: Sequence[str], again: Callable[[], None] = lambda: None) -> Sequence[str]:
-        """Step 2 for those of *ids* that wait; which it were."""
+    def _take_out(self, ids: Sequence[str]) -> None:
+        """Step 2 for those of *ids* that wait."""
         which = Filter(ids=tuple(ids), states=tuple(WAITING))
-        return patiently(lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)), again)
+        patiently(lambda: self.source.act(which, Cancel(self._mark, KEPT), limit=len(ids)))
 
     def _deliver(self, jobs: Sequence[Whole], *, anew: bool = False) -> None:
         """Step 4: adopt, and count. *anew*: no earlier copy can have delivered them."""
         unknown: list[bool] = []
         answers = adopt(self.target, jobs, lambda: unknown.append(True))
-        existing = [one.job.id for one, answer in zip(jobs, answers, strict=True) if answer.outcome == "existing"]
-        gone = set(existing) - self._there(existing) if anew and not unknown else set()
+        known = self._there(
+            [one.job.id for one, answer in zip(jobs, answers, strict=True) if answer.outcome == "existing"]
+        )
+        refusals = {
+            one.job.id: why
+            for one, answer in zip(jobs, answers, strict=True)
+            if (why := _refusal(one.job, answer, known.get(one.job.id), sure=anew and not unknown))
+        }
+        if refusals:  # whoever stood still for long is not the one to say so: another copy may have delivered them
+            self._announce(self._journal.ids, self._journal.jobs)
         for one, answer in zip(jobs, answers, strict=True):
             count = self.report.count(one.job.state)
             count.found += 1
-            if answer.outcome == "inserted":
+            if one.job.id in refusals:
+                count.refused += 1
+                self._refuse(one, refusals[one.job.id])
+            elif answer.outcome == "inserted":
                 count.copied += 1
                 self._journal.moved[one.job.state] = self._journal.moved.get(one.job.state, 0) + 1
-            elif answer.outcome == "refused" or one.job.id in gone:
-                count.refused += 1
-                self._refuse(one, str(answer.error) if answer.error else GONE)
             else:
                 count.there += 1
         for queue in {one.job.queue for one in jobs}:
             self.target.notify("work", queue.encode())
 
-    def _there(self, ids: Sequence[str]) -> set[str]:
+    def _there(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """Those of *ids* that the target has."""
         if not ids:
-            return set()
+            return {}
         found = patiently(lambda: self.target.find(Filter(ids=tuple(ids)), limit=len(ids)))
-        return {job.id for job in found.jobs}
+        return {job.id: job for job in found.jobs}
 
     def _refuse(self, one: Whole, why: str) -> None:
-        """The job goes back to where it waited, and is left there."""
-        patiently(lambda: self.source.adopt([one]))
+        """The job goes back to where it waited, and is left there; or stays in the journal, when that forgot it just now."""
+        [answer] = patiently(lambda: self.source.adopt([one]))
         self._refused.add(one.job.id)
+        if answer.outcome == "existing" and patiently(lambda: self.source.get(one.job.id)) is None:
+            self._stuck.append(one)
+            why += (
+                "; the source has deleted it meanwhile, so it is kept in the record of this copy: copy again in an hour"
+            )
         self.report.problem(f"job {one.job.id}", why)
+
+
+def _refusal(job: JobRow, answer: Enqueued, known: JobRow | None, *, sure: bool) -> str | None:
+    """Why *job* is not the target's, whose *answer* it was: None when it has it. *sure*: no earlier copy delivered it."""
+    if answer.outcome == "refused":
+        return str(answer.error)
+    if answer.outcome == "inserted":
+        return None
+    if known is None:
+        return GONE if sure else None
+    if known.state.terminal and known.round < job.round:
+        return f"it was retried here after it had been copied, and is {known.state} there: delete it there, and copy again an hour later"
+    if sure and (known.task, known.payload) != (job.task, job.payload):
+        return "the target has another job of this id"
+    return None
+
+
+def _by_id(jobs: Sequence[Whole]) -> dict[str, Whole]:
+    return {one.job.id: one for one in jobs}
 
 
 def _lives(worker: WorkerRow, now: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dayjob.errors import BadRow, StoreUnavailable
 from dayjob.states import State
-from dayjob.store.exits import MOVED
+from dayjob.store.exits import was_moved
 from dayjob.store.records import Enqueued
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE = 500
+FIRST = 50
+"""Jobs of the first page: how large they are is not known yet."""
+ENOUGH = 8 << 20
+"""Bytes of payloads, results and the like that go in one batch, about; a job that is larger goes alone."""
 PATIENCE = 60.0
 """Seconds for which a store may be away before the copy gives up."""
 PAUSE = 0.1
@@ -42,11 +46,13 @@ def patiently(call: Callable[[], T], again: Callable[[], None] = lambda: None) -
 
 
 def pages(store: Store, which: Filter) -> Iterator[list[JobRow]]:
-    """All jobs that match, newest id first."""
-    after = None
+    """All jobs that match, newest id first; so many at a time that they are no more than memory bears."""
+    after, limit = None, FIRST
     while True:
-        page = patiently(lambda after=after: store.find(which, limit=PAGE, after=after))  # type: ignore[misc]
+        page = patiently(lambda after=after, limit=limit: store.find(which, limit=limit, after=after))  # type: ignore[misc]
         yield page.jobs
+        each = sum(map(size, page.jobs)) // max(1, len(page.jobs))
+        limit = max(1, min(PAGE, 4 * limit, ENOUGH // max(1, each)))
         if page.after is None:
             return
         after = page.after
@@ -65,9 +71,20 @@ def adopt(store: Store, jobs: Sequence[Whole], again: Callable[[], None] = lambd
     return [*adopt(store, jobs[:half], again), *adopt(store, jobs[half:], again)]
 
 
+def size(job: JobRow) -> int:
+    """Its bytes, about, as far as a list shows them."""
+    return 500 + sum(len(part or b"") for part in (job.payload, job.options, job.result, job.error))
+
+
+def heft(one: Whole) -> int:
+    """Its bytes, about, with all that was kept with it."""
+    attempts = sum(200 + len(each.error or b"") for each in one.job.attempts)
+    return size(one.job) + len(one.checkpoint or b"") + attempts + sum(100 + len(log.message) for log in one.logs)
+
+
 def moved(job: JobRow) -> bool:
     """Whether it is only the memory of a job that was moved away."""
-    return job.state is State.CANCELLED and (job.reason or "").startswith(MOVED) and "://" in (job.reason or "")
+    return job.state is State.CANCELLED and was_moved(job.reason)
 
 
 def over(job: JobRow, now: int) -> bool:
