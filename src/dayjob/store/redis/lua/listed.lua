@@ -8,6 +8,6 @@
 local places = call('ZCARD', DUE)
 for _, key in ipairs({RUN, END}) do places = places + call('HLEN', key) - call('HEXISTS', key, '') end
 for _, kind in ipairs({'ready', 'suspect'}) do
-  for _, queue in ipairs(call('SMEMBERS', P .. kind)) do places = places + call('ZCARD', P .. kind .. ':' .. queue) end
+  for _, queue in ipairs(call('ZRANGE', P .. kind, 0, -1)) do places = places + call('ZCARD', P .. kind .. ':' .. queue) end
 end
 return {call('HLEN', JOB), call('ZCARD', IDS), places}
