@@ -163,6 +163,27 @@ def test_keys_deleted_by_someone_else_are_no_crash(scene: Scene, place: Redis, k
         assert key != "meta"
 
 
+def test_a_namespace_whose_meta_was_deleted_goes_on(scene: Scene, place: Redis) -> None:
+    """Entries and terms are not given twice, and who died is given up although live time begins again."""
+    ann, bob, old_term = scene.worker("ann"), scene.worker("bob"), scene.term
+    scene.jobs(3)
+    first, second = ann.claim(1) + bob.claim(1)
+    scene.pass_time(600, ann, bob)
+    do(place, "DEL", "{dayjob}:meta")
+    assert scene.store.migrate() == ["001_initial"]
+    assert scene.store.migrate() == []
+
+    assert ann.settled(first, Outcome.RELEASED)
+    again = ann.take(first.id)
+    assert again.entry > max(first.entry, second.entry)
+    assert scene.store.stage(old_term, now=scene.now) is None
+    scene.leader.beat()
+    assert scene.leader.term is not None
+    assert scene.leader.term > old_term
+    gone = [one for _ in range(8) for one in scene.pass_time(10, ann)]
+    assert [job.id for one in gone for job in one.jobs] == [second.id]
+
+
 def test_jobs_whose_values_are_gone_are_counted(scene: Scene, place: Redis) -> None:
     gone, there = scene.jobs(2)
     do(place, "HDEL", "{dayjob}:job", gone)

@@ -61,7 +61,7 @@ if #others > 0 then
   local named = {}
   for i, s in ipairs(others) do named[i] = s[1] end
   local runs, records, dyns = gather('HMGET', RUN, named), gather('HMGET', JOB, named), gather('HMGET', DYN, named)
-  local exits = {}
+  local exits, places = {}, {}
   for i, s in ipairs(others) do
     went[i] = ''
     local entry, score, batch
@@ -74,15 +74,13 @@ if #others > 0 then
         delay = s[9], reason = s[10], keep = s[11], E = ARGV[7 + count + i],
       }
       insert(exits, x)
-      went[i] = x
+      insert(places, i)
     else
       insert(refused, count + i)
     end
   end
   leave_claims(exits, name, now)
-  for i, x in ipairs(went) do
-    if x ~= '' then went[i] = x.to end
-  end
+  for n, i in ipairs(places) do went[i] = exits[n].to end
 end
 
 -- stage

@@ -29,13 +29,17 @@
 -- `dyn`, `run` and `end` have one field more, without a name: its value is so long that the server keeps them as tables from
 -- the first job on. Short lists of short values it would search from end to end, 500 times for a batch of 500.
 --
--- A score is place - priority * 2^45, exact in a double for priorities from -128 to 127 and 35 billion places a millisecond
--- of a thousand years.  HEAD: queue, priority, created_at, run_at, expires_at or 0, task.
+-- A score is place - priority * 2^45, exact in a double for priorities from -127 to 127. A place is an entry, and each claim that
+-- goes back takes another, too: there are 2^45, which 60,000 a second use up in 18 years, and nothing looks after that.
+-- HEAD: queue, priority, created_at, run_at, expires_at or 0, task.
 -- DYN: entry, attempt, crashes, round, parked, suspect, recorded, run_at, expires_at or 0, cancelling, reason, progress.
 -- COMMON: state, reason, worker's name, now, keep_until or 0, attempts and crashes to add.
 -- WORKER: name, solo, started_at, beat_at, expires, lost_at or 0 (below 0: given up, but has batches still).
 --
--- Scripts check first and write last: one that fails keeps what it has written.
+-- A script that fails keeps what it has written, so scripts check first and write last. What may refuse them comes before a
+-- script's first write: whether memory is full and whether this is a primary (the server asks itself), whether the slot is here
+-- (below), and in `beat` and `turn` what a viewer may not. PUBLISH and PUBSUB may be refused later, and are asked by `pcall`.
+-- Behind that there is only a user who lacks single commands, and somebody else's values under our keys.
 local call, pack, unpacked, unpack_one = redis.call, cmsgpack.pack, cmsgpack.unpack, cmsgpack.unpack_one
 local insert, concat, find, sub = table.insert, table.concat, string.find, string.sub
 local floor, min, max = math.floor, math.min, math.max

@@ -186,7 +186,7 @@ local function exits_of(ids, runs, outcome, crashes, how, now)
     exits[i] = {
       id = id, entry = entry, score = score, batch = batch, h = h, d = dyns[i] and unpacked(dyns[i]) or fresh(h),
       outcome = outcome, attempts = 0, crashes = crashes, state = 'available', started = false, reason = how, delay = 0,
-      finished_at = now, keep = false, E = untold(entry), record = records[i],
+      finished_at = now, keep = false, E = untold(entry),
     }
   end
   return exits
