@@ -173,7 +173,8 @@ def test_it_follows_workers_and_producers_killed_again_and_again_and_every_job_h
 
 
 @pytest.mark.processes
-def test_stopped_by_hand_it_says_what_is_left_and_how_to_go_on(move: Move) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_hand_it_says_what_is_left_and_how_to_go_on(move: Move, number: signal.Signals) -> None:
     old = move.worker(move.source)
     copying = move.copy("--live")
     copying.said("following")
@@ -183,7 +184,7 @@ def test_stopped_by_hand_it_says_what_is_left_and_how_to_go_on(move: Move) -> No
             if app.jobs.count() + move.app.jobs.count(state=["completed"]) >= 3:
                 break
             Event().wait(0.05)
-    copying.signal(signal.SIGINT)
+    copying.signal(number)
 
     assert copying.wait() == 1
     copying.said("Run the same command again to go on", on="out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import msgspec
 
 from dayjob.cli import output
 from dayjob.cli.options import as_json, option
+from dayjob.states import State
 
 if TYPE_CHECKING:
     from dayjob.copier import Count, Report
@@ -45,12 +47,15 @@ def copy(source: str, target: str, live: bool, dry_run: bool, json: bool) -> int
     with contextlib.closing(App(source)) as old, contextlib.closing(App(target)) as new:
         copier = Copier(old.bare_store, new.bare_store, live=live, told=_Teller())
         stopped = False
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             if live and not dry_run:
                 output.say(f"dayjob: following {copier.report.source} until no worker is left there; Ctrl-C stops")
             report = copier.plan() if dry_run else copier.run()
         except KeyboardInterrupt:
             report, stopped = copier.stopped(), True
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if json:
         output.document({**msgspec.structs.asdict(report), "whole": report.whole and not stopped})
     else:
@@ -67,18 +72,20 @@ class _Teller:
     def __call__(self, report: Report) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
-            output.say(f"dayjob: {output.jobs(sum(one.copied for one in report.counts.values()))} copied so far")
+            jobs = sum(report.counts[state].copied for state in State if state in report.counts)
+            output.say(f"dayjob: {output.jobs(jobs)} copied so far")
 
 
 def _show(report: Report, stopped: bool) -> None:
     rows = [(name, count) for name, count in report.counts.items() if count.found]
-    output.table(COLUMNS, rows, empty="there is nothing to copy")
+    output.table(COLUMNS, rows, empty="nothing has arrived yet" if stopped else "there is nothing to copy")
     for problem in report.problems:
         output.say(f"dayjob: {problem.what}: {problem.why}")
     if report.dry_run:
         click.echo(f"nothing was written; without --dry-run this goes from {report.source} to {report.target}")
         return
-    left = [f"{output.jobs(n)} {word}" for n, word in ((report.waiting, "waiting"), (report.running, "running")) if n]
+    figures = ((report.waiting, "waiting"), (report.running, "running"), (report.on_way, "on their way"))
+    left = [f"{output.jobs(n)} {word}" for n, word in figures if n]
     if report.whole and not stopped:
         click.echo(f"everything is in {report.target}")
     else:

@@ -27,9 +27,9 @@ from dayjob.clock import SECOND
 from dayjob.copier.history import History
 from dayjob.copier.report import KIND, Journal, Report
 from dayjob.copier.settings import Settings
-from dayjob.copier.steps import ENOUGH, adopt, heft, pages, patiently, size
+from dayjob.copier.steps import ENOUGH, adopt, heft, moved, pages, patiently, size
 from dayjob.copier.watch import Watch
-from dayjob.errors import ConfigError, NotSupported, SchemaMismatch
+from dayjob.errors import ConfigError, NotSupported, SchemaMismatch, StoreUnavailable
 from dayjob.ids import new_id
 from dayjob.states import WAITING, Outcome, State
 from dayjob.store.exits import MOVED
@@ -91,7 +91,8 @@ class Copier:
         """Copy; returns when nothing is left to do, or *live* when nobody works in the source any more.
 
         Raises:
-            ConfigError, NotSupported, SchemaMismatch: these stores, so, cannot be copied; nothing was written.
+            NotSupported, SchemaMismatch: these stores, so, cannot be copied; nothing was written.
+            ConfigError: nor can these; or, later, another copy has begun: what is on its way is the other's.
             StoreUnavailable: a store stayed away. Call it again, in this process or another: it goes on where it was.
         """
         self._check()
@@ -116,14 +117,22 @@ class Copier:
         return self._ended()
 
     def _ended(self) -> Report:
-        self.report.waiting = patiently(lambda: self.source.count(Filter(states=tuple(WAITING))))
-        self.report.running = patiently(lambda: self.source.count(Filter(states=(State.RUNNING,))))
-        self.report.workers = patiently(self._alive)
+        patiently(self._look)
         return self.report
 
+    def _look(self) -> None:
+        self.report.waiting = self.source.count(Filter(states=tuple(WAITING)))
+        self.report.running = self.source.count(Filter(states=(State.RUNNING,)))
+        self.report.workers = self._alive()
+
     def stopped(self) -> Report:
-        """The report of a copy that was interrupted: what was done, and what is left."""
-        return self._ended()
+        """The report of a copy that was interrupted: what was done, and what is left, as far as the stores answer at once."""
+        with contextlib.suppress(StoreUnavailable):
+            out = [one.job.id for one in self.source.export(self._journal.ids) if one.job.reason == self._mark]
+            there = self.target.find(Filter(ids=tuple(out)), limit=len(out)).jobs if out else []
+            self.report.on_way = len(out) - sum(not moved(job) for job in there)
+            self._look()
+        return self.report
 
     def _left(self) -> bool:
         """Whether there is anything more to move, or to wait for."""
@@ -192,9 +201,14 @@ class Copier:
         before = _by_id(patiently(lambda: self.source.export(left.ids)))
         self._take_out(left.ids)
         found = _by_id(patiently(lambda: self.source.export(left.ids)))
+        arrived = self._gone_on([one.job for one in found.values() if one.job.reason == self._mark])
         taken: list[Whole] = []
         for id in left.ids:
-            if id in found:
+            if id in arrived:
+                state = _as_it_waited(found[id]).job.state
+                self.report.count(state).found += 1
+                self.report.count(state).there += 1
+            elif id in found:
                 if found[id].job.reason == self._mark:
                     taken.append(_as_it_waited(found[id], (kept.get(id) or before.get(id) or found[id]).job))
             elif id in kept:
@@ -203,6 +217,18 @@ class Copier:
                 why = "it was about to be moved when a copy was killed, and has gone since: it was run, or deleted"
                 self.report.problem(f"job {id}", why)
         self._deliver(taken)
+
+    def _gone_on(self, jobs: Sequence[JobRow]) -> set[str]:
+        """Those of *jobs*, cancelled here, that went from the target to a third store after that: they had arrived."""
+        known = self._there([job.id for job in jobs])
+        ahead = patiently(self.target.now) - patiently(self.source.now)
+        return {
+            job.id
+            for job in jobs
+            if (row := known.get(job.id)) is not None
+            and moved(row)
+            and (row.finished_at or 0) - ahead > (job.finished_at or 0)
+        }
 
     def _announce(self, ids: Sequence[str], jobs: Sequence[Whole] = ()) -> None:
         also = _by_id(self._stuck)

@@ -8,6 +8,8 @@ from dayjob.store.records import Whole
 
 KIND = "copy"
 """The kind of the records, in the source, that say which jobs are on their way: one for each target, by its URL."""
+HISTORY = "copied"
+"""The kind of the records, in both, that say up to where the history was copied: in each one for the other, by its URL."""
 MOST = 100
 """Problems that a report tells of, at most."""
 
@@ -46,6 +48,7 @@ class Report(Struct):
     Attributes:
         counts: by state, and for `pauses` and `records`. problems: what needs a person, the first hundred.
         waiting, running: jobs in the source when it ended. workers: of the source, alive then.
+        on_way: jobs that were taken out of the source and have not arrived, when a copy was interrupted there.
     """
 
     source: str
@@ -56,6 +59,7 @@ class Report(Struct):
     waiting: int = 0
     running: int = 0
     workers: int = 0
+    on_way: int = 0
 
     def count(self, name: str) -> Count:
         return self.counts.setdefault(name, Count())
@@ -68,7 +72,9 @@ class Report(Struct):
     @property
     def whole(self) -> bool:
         """Whether nothing is left behind, and the counts add up."""
-        return not (self.waiting or self.running or self.problems) and all(one.even for one in self.counts.values())
+        return not (self.waiting or self.running or self.on_way or self.problems) and all(
+            one.even for one in self.counts.values()
+        )
 
 
 class Journal(Struct):

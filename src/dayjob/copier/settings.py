@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
-from dayjob.copier.report import KIND, Count, Report
+from dayjob.copier.report import HISTORY, KIND, Count, Report
 from dayjob.copier.steps import patiently
+from dayjob.errors import BadRow
 from dayjob.outbox.report import KIND as OUTBOX
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
     from dayjob.store.records import Record
 
-LOCAL = frozenset({KIND, OUTBOX})
+LOCAL = frozenset({KIND, HISTORY, OUTBOX})
 """Kinds of records that tell how this one store stands, or its relays: where jobs have gone others tell it."""
 
 
@@ -46,16 +47,24 @@ class Settings:
         self.report.counts["pauses"] = count
         for queue in self._paused():
             count.found += 1
-            if patiently(lambda queue=queue: self.target.pause(queue, True)):  # type: ignore[misc]
-                count.copied += 1
-            else:
-                count.there += 1
+            try:
+                new = patiently(lambda queue=queue: self.target.pause(queue, True))  # type: ignore[misc]
+            except BadRow as error:
+                count.refused += 1
+                self.report.problem(f"the pause of {queue}", str(error))
+                continue
+            count.copied += new
+            count.there += not new
         ours = min(earlier, count.there)  # the target has them, from the earlier call
         count.copied, count.there = count.copied + ours, count.there - ours
         count = self.report.counts["records"] = Count()
         for record in self._records():
             count.found += 1
-            self._copy(record, count)
+            try:
+                self._copy(record, count)
+            except BadRow as error:
+                count.refused += 1
+                self.report.problem(f"record {record.kind}/{record.key}", str(error))
 
     def _paused(self) -> list[str]:
         return [one.name for one in patiently(self.source.queues) if one.paused]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dayjob.errors import BadRow, StoreUnavailable
 from dayjob.states import State
-from dayjob.store.exits import was_moved
+from dayjob.store import ENGINES
+from dayjob.store.exits import MOVED, was_moved
 from dayjob.store.records import Enqueued
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def heft(one: Whole) -> int:
 
 def moved(job: JobRow) -> bool:
     """Whether it is only the memory of a job that was moved away."""
-    return job.state is State.CANCELLED and was_moved(job.reason)
+    reason = (job.reason or "").removeprefix(MOVED)
+    return (
+        job.state is State.CANCELLED and was_moved(job.reason) and reason.partition(":")[0].partition("+")[0] in ENGINES
+    )
 
 
 def over(job: JobRow, now: int) -> bool:
