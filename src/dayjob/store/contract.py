@@ -411,8 +411,12 @@ class Signals(Protocol):
     def notify(self, topic: str, data: bytes = b"") -> None:
         """Tell everyone who listens for *topic*. Never raises, never waits; costs microseconds when nobody listens."""
 
-    def listening(self, topic: str) -> bool:
-        """False when surely nobody listens for *topic* anywhere (then there is nothing to encode)."""
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
+        """False when surely nobody listens for *topic* anywhere (then there is nothing to encode).
+
+        Args:
+            within: what the store has told by the way (a turn may) in the last so many seconds will do.
+        """
 
     def listen(self, topics: Sequence[str]) -> Listener:
         """Open an ear for *topics*."""

@@ -23,7 +23,7 @@ class Relay(Service):
         self._end: Callable[[], None] | None = None
 
     def tick(self) -> float:
-        listening = self._store.listening("event")
+        listening = self._store.listening("event", within=1.5 * LOOK)
         if listening and self._end is None:
             self._end = self.bus.subscribe("*", self._forward)
         elif not listening and self._end is not None:

@@ -298,10 +298,10 @@ class Signals:
         self._nobody = f'SELECT "{db.namespace}".nobody($1)'
         self.hub = Hub(db)
 
-    def listening(self, topic: str) -> bool:
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
         """See `contract.Signals.listening`."""
         at, told = self._ears_open()
-        if topic in ("done", "event") and time.monotonic() - at < 0.05:
+        if topic in ("done", "event") and time.monotonic() - at < within:
             return bool(told & (1 if topic == "done" else 2))
         try:
             with self._db.session() as connection, self._db.under_settings(connection):

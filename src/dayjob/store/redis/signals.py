@@ -291,12 +291,12 @@ class Signals:
         self._server, self._ears_open, self._woken = server, ears_open, woken
         self.hub = Hub(server)
 
-    def listening(self, topic: str) -> bool:
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
         """See `contract.Signals.listening`."""
         if self._server.address.form == "cluster":
             return True  # a node knows of those who listen there alone, and tells all nodes what is said
         at, told = self._ears_open()
-        if topic in ("done", "event") and time.monotonic() - at < 0.05:
+        if topic in ("done", "event") and time.monotonic() - at < within:
             return bool(told & (1 if topic == "done" else 2))
         told = self._server.mention("PUBSUB", "NUMSUB", self._server.channels + topic)
         return told is None or bool(told[1])

@@ -86,7 +86,7 @@ class LocalSignals:
         for ear in ears:
             ear.hear(letter.encode() + data)
 
-    def listening(self, topic: str) -> bool:
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
         """See `contract.Signals.listening`."""
         return any(_LETTERS[topic] in letters for letters, _ in self._ears)
 
@@ -132,7 +132,7 @@ class FileSignals:
             self._names, self._mtime = [], 0
         return self._names
 
-    def listening(self, topic: str) -> bool:
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
         """See `contract.Signals.listening`."""
         letter = _LETTERS[topic]
         return any(letter in name.partition("-")[0] for name in self._listeners())

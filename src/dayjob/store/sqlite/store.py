@@ -37,8 +37,8 @@ class SQLiteStore(ClusterPart, CopyingPart, JoiningPart):
     def notify(self, topic: str, data: bytes = b"") -> None:
         self._signals.notify(topic, data)
 
-    def listening(self, topic: str) -> bool:
-        return self._signals.listening(topic)
+    def listening(self, topic: str, *, within: float = 0.05) -> bool:
+        return self._signals.listening(topic, within=within)
 
     def listen(self, topics: Sequence[str]) -> Listener:
         return self._signals.listen(topics)
