@@ -80,7 +80,7 @@ def test_workers_are_given_up_in_pieces_and_told_of_as_wholes(
         gone = carl.leave(death)
     assert gone is not None
     assert [job.id for job in gone.jobs] == ids[60:]
-    assert calls.of["evalsha"] == 3
+    assert calls.of["evalsha"] in (3, 4)  # one more where the script had to be loaded first
     with Calls(place) as calls:
         swept = scene.pass_time(30.0)
 
