@@ -78,8 +78,9 @@ def report_() -> None:
 
 
 def published() -> list[report.Document]:
-    """The runs that RESULTS.md shows: one of each engine, the embedded one first."""
-    return [json.loads(path.read_text()) for path in sorted(PUBLISHED.glob("*.json"), reverse=True)]
+    """The runs that RESULTS.md shows: one of each engine, in the order of `engines.names`."""
+    paths = [PUBLISHED / f"{name}.json" for name in engines.names()]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def courses() -> list[report.Document]:

