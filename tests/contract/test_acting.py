@@ -329,7 +329,7 @@ class TestActing:
         scene.act(Edit(priority=-7), id)
 
         row = scene.get(id)
-        row.entry = before.entry
+        row.entry, row.place = before.entry, before.place  # it stands anew among those of its priority
         before.priority = -7
         assert row == before
 

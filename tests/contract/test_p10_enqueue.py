@@ -141,7 +141,7 @@ class TestP10Enqueue:
         app.commit()
         one, other = scene.get(joined.id), scene.get(ordinary)
 
-        other.id, other.entry = one.id, one.entry
+        other.id, other.entry, other.place = one.id, one.entry, one.place
         assert one == other
         assert one.state is State.SCHEDULED
         assert one.run_at == scene.now + 60 * SECOND
