@@ -16,12 +16,12 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import psycopg
 
 from dayjob.errors import StoreError, StoreUnavailable
+from dayjob.store.hearing import AWAKE, KEPT, Ear, Hub
 from dayjob.store.postgres.database import Connection, Database
 
 LETTERS = {"work": "w", "control": "c", "done": "d", "event": "e"}
@@ -30,80 +30,16 @@ LOCKS = {"asleep": 10, "work": 11, "control": 12, "done": 13, "event": 14}
 """The second key of each advisory lock; `claim` and `insert` in SQL use the same numbers."""
 LONGEST = 5_000
 """Characters of one notification; the server takes less than 8,000 bytes."""
-KEPT = 10_000
-AWAKE = 0.3
-"""Seconds that a process still counts as asleep after it woke: a pump that wakes a hundred times a second says so once."""
-DOZE = 0.02
-"""A wait shorter than this is no sleep."""
 
 
-class Ear:
-    """A `Listener` of one hub."""
-
-    def __init__(self, hub: Hub, topics: Sequence[str]) -> None:
-        self._hub = hub
-        self.topics = frozenset(topics)
-        self._heard: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
-        self._condition = threading.Condition()
-        self._woken = False
-        self.failed: StoreError | None = None
-
-    def wait(self, timeout: float) -> list[tuple[str, bytes]]:
-        """See `contract.Listener.wait`."""
-        sleeps = timeout >= DOZE and "work" in self.topics
-        if sleeps:
-            self._hub.fall_asleep()
-        try:
-            with self._condition:
-                self._condition.wait_for(lambda: self._heard or self._woken or self.failed, max(0.0, timeout))
-                self._woken = False
-                failed, self.failed = self.failed, None
-                heard = list(self._heard)
-                self._heard.clear()
-        finally:
-            if sleeps:
-                self._hub.wake_up()
-        if failed is not None and not heard:
-            raise failed
-        return heard
-
-    def hear(self, topic: str, data: bytes) -> None:
-        """Deliver a signal."""
-        with self._condition:
-            self._heard.append((topic, data))
-            self._condition.notify_all()
-
-    def fail(self, error: StoreError) -> None:
-        """The line is down: whoever waits learns it."""
-        with self._condition:
-            self.failed = error
-            self._condition.notify_all()
-
-    def wake(self) -> None:
-        """See `contract.Listener.wake`."""
-        with self._condition:
-            self._woken = True
-            self._condition.notify_all()
-
-    def close(self) -> None:
-        """See `contract.Listener.close`."""
-        self._hub.leave(self)
-        self.wake()
-
-
-class Hub:
+class Notices(Hub):
     """The listening connection of a process, and its thread."""
 
     def __init__(self, db: Database) -> None:
+        super().__init__()
         self._db = db
-        self._lock = threading.Lock()
-        self._ears: list[Ear] = []
         self._connection: Connection | None = None
-        self._thread: threading.Thread | None = None
-        self._bell: tuple[int, int] | None = None
-        self._asleep = 0
-        self._woke_at = 0.0
-        self._says_asleep = False
+        self._said_asleep = False
         self._pieces: dict[tuple[int, str], list[bytes]] = {}
 
     # -- ears ----------------------------------------------------------------------------------------------------
@@ -133,11 +69,10 @@ class Hub:
         except psycopg.Error as error:
             connection.close()
             raise StoreUnavailable(f"cannot listen on {self._db.url}: {error}") from error
-        self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._says_asleep = False
+        self._said_asleep = False
         self._pieces = {}
         self._thread = threading.Thread(
-            target=self._run, args=(connection, self._bell), name="dayjob-ears", daemon=True
+            target=self._run, args=(connection, self._new_bell()), name="dayjob-ears", daemon=True
         )
         self._thread.start()
 
@@ -152,61 +87,20 @@ class Hub:
                 (keys,),
             )
 
-    def leave(self, ear: Ear) -> None:
-        """Forget *ear*; the last one closes the line."""
-        with self._lock:
-            if ear in self._ears:
-                self._ears.remove(ear)
-            thread = self._end() if not self._ears else None
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(5.0)
-
-    def close(self) -> None:
-        """Close the line and all ears."""
-        with self._lock:
-            ears, self._ears = self._ears, []
-            thread = self._end()
-        for ear in ears:
-            ear.wake()
-        if thread is not None:
-            thread.join(5.0)
-
-    def _end(self) -> threading.Thread | None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._ring()
-        return thread
-
-    def _ring(self) -> None:
-        """Have the thread look up, if it still runs. The caller holds the lock."""
-        if self._bell is not None:
-            with contextlib.suppress(BlockingIOError):  # it has been rung often enough
-                os.write(self._bell[1], b"!")
-
     # -- sleep ---------------------------------------------------------------------------------------------------
 
-    def fall_asleep(self) -> None:
-        """A pump of this process begins to wait for work."""
-        with self._lock:
-            self._asleep += 1
-            if not self._says_asleep:
-                self._ring()
-
-    def wake_up(self) -> None:
-        """It waits no longer."""
-        with self._lock:
-            self._asleep -= 1
-            self._woke_at = time.monotonic()
+    def _says_asleep(self) -> bool:
+        return self._said_asleep
 
     def _say_whether_asleep(self, connection: Connection) -> float:
         """Take or release the lock; seconds until this has to be looked at again."""
         with self._lock:
-            asleep = self._asleep > 0 or time.monotonic() - self._woke_at < AWAKE
-        if asleep is not self._says_asleep:
+            asleep = self._sleeps()
+        if asleep is not self._said_asleep:
             verb = "pg_advisory_lock_shared" if asleep else "pg_advisory_unlock_shared"
             connection.execute(f"SELECT {verb}(hashtext('{self._db.namespace}'), {LOCKS['asleep']})")
-            self._says_asleep = asleep
-        return AWAKE if self._says_asleep and not self._asleep else 30.0
+            self._said_asleep = asleep
+        return AWAKE if self._said_asleep and not self._asleep else 30.0
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -225,20 +119,13 @@ class Hub:
         finally:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
-            with self._lock:  # whoever rings holds it, too: once closed, the number may be another file's
-                if self._bell is bell:
-                    self._bell = None
-                for end in bell:
-                    os.close(end)
+            self._put_away(bell)
 
     def _deliver(self, connection: Connection) -> None:
         for one in connection.notifies(timeout=0):
             signal = self._read(one.pid, one.payload)
             if signal is not None:
-                with self._lock:
-                    ears = [ear for ear in self._ears if signal[0] in ear.topics]
-                for ear in ears:
-                    ear.hear(*signal)
+                self._tell(*signal)
 
     def _read(self, sender: int, payload: str) -> tuple[str, bytes] | None:
         """A notification is a topic's letter, how it is written ("=" as it is, "+" a piece in base 64 after its number, "." the last), the data."""
@@ -258,15 +145,6 @@ class Hub:
             return None
         del self._pieces[key]
         return topic, b"".join(pieces)
-
-    def _broken(self, me: threading.Thread, error: StoreUnavailable) -> None:
-        with self._lock:
-            if self._thread is not me:
-                return
-            self._thread = self._connection = None
-            ears, self._ears = self._ears, []
-        for ear in ears:
-            ear.fail(error)
 
     def abandon(self) -> None:
         """In a forked child: the line is the parent's."""
@@ -296,7 +174,7 @@ class Signals:
     def __init__(self, db: Database, ears_open: Callable[[], tuple[float, int]], awake: Callable[[], bool]) -> None:
         self._db, self._ears_open, self._awake = db, ears_open, awake
         self._nobody = f'SELECT "{db.namespace}".nobody($1)'
-        self.hub = Hub(db)
+        self.hub = Notices(db)
 
     def listening(self, topic: str, *, within: float = 0.05) -> bool:
         """See `contract.Signals.listening`."""
