@@ -26,8 +26,11 @@ def measure(bench: Bench) -> Round:
         bench.engine.clear()
         if reason := peer.missing():
             bench.skipped[peer.title] = reason
-        else:
+            continue
+        try:
             found[peer.name] = peer.drain(bench.engine, bench.place(peer.name), bench.jobs(peer.jobs))
+        except RuntimeError as error:  # a peer that does not get through is told, and spoils nobody else's round
+            bench.skipped[f"{peer.title}, one round"] = str(error)
     return found
 
 

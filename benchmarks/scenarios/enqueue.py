@@ -119,7 +119,8 @@ SCENARIO = Scenario(
     (
         Floor("enqueue_many, of the bare engine", ratio("many", "raw"), least=0.4),
         Floor("enqueue_many, of pgqueuer's", ratio("many", "pgqueuer_many"), least=1.5, engine="postgres"),
-        Floor("1,000 aenqueue at once, of one by one", ratio("concurrent", "single"), least=5),
+        Floor("1,000 aenqueue at once, of one by one", ratio("concurrent", "single"), least=5, engine="sqlite"),
+        Floor("1,000 aenqueue at once, of one by one", ratio("concurrent", "single"), least=5, engine="postgres"),
         Floor("enqueue one by one, of a bare commit", ratio("single", "raw_single"), least=0.6),
     ),
     measure,

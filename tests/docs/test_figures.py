@@ -26,6 +26,7 @@ def test_figures_in_readme_are_those_of_the_published_run() -> None:
 def test_the_published_runs_are_whole_ones() -> None:
     problems = [scenario["name"] for document in DOCUMENTS for scenario in document["scenarios"] if scenario["problem"]]
 
-    assert [document["engine"] for document in DOCUMENTS] == ["sqlite", "postgres", "redis"][: len(DOCUMENTS)]
+    engines = [document["engine"] for document in DOCUMENTS]
+    assert engines == [engine for engine in ("sqlite", "postgres", "redis") if engine in engines]
     assert not any(document["quick"] for document in DOCUMENTS)
     assert problems == []
