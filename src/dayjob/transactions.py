@@ -19,13 +19,14 @@ from dayjob.combiner import awake
 from dayjob.errors import ConfigError
 from dayjob.link import Link
 from dayjob.offload import offload
-from dayjob.outbox.tables import table_of
-from dayjob.outbox.writing import OutboxCaller, admit_outbox
 from dayjob.store.callers import Caller, Lent, admit, aperform, perform
 from dayjob.store.callers.blocks import INNERMOST, Block, joined
 from dayjob.store.records import Enqueued, NewRow
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from dayjob.outbox.writing import OutboxCaller
     from dayjob.store.contract import Store
     from dayjob.task import NewJob
 
@@ -42,7 +43,7 @@ class Joiner:
 
     def __init__(self, link: Link, namespace: str = "dayjob") -> None:
         self._link = link
-        self._table = table_of(namespace)
+        self._namespace = namespace
         self.owner: object = self
         self.off = False
 
@@ -60,7 +61,7 @@ class Joiner:
             raise ConfigError(f"{verb} was given calls with different conn= or outbox=: one call takes one connection")
         (said,) = own.values()
         if said.outbox is not UNSET:
-            return admit_outbox(said.outbox, self._table, awaits=awaits, verb=verb)
+            return self._outbox(said.outbox, awaits=awaits, verb=verb)
         if said.conn is not UNSET:
             return self._admitted(said.conn, awaits=awaits, verb=verb)
         if outer is not None and outer.awaited and not awaits:
@@ -73,7 +74,7 @@ class Joiner:
         Raises:
             StoreError: the statement failed; nothing is repeated.
         """
-        if isinstance(caller, OutboxCaller):
+        if _outboxed(caller):
             return caller.write(rows, chosen=chosen)
         store = self._link()
         outcomes = perform(store, caller, store.enqueue_script(rows, repeat=chosen))
@@ -83,7 +84,7 @@ class Joiner:
 
     async def asend(self, caller: Caller, rows: Sequence[NewRow], *, chosen: bool) -> list[Enqueued]:
         """Awaitable `send`."""
-        if isinstance(caller, OutboxCaller):
+        if _outboxed(caller):
             return await caller.awrite(rows, chosen=chosen)
         store = self._link() if self._link.opened else await offload(self._link)
         if not store.located:
@@ -105,17 +106,23 @@ class Joiner:
         """Enter a block for *connection*; None when nothing joins."""
         if self.off:
             return None
-        caller: Caller
-        if outbox:
-            caller = admit_outbox(connection, self._table, awaits=True, verb="enqueue")
-        else:
-            caller = self._admitted(connection, awaits=True, verb="enqueue")
-        return Block(self.owner, caller).__enter__()
+        admitted = self._outbox if outbox else self._admitted
+        return Block(self.owner, admitted(connection, awaits=True, verb="enqueue")).__enter__()
+
+    def _outbox(self, connection: Any, *, awaits: bool, verb: str) -> Caller:
+        from dayjob.outbox.tables import table_of  # only who has an outbox pays for it
+        from dayjob.outbox.writing import admit_outbox
+
+        return admit_outbox(connection, table_of(self._namespace), awaits=awaits, verb=verb)
 
     def _admitted(self, connection: Any, *, awaits: bool, verb: str) -> Caller:
         caller = admit(connection, self._link.bare(), awaits=awaits, verb=verb)
         self._link.require_schema()
         return caller
+
+
+def _outboxed(caller: Caller) -> TypeGuard[OutboxCaller]:
+    return caller.outbox
 
 
 def joins(new: NewJob[Any]) -> bool:

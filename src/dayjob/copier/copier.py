@@ -27,7 +27,7 @@ from dayjob.clock import SECOND
 from dayjob.copier.history import History
 from dayjob.copier.report import KIND, Journal, Report
 from dayjob.copier.settings import Settings
-from dayjob.copier.steps import ENOUGH, adopt, heft, moved, pages, patiently, size
+from dayjob.copier.steps import ENOUGH, adopt, heft, moved, outrun, pages, patiently, size
 from dayjob.copier.watch import Watch
 from dayjob.errors import ConfigError, NotSupported, SchemaMismatch, StoreUnavailable
 from dayjob.ids import new_id
@@ -368,8 +368,8 @@ def _refusal(job: JobRow, answer: Enqueued, known: JobRow | None, *, sure: bool)
         return None
     if known is None:
         return GONE if sure else None
-    if known.state.terminal and known.round < job.round:
-        return f"it was retried here after it had been copied, and is {known.state} there: delete it there, and copy again an hour later"
+    if why := outrun(job, known):
+        return why
     if sure and (known.task, known.payload) != (job.task, job.payload):
         return "the target has another job of this id"
     return None

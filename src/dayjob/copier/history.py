@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dayjob.copier.report import HISTORY, Count, Report
-from dayjob.copier.steps import adopt, moved, over, pages, patiently
+from dayjob.copier.steps import adopt, moved, outrun, over, pages, patiently
 from dayjob.ids import new_id
 from dayjob.states import TERMINAL, State
 from dayjob.store.exits import REMEMBERED
@@ -108,12 +108,9 @@ class History:
         count, answer = self.report.count(job.state), answers.get(job.id)
         count.found += 1
         row = known.get(job.id)
-        if row is not None and row.state.terminal and row.round < job.round:
+        if row is not None and (why := outrun(job, row)):
             count.refused += 1
-            self.report.problem(
-                f"job {job.id}",
-                f"it was retried here after it had been copied, and is {row.state} there: delete it there, and copy again an hour later",
-            )
+            self.report.problem(f"job {job.id}", why)
         elif row is not None or (answer is not None and answer.outcome == "existing"):
             count.there += 1
         elif over(job, now):

@@ -91,6 +91,13 @@ def moved(job: JobRow) -> bool:
     )
 
 
+def outrun(job: JobRow, known: JobRow) -> str | None:
+    """What to tell when *job* was retried after its end had been copied, and the target still has that one, *known*; else None."""
+    if not (known.state.terminal and known.round < job.round):
+        return None
+    return f"it was retried here after it had been copied, and is {known.state} there: delete it there, and copy again an hour later"
+
+
 def over(job: JobRow, now: int) -> bool:
     """Whether the time for which the finished *job* is to be kept has passed."""
     return job.keep_until is not None and job.keep_until <= now

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,14 +81,14 @@ class Source:
                 line.close()
 
 
-class _Line:
+class _Line(ABC):
     """One connection."""
 
-    def transaction(self, write: bool) -> contextlib.AbstractContextManager[Run]:
-        raise NotImplementedError
+    @abstractmethod
+    def transaction(self, write: bool) -> contextlib.AbstractContextManager[Run]: ...
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
 
 class _Sqlite(_Line):

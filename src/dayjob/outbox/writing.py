@@ -28,6 +28,8 @@ class OutboxCaller(Caller):
         inner: it. table: the outbox's.
     """
 
+    outbox = True
+
     def __init__(self, inner: Caller, table: str) -> None:
         self.inner, self.table = inner, table
         self.what, self.system, self.awaited = inner.what, inner.system, inner.awaited

@@ -29,12 +29,13 @@ class Caller:
 
     Attributes:
         what: it, in words. system: the database system it leads to, by the name that engines use.
-        awaited: True when it can only be awaited.
+        awaited: True when it can only be awaited. outbox: True when jobs go into an outbox there (`OutboxCaller`).
     """
 
     what: str
     system: str
     awaited = False
+    outbox = False
 
     def run(self, statement: Statement) -> Rows:
         """Run *statement* in whatever transaction is open; its rows, [] for none. Raises what the driver raises."""

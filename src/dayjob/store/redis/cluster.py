@@ -12,6 +12,7 @@ from dayjob.errors import StoreUnavailable
 from dayjob.states import State
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
 from dayjob.store.redis.acts import AT_ONCE, ActsPart
+from dayjob.store.redis.health import require_no_eviction
 from dayjob.store.redis.server import Server
 from dayjob.store.redis.wire import given, packed
 
@@ -33,6 +34,8 @@ class ClusterPart(ActsPart):
 
     def __init__(self, server: Server, lease: float) -> None:
         super().__init__(server, lease)
+        self._safe = ""
+        """The worker for which it was seen that this server evicts nothing."""
         self._listed: dict[tuple[object, ...], tuple[float, int, list[str]]] = {}
         """By bound: when (monotonic, and the store's stamp) its jobs were listed, and those that are still to go."""
 
@@ -45,6 +48,9 @@ class ClusterPart(ActsPart):
         claims: int | None = None,
         now: int | None = None,
     ) -> Beat:
+        if worker.id != self._safe:  # asked by each incarnation once: who cannot beat claims nothing
+            require_no_eviction(self.server)
+            self._safe = worker.id
         expiry = int(worker.expiry * SECOND)
         reply = self.server.call(
             "beat",

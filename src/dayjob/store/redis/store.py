@@ -8,10 +8,10 @@ from threading import local
 
 from dayjob.errors import NotSupported, SchemaMismatch
 from dayjob.store.contract import Listener, MigrationPart
-from dayjob.store.records import Beat, Durability, Enqueued, Health, NewRow, Tally, WorkerInfo
+from dayjob.store.records import Durability, Enqueued, Health, NewRow
 from dayjob.store.redis.cluster import ClusterPart
 from dayjob.store.redis.copying import CopyingPart
-from dayjob.store.redis.health import Examination, require_no_eviction
+from dayjob.store.redis.health import Examination
 from dayjob.store.redis.joining import JoiningPart
 from dayjob.store.redis.server import SCHEMA, Server
 from dayjob.store.redis.signals import Signals
@@ -34,27 +34,12 @@ class RedisStore(ClusterPart, CopyingPart, JoiningPart):
         super().__init__(Server(url, namespace, clock), lease)
         self.url = self.server.url
         self._said = local()
-        self._safe = ""
         self._signals = Signals(self.server, lambda: self.ears_open, self._woken)
 
     def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         outcomes = super().enqueue(jobs, repeat=repeat, now=now)
         self._said.at, self._said.queues = time.monotonic(), {job.queue.encode() for job in jobs}
         return outcomes
-
-    def beat(
-        self,
-        worker: WorkerInfo,
-        held: Sequence[int],
-        tallies: Sequence[Tally] = (),
-        *,
-        claims: int | None = None,
-        now: int | None = None,
-    ) -> Beat:
-        if worker.id != self._safe:  # asked by each incarnation once: who cannot beat claims nothing
-            require_no_eviction(self.server)
-            self._safe = worker.id
-        return super().beat(worker, held, tallies, claims=claims, now=now)
 
     def _woken(self, queue: bytes) -> bool:
         """Whether this thread's enqueue of just now has woken whoever sleeps; asking forgets it."""
