@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed
 
+from pygments.lexers.sql import PostgresLexer
+from sphinx.application import Sphinx
+
 project = "dayjob"
 author = "the dayjob authors"
 copyright = "the dayjob authors"
@@ -19,3 +22,8 @@ suppress_warnings = ["myst.header"]  # pages that README shares may start below 
 html_theme = "furo"
 html_title = "dayjob"
 html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    """SQL here is PostgreSQL's, whose functions are quoted by dollars."""
+    app.add_lexer("sql", PostgresLexer)

@@ -1,14 +1,16 @@
 """Writes what the code says better than a page can: `python docs/generate.py`. A test keeps both the same.
 
-cli.md from the commands, the table of events in guide/events.md, the table of rooms in internals.md.
+cli.md from the commands, the table of events in guide/events.md, the table of rooms in internals.md, the results in proof.md.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ from dayjob.events import EVENTS
 
 DOCS = Path(__file__).resolve().parent
 SOURCE = DOCS.parent / "src" / "dayjob"
+SOAKS = DOCS.parent / "tests" / "chaos" / "reports"
 
 _HEAD = """# Command line
 
@@ -34,8 +37,13 @@ _LATER = """
 
 def pages() -> dict[Path, str]:
     """Every generated page, whole, by its path."""
-    events, internals = DOCS / "guide" / "events.md", DOCS / "internals.md"
-    return {DOCS / "cli.md": commands(), events: _into(events, event_table()), internals: _into(internals, rooms())}
+    events, internals, proof = DOCS / "guide" / "events.md", DOCS / "internals.md", DOCS / "proof.md"
+    return {
+        DOCS / "cli.md": commands(),
+        events: _into(events, event_table()),
+        internals: _into(internals, rooms()),
+        proof: _into(proof, soaks()),
+    }
 
 
 def _into(page: Path, table: str) -> str:
@@ -65,6 +73,38 @@ def rooms() -> str:
             first = re.split(r"\n\s*\n", doc)[0]
             lines.append(f"| `{path.relative_to(SOURCE)}` | {_cell(first)} |")
     return "\n".join(lines) + "\n"
+
+
+def soaks() -> str:
+    """What came of the live soaks whose reports are kept: a line per rule with the bound it supports, a column per engine."""
+    reports: list[dict[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(SOAKS.glob("*.json"))
+    ]
+    if not reports:
+        return "No soak's report is kept here yet.\n"
+    head = ["", *(report["engine"] for report in reports)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    total = [f"{sum(report['faults'].values()):,}" for report in reports]
+    run = [f"{report['jobs']:,} jobs in {report['seconds'] / 60:.0f} min, seed {report['seed']}" for report in reports]
+    lines += [f"| **run** | {' | '.join(run)} |", f"| **faults** | {' | '.join(total)} |"]
+    for findings in zip(*(report["verdict"]["findings"] for report in reports), strict=True):
+        lines.append(f"| {findings[0]['rule']} | {' | '.join(map(_finding, findings))} |")
+    names = sorted({name for report in reports for name in report["faults"]})
+    lines += ["", f"| fault | {' | '.join(head[1:])} |", "|---" * len(head) + "|"]
+    for name in names:
+        lines.append(f"| {name} | {' | '.join(str(report['faults'].get(name, '–')) for report in reports)} |")
+    lines += ["", *(f"{report['engine']}: {report['machine']}." for report in reports)]
+    return "\n".join(lines) + "\n"
+
+
+def _finding(finding: dict[str, Any]) -> str:
+    """`0 of 9,000 (≤ 0.00033)`: violations, observations, and three divided by them."""
+    looked_at, broken = finding["looked_at"], len(finding["broken"])
+    if not looked_at and not broken:
+        return "–"
+    bound = "" if broken or not looked_at else f" (≤ {3 / looked_at:.2g})"
+    figures = f"; {finding['figures']}" if finding["figures"] else ""
+    return f"{broken} of {looked_at:,}{bound}{figures}"
 
 
 def commands() -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dayjob.app import App
+    from dayjob.calls import Call
     from dayjob.clock import from_stamp, to_stamp
     from dayjob.codec import Private
     from dayjob.config import Settings
@@ -27,64 +28,66 @@ if TYPE_CHECKING:
     from dayjob.declare import Tasks
     from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
     from dayjob.errors import (
+        BreakerOpen,
         ConfigError,
         DayjobError,
         JobCancelled,
+        JobExists,
         JobFailed,
         JobNotFound,
         JobTimeout,
         LeaseLost,
+        LimitTimeout,
         NotSupported,
         PayloadError,
         PayloadInvalid,
         PayloadNotSerializable,
         PayloadTooLarge,
+        QueueClosed,
         QueueFull,
+        ScheduleNotFound,
         SchemaMismatch,
         StoreError,
         StoreUnavailable,
         UnknownTask,
         WaitTimeout,
     )
+    from dayjob.gating import Breaker, Concurrency, Debounce, Lane, RateLimit, Throttle, Unique
     from dayjob.job import Attempt, Job
-    from dayjob.later import (
-        Breaker,
-        Concurrency,
-        Cron,
-        Debounce,
-        Lane,
-        RateLimit,
-        Throttle,
-        Unique,
-        chain,
-        group,
-        previous,
-    )
+    from dayjob.later import chain, group, previous
     from dayjob.policies import Retention, Retry
+    from dayjob.schedule import Cron, Every
+    from dayjob.schedules import Schedule
     from dayjob.states import Outcome, State
     from dayjob.task import NewJob, Task
 
 _ROOMS = {
     "app": ("App",),
+    "calls": ("Call",),
     "clock": ("from_stamp", "to_stamp"),
     "codec": ("Private",),
     "config": ("Settings",),
     "context": ("JobContext", "current_job"),
     "directives": ("CancelJob", "RetryAfter", "Snooze", "Unrecoverable"),
     "errors": (
+        "BreakerOpen",
         "ConfigError",
         "DayjobError",
         "JobCancelled",
+        "JobExists",
         "JobFailed",
         "JobNotFound",
         "JobTimeout",
         "LeaseLost",
+        "LimitTimeout",
         "NotSupported",
         "PayloadError",
         "PayloadInvalid",
         "PayloadNotSerializable",
         "PayloadTooLarge",
+        "QueueClosed",
         "QueueFull",
+        "ScheduleNotFound",
         "SchemaMismatch",
         "StoreError",
         "StoreUnavailable",
@@ -92,20 +95,11 @@ _ROOMS = {
         "WaitTimeout",
     ),
     "job": ("Attempt", "Job"),
-    "later": (
-        "Breaker",
-        "Concurrency",
-        "Cron",
-        "Debounce",
-        "Lane",
-        "RateLimit",
-        "Throttle",
-        "Unique",
-        "chain",
-        "group",
-        "previous",
-    ),
+    "gating": ("Breaker", "Concurrency", "Debounce", "Lane", "RateLimit", "Throttle", "Unique"),
+    "later": ("chain", "group", "previous"),
     "policies": ("Retention", "Retry"),
+    "schedule": ("Cron", "Every"),
+    "schedules": ("Schedule",),
     "states": ("Outcome", "State"),
     "declare": ("Tasks",),
     "task": ("NewJob", "Task"),
@@ -138,6 +132,7 @@ __all__ = [
     "Job",
     "Attempt",
     "JobContext",
+    "Call",
     "current_job",
     "Retry",
     "Retention",
@@ -157,6 +152,8 @@ __all__ = [
     "Lane",
     "Breaker",
     "Cron",
+    "Every",
+    "Schedule",
     "chain",
     "group",
     "previous",
@@ -170,10 +167,15 @@ __all__ = [
     "PayloadNotSerializable",
     "UnknownTask",
     "JobNotFound",
+    "ScheduleNotFound",
     "JobFailed",
     "JobCancelled",
+    "JobExists",
     "JobTimeout",
     "WaitTimeout",
+    "LimitTimeout",
+    "BreakerOpen",
+    "QueueClosed",
     "QueueFull",
     "StoreError",
     "StoreUnavailable",

@@ -12,15 +12,18 @@ from threading import RLock
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
+from dayjob.bounds import Declared as Bounds
 from dayjob.clock import seconds
 from dayjob.combiner import Combiner
 from dayjob.config import Settings, resolve_url
 from dayjob.declare import Declaring, Tasks
-from dayjob.errors import ConfigError, shown, unsupported
+from dayjob.errors import ConfigError, shown
 from dayjob.events import Bus
 from dayjob.eventstream import EventStream
+from dayjob.holding import Limiting
 from dayjob.jobs import JobsManager
 from dayjob.later import Later
+from dayjob.limits import BreakersManager, LimitsManager
 from dayjob.link import Link
 from dayjob.locate import AppRef, import_included, ref_of
 from dayjob.offload import offload
@@ -28,11 +31,13 @@ from dayjob.policies import check_int, check_name
 from dayjob.producer import Producer, check_hook
 from dayjob.queues import QueuesManager, WorkerStats
 from dayjob.registry import Registry
+from dayjob.schedules import SchedulesManager
 from dayjob.store import open_store
 from dayjob.task import INCLUDERS, NewJob, Task
 from dayjob.transactions import Joiner, TransactionBlock
 
 if TYPE_CHECKING:
+    from dayjob.gating import Concurrency, RateLimit
     from dayjob.job import Job
     from dayjob.options import JobOptions, QueueDefaults
     from dayjob.store.contract import Store
@@ -46,7 +51,7 @@ Queues = Mapping[str, int] | Sequence[str] | str | None
 Included = str | Tasks | Task[Any, Any] | ModuleType
 
 
-class App(Declaring, Later):
+class App(Declaring, Limiting, Later):
     """Background jobs of one program: its tasks, its store, and the ways to enqueue, look, act and work.
 
     Nothing is opened before first use; an app may be used from any thread and event loop, and in forked children.
@@ -60,7 +65,8 @@ class App(Declaring, Later):
             is `ctx.state`. A generator function will do.
         settings: numbers that hold for the whole app; else from the environment (`DAYJOB_<NAME>`).
     Attributes:
-        jobs: looking at jobs and acting on them. queues: the same for queues. schedules: a later release.
+        jobs: looking at jobs and acting on them. queues: the same for queues. limits, breakers: how they stand, and changing them.
+        schedules: what runs again and again.
         settings: as given. bus: the events of this process.
     """
 
@@ -82,19 +88,23 @@ class App(Declaring, Later):
         self.bus = Bus()
         self.ref: AppRef | None = None
         self._arounds: list[Callable[[Any], Any]] = []
-        self._link = Link(self._open_store)
+        self._bounds = Bounds()
+        self._link = Link(self._open_store, self._bounds.tell)
         self._included: list[str] = []
         self._including = RLock()
         self.jobs = JobsManager(self._link, lambda: self.registry, self.settings)
         self.queues = QueuesManager(self._link)
+        self.limits = LimitsManager(self._link)
+        self.breakers = BreakersManager(self._link, self.bus)
         self._combiner = Combiner(self._link)
         self._joiner = Joiner(self._link, self._namespace)
         self._joiner.owner = self
         self._producer = Producer(
-            self._combiner, self._joiner, self.jobs, lambda: self.registry, self.settings, self.bus
+            self._combiner, self._joiner, self.jobs, lambda: self.registry, self.settings, self.bus, self._link
         )
         self._producer.app = self
         self._registry = Registry(self.settings, self._producer)
+        self.schedules = SchedulesManager(self._link, lambda: self.registry, self._producer, self.jobs)
         self.include(*([include] if isinstance(include, (str, Tasks)) else include))
 
     # -- declaring ---------------------------------------------------------------------------------------------------
@@ -128,14 +138,26 @@ class App(Declaring, Later):
         defaults: QueueDefaults | None = None,
         max_depth: int | None = None,
         when_full: Literal["raise", "wait", "drop_oldest"] | None = None,
-        rate_limit: Any = None,
-        concurrency: Any = None,
+        rate_limit: RateLimit | None = None,
+        concurrency: Concurrency | int | None = None,
     ) -> None:
-        """Say what holds for the jobs of a queue where neither the job nor its task says anything."""
-        unsupported(max_depth=max_depth, when_full=when_full, rate_limit=rate_limit, concurrency=concurrency)
+        """Say what holds for a queue. Limits are held in the store, for all workers and producers; whoever opens the app tells it.
+
+        Args:
+            defaults: options of its jobs where neither the job nor its task says anything.
+            max_depth: waiting jobs it takes. when_full: for those beyond, `raise` (`QueueFull`, the default), `wait` until there is
+                room, for `Settings.full_timeout` seconds, or `drop_oldest`: the oldest waiting one is dead, reason `shed`.
+            rate_limit: `RateLimit(10, per=1)`: claims in any `per` seconds. concurrency: jobs that run at once.
+        Raises:
+            ConfigError: a value makes no sense.
+        """
+        said = {"max_depth": max_depth, "when_full": when_full, "rate_limit": rate_limit, "concurrency": concurrency}
         if defaults is not None and not isinstance(defaults, Mapping):
             raise ConfigError(f"queue {name!r}: defaults must be a mapping of options, not {shown(defaults)}")
+        self._bounds.declare(name, said)
         self._registry.queue_defaults(name, **(defaults or {}))
+        if self._link.used:
+            self._bounds.tell(self._link())
 
     def on_enqueue(self, hook: F) -> F:
         """Decorator: call *hook* `(new_job)` before each job is stored; it may write into `new_job.meta`."""
@@ -465,9 +487,7 @@ def _checked_queues(queues: Queues) -> Mapping[str, int] | Sequence[str] | None:
     for name in queues:
         check_name("queue", name)
     if isinstance(queues, Mapping):
-        return {
-            name: check_int(f"the concurrency of queue {name!r}", limit, 1, 100_000) for name, limit in queues.items()
-        }
+        return {name: check_int(f"the concurrency of queue {name!r}", n, 1, 100_000) for name, n in queues.items()}
     return list(dict.fromkeys(queues))
 
 

@@ -40,7 +40,8 @@ LONGEST_PATIENCE = 600.0
 """Stores remember the ids of finished jobs for an hour; producers repeat for ten minutes at most (P9)."""
 
 ENGINE_WAITED = 3.0
-"""An engine that itself waited this long (for someone else's write transaction) is not asked again."""
+"""An engine with one writer that itself waited this long, for someone else's transaction, is not asked again: maybe it is the
+caller's own. Where a line to a server was silent for so long, nobody waited for anybody."""
 
 SOON = 2.0
 """Workers look for due jobs at least this often; a job that is due earlier is worth a signal."""
@@ -48,6 +49,8 @@ SOON = 2.0
 
 class Sink(Protocol):
     """What the combiner needs of a store."""
+
+    exclusive: bool
 
     def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False) -> list[Enqueued]: ...
 
@@ -73,8 +76,12 @@ class Ticket:
 
     def succeed(self, outcomes: list[Enqueued]) -> None:
         if self.repeat and not self.chosen:
-            # Ids of our own making exist only because an earlier try of this very call stored them.
-            outcomes = [INSERTED if one.outcome == "existing" else one for one in outcomes]
+            # Ids of our own making exist only because an earlier try of this very call stored them; another's id is the
+            # holder of a key.
+            outcomes = [
+                INSERTED if one.outcome == "existing" and one.id in (None, row.id) else one
+                for one, row in zip(outcomes, self.rows, strict=True)
+            ]
         self.outcomes = outcomes
         self.done = True
 
@@ -123,7 +130,10 @@ class Combiner:
             ticket = self.ticket(rows[start : start + BATCH], chosen)
             self.commit((ticket,))
             if ticket.error is not None:
-                raise ticket.error
+                try:
+                    raise ticket.error
+                finally:
+                    ticket.error = None  # its frames name the ticket: they would hold each other, and a connection
             outcomes += ticket.outcomes
         return outcomes
 
@@ -172,7 +182,8 @@ class Combiner:
         try:
             self._store(tickets)
         except StoreUnavailable as error:
-            self._back_off(tickets, error, final=time.monotonic() - began > ENGINE_WAITED)
+            waited = time.monotonic() - began > ENGINE_WAITED
+            self._back_off(tickets, error, final=waited and self._sink().exclusive)
         except Exception as error:  # noqa: BLE001  whatever it is, it goes to the caller whose rows caused it
             self._separate(tickets, error)
         except BaseException:

@@ -28,6 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         grace: how long running jobs may go on after a worker was told to stop.
         concurrency: jobs at once in a worker process. poll: how often a worker looks where it cannot be told.
         blocked_after: an event loop blocked for longer is reported.
+        full_timeout: how long an enqueue waits for room in a full queue whose `when_full` is `wait`.
     """
 
     max_payload: int = 10_000
@@ -42,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     concurrency: int = 10
     poll: float = 1.0
     blocked_after: float = 1.0
+    full_timeout: float = 30.0
 
     def __post_init__(self) -> None:
         for name, (least, most) in _INTS.items():
@@ -85,6 +87,7 @@ _SECONDS: dict[str, tuple[float, float]] = {
     "grace": (0.0, 366 * 86_400.0),
     "poll": (0.001, 3_600.0),
     "blocked_after": (0.001, 86_400.0),
+    "full_timeout": (0.0, 366 * 86_400.0),
 }
 
 

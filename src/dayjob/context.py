@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 
 from msgspec import json
 
-from dayjob.clock import seconds
+from dayjob.clock import from_stamp, seconds
 from dayjob.codec import encode_plain
 from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 
@@ -35,6 +35,8 @@ else:
     StateT = TypeVar("StateT")
 
 
+SCHEDULED_FOR = "dayjob.scheduled_for"
+"""What a job of a schedule carries in its meta: the stamp of the nominal time."""
 MAX_CHECKPOINT = 1_000_000
 """Bytes of an encoded checkpoint."""
 
@@ -188,7 +190,8 @@ class JobContext(Generic[StateT]):
 
     @property
     def scheduled_for(self) -> datetime | None:
-        return None
+        at = self.meta.get(SCHEDULED_FOR)
+        return from_stamp(at) if isinstance(at, int) else None
 
     @property
     def cancelled(self) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from dayjob.clock import SECOND, seconds, to_stamp
-from dayjob.errors import ConfigError
+from dayjob.errors import ConfigError, shown
+from dayjob.gating.values import Concurrency, RateLimit
+
+Pause = RateLimit | Concurrency
 
 
 class Directive(Exception):
@@ -19,12 +24,15 @@ class RetryAfter(Directive):
 
     Args:
         when: seconds, a timedelta, or an aware datetime (HTTP's `Retry-After` knows both).
+        pause: a limit, or several: nobody passes them until then, so that other jobs do not meet the same refusal. Templates
+            of their keys are filled with this job's arguments and meta.
     Raises:
-        ConfigError: *when* is negative, not finite, naive or more than a hundred years away.
+        ConfigError: *when* is negative, not finite, naive or more than a hundred years away; *pause* is no limit.
     """
 
-    def __init__(self, when: float | timedelta | datetime) -> None:
-        super().__init__(when)
+    def __init__(self, when: float | timedelta | datetime, pause: Pause | Sequence[Pause] | None = None) -> None:
+        super().__init__(when, pause)
+        self.pause = _limits(pause)
         self.run_at: int | None = None
         self.seconds: float | None = None
         if isinstance(when, datetime):
@@ -41,6 +49,14 @@ class RetryAfter(Directive):
 
     def __str__(self) -> str:
         return f"retry at {self.args[0]}" if self.seconds is None else f"retry after {self.seconds:g} s"
+
+
+def _limits(pause: Any) -> tuple[Pause, ...]:
+    several = () if pause is None else tuple(pause) if isinstance(pause, (list, tuple)) else (pause,)
+    for one in several:
+        if not isinstance(one, (RateLimit, Concurrency)):
+            raise ConfigError(f"RetryAfter: pause={shown(pause)} must be a RateLimit or a Concurrency, or several")
+    return several
 
 
 class Snooze(Directive):

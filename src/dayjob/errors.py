@@ -7,7 +7,7 @@ Each carries its data as attributes, says what to do next, and survives copying 
     ├ ConfigError(ValueError)      ├ PayloadError(ValueError): PayloadInvalid, PayloadTooLarge, PayloadNotSerializable
     ├ UnknownTask(LookupError)     ├ JobNotFound(LookupError)
     ├ JobFailed, JobCancelled, JobTimeout (the job's own limit)     WaitTimeout(TimeoutError): you waited too long
-    ├ QueueFull
+    ├ QueueFull, QueueClosed, JobExists, BreakerOpen                LimitTimeout(TimeoutError): a limit was not free
     └ StoreError ─ StoreUnavailable (repeat it), BadRow, TransactionExpired, NotCommitted, SchemaMismatch, NotSupported
     LeaseLost(BaseException): raised inside a job whose late write was refused
 """
@@ -15,7 +15,6 @@ Each carries its data as attributes, says what to do next, and survives copying 
 from __future__ import annotations
 
 from reprlib import Repr
-from typing import Any
 
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 60
@@ -100,6 +99,22 @@ class UnknownTask(DayjobError, LookupError):
     def __str__(self) -> str:
         near = f" Did you mean {', '.join(map(repr, self.known[:3]))}?" if self.known else ""
         return f"no task named {self.task!r} is registered; is its module in App(include=[...])?{near}"
+
+
+class ScheduleNotFound(DayjobError, LookupError):
+    """No schedule has this name.
+
+    Attributes:
+        name: what was asked for. near: names that it was perhaps meant to be.
+    """
+
+    def __init__(self, name: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(name, near)
+        self.name, self.near = name, near
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
+        return f"no schedule is named {shown(self.name)}{hint}"
 
 
 class JobNotFound(DayjobError, LookupError):
@@ -191,6 +206,67 @@ class QueueFull(DayjobError):
 
     def __str__(self) -> str:
         return f"queue {self.queue!r} holds {self.depth:,} jobs, its limit is {self.limit:,}"
+
+
+class QueueClosed(DayjobError):
+    """A queue takes no new jobs: it is being drained.
+
+    Attributes:
+        queue: its name.
+    """
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+    def __str__(self) -> str:
+        return f"queue {self.queue!r} takes no new jobs until it is resumed (dayjob queues resume {self.queue})"
+
+
+class JobExists(DayjobError):
+    """A job with this unique key is there already, and the key says to raise.
+
+    Attributes:
+        key: as it was given. id: the job that holds it.
+    """
+
+    def __init__(self, key: str, id: str) -> None:
+        super().__init__(key, id)
+        self.key, self.id = key, id
+
+    def __str__(self) -> str:
+        return f"the key {self.key!r} is held by job {self.id}"
+
+
+class LimitTimeout(DayjobError, TimeoutError):
+    """A limit around a call was not free in time.
+
+    Attributes:
+        limits: what was waited for, kind and key. timeout: seconds waited.
+    """
+
+    def __init__(self, limits: tuple[str, ...], timeout: float) -> None:
+        super().__init__(limits, timeout)
+        self.limits, self.timeout = limits, timeout
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.limits)}: not free after {self.timeout:g} s of waiting"
+
+
+class BreakerOpen(DayjobError):
+    """The call was not made: what it depends on is failing. A job that does not catch it is snoozed until then.
+
+    Attributes:
+        key: the breaker. retry_in: seconds until it lets one through; None: until it is closed by hand.
+    """
+
+    def __init__(self, key: str, retry_in: float | None = None) -> None:
+        super().__init__(key, retry_in)
+        self.key, self.retry_in = key, retry_in
+
+    def __str__(self) -> str:
+        when = "until it is closed by hand" if self.retry_in is None else f"for another {self.retry_in:.1f} s"
+        return f"the breaker {self.key!r} is open {when}"
 
 
 class StoreError(DayjobError):
@@ -291,13 +367,6 @@ class LeaseLost(BaseException):
 
     def __str__(self) -> str:
         return f"the lease on job {self.id} (entry {self.entry}) is lost; its write was refused"
-
-
-def unsupported(**options: Any) -> None:
-    """Raise `NotSupported` naming the first of *options* that was given (is not None or False)."""
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise NotSupported(f"{name}=")
 
 
 def shown(value: object, width: int = 80) -> str:

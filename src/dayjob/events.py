@@ -125,7 +125,7 @@ class JobSnoozed(JobEvent, frozen=True, kw_only=True):
 
 
 class JobParked(JobEvent, frozen=True, kw_only=True):
-    """This worker cannot run the job: its task is unknown here, or its payload no longer fits. It waits."""
+    """This worker cannot run the job: its task is unknown here, its payload no longer fits, or no process can be started for it. It waits."""
 
     name = "job.parked"
     reason: str
@@ -308,6 +308,22 @@ class StoreEndangered(WorkerEvent, frozen=True, kw_only=True):
     warning: str
 
 
+class BreakerOpened(Event, frozen=True, kw_only=True):
+    """A breaker opened: jobs behind it wait. `failures`: those in its window. `seconds`: until one is let through to try; None: by hand, until it is closed by hand."""
+
+    name = "breaker.opened"
+    key: str
+    failures: int
+    seconds: float | None
+
+
+class BreakerClosed(Event, frozen=True, kw_only=True):
+    """A breaker closed: jobs behind it go on."""
+
+    name = "breaker.closed"
+    key: str
+
+
 class ServiceFailed(Event, frozen=True, kw_only=True):
     """A service's tick raised what it should not; it goes on with back-off. `traceback` is "" where the error says it all."""
 
@@ -382,6 +398,56 @@ class OutboxSetAside(JobEvent, frozen=True, kw_only=True):
 
     name = "outbox.set_aside"
     outbox: str
+    error: str
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------
+
+
+class ScheduleEvent(Event, frozen=True, kw_only=True):
+    """Something about one schedule. `scheduled_for`: the stamp of the tick."""
+
+    schedule: str
+
+
+class ScheduleTicked(ScheduleEvent, frozen=True, kw_only=True):
+    """A tick made a job. `late`: seconds after the nominal time."""
+
+    name = "schedule.ticked"
+    id: str
+    task: str
+    scheduled_for: int
+    late: float
+
+
+class ScheduleSkipped(ScheduleEvent, frozen=True, kw_only=True):
+    """A tick made no job, as the job before has not ended. `ticks`: how many."""
+
+    name = "schedule.skipped"
+    scheduled_for: int
+    ticks: int = 1
+
+
+class ScheduleMissed(ScheduleEvent, frozen=True, kw_only=True):
+    """Nobody was there for `ticks` ticks. `made`: jobs that make up for them."""
+
+    name = "schedule.missed"
+    scheduled_for: int
+    ticks: int
+    made: int
+
+
+class ScheduleOrphaned(ScheduleEvent, frozen=True, kw_only=True):
+    """No live worker's code declares the schedule any more: it rests. `where`: where it was declared."""
+
+    name = "schedule.orphaned"
+    where: str
+
+
+class ScheduleFailed(ScheduleEvent, frozen=True, kw_only=True):
+    """A schedule cannot be read, or its job was refused. `error`: why."""
+
+    name = "schedule.failed"
     error: str
 
 

@@ -103,7 +103,10 @@ class Gatherer:
         failure = None if landed.cancelled() else landed.exception()
         again: list[Sequence[Passenger]] = []
         for ticket, group in flight:
-            error = failure or ticket.error
+            error, ticket.error = (
+                failure or ticket.error,
+                None,
+            )  # its frames name the ticket: they would hold each other
             if error is not None and len(group) > 1 and not isinstance(error, StoreUnavailable):
                 # One row spoilt it for all: each flies alone, and gets the answer to itself.
                 again += [[one] for one in group]

@@ -15,6 +15,7 @@ from dayjob.errors import JobCancelled, JobFailed
 from dayjob.states import State
 
 if TYPE_CHECKING:
+    from dayjob.store.gating import Gating
     from dayjob.store.records import AttemptRow, JobRow, Log, NewRow, Progress
 
 R = TypeVar("R")
@@ -236,6 +237,11 @@ class Job(Generic[R]):
             done = from_stamp(row.finished_at)
             attempts.append(Attempt(row.attempt, row.round, "completed", self.started_at, done, row.worker))
         return attempts
+
+    @property
+    def gating(self) -> Gating | None:
+        """What it has to wait for before it may start: its key, lane and gates; None: nothing. See `app.limits.of(job)`."""
+        return self._seen().gating
 
     @property
     def flow_id(self) -> str | None:

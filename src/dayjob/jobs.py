@@ -237,18 +237,20 @@ class JobsManager:
     def made(self, new: NewRow, /) -> JobRow:
         """What an enqueue knows of the job it stored; the store's own times stay 0."""
         later = new.run_at > wall() if new.run_at is not None else bool(new.delay)
+        waits = State.BLOCKED if new.gating is not None and new.gating.gates else State.AVAILABLE
         return JobRow(
             new.id,
             0,
             new.task,
             new.queue,
-            State.SCHEDULED if later else State.AVAILABLE,
+            State.SCHEDULED if later else waits,
             new.payload,
             priority=new.priority,
             max_attempts=new.max_attempts,
             tags=new.tags,
             meta=new.meta,
             options=new.options,
+            gating=new.gating,
         )
 
     def task(self, name: str) -> Task[Any, Any] | None:

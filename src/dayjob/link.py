@@ -22,13 +22,14 @@ class Link:
     """Holds the store that an app uses now.
 
     Args:
-        opener: opens the store of the app's URL.
+        opener: opens the store of the app's URL. greet: called with the store when it is first used, before anybody else.
     """
 
-    def __init__(self, opener: Callable[[], Store]) -> None:
-        self._opener = opener
+    def __init__(self, opener: Callable[[], Store], greet: Callable[[Store], None] = lambda store: None) -> None:
+        self._opener, self._greet = opener, greet
         self._store: Store | None = None
         self._bare: Store | None = None
+        self._migrated: Store | None = None
         self._pid = 0
         self._lock = RLock()
         _LINKS.add(self)
@@ -50,12 +51,26 @@ class Link:
 
     def _open(self) -> Store:
         with self._lock:
-            store = self.bare()
+            store = self.migrated()
             if self._store is None:
-                if store.url.startswith(_EMBEDDED) and store.migrate(dry_run=True):
-                    store.migrate()
+                self._greet(store)
                 self._store = store
             return self._store
+
+    def migrated(self) -> Store:
+        """The store, ready for statements on a connection whose transaction nothing here may wait for: nobody greets it."""
+        with self._lock:
+            store = self.bare()
+            if self._migrated is not store:
+                if store.url.startswith(_EMBEDDED) and store.migrate(dry_run=True):
+                    store.migrate()
+                self._migrated = store
+            return store
+
+    @property
+    def used(self) -> bool:
+        """True once the store was used, and greeted."""
+        return self._store is not None
 
     def require_schema(self) -> None:
         """Look, instead of migrating, for one who may hold a transaction that a migration would wait for.
@@ -88,7 +103,7 @@ class Link:
     def close(self) -> None:
         """Let go of the store; a later call opens it again. Idempotent."""
         with self._lock:
-            store, self._store, self._bare = self._bare, None, None
+            store, self._store, self._bare, self._migrated = self._bare, None, None, None
         if store is not None and self._pid == os.getpid():
             store.close()
 
@@ -96,13 +111,15 @@ class Link:
     def exchanged(self, store: Store) -> Iterator[None]:
         """Use *store* instead while the block runs; for every thread."""
         with self._lock:
-            before = (self._store, self._bare, self._pid)
-            self._store, self._bare, self._pid = store, store, os.getpid()
+            before = (self._store, self._bare, self._migrated, self._pid)
+            self._store = self._bare = self._migrated = store
+            self._pid = os.getpid()
+        self._greet(store)
         try:
             yield
         finally:
             with self._lock:
-                self._store, self._bare, self._pid = before
+                self._store, self._bare, self._migrated, self._pid = before
 
     def _forked(self) -> None:
         self._lock = RLock()

@@ -17,6 +17,15 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from dayjob.clock import seconds, to_stamp
 from dayjob.codec import encode_meta
 from dayjob.errors import ConfigError, NotSupported, shown
+from dayjob.gating import Breaker, Concurrency, Debounce, Declared, Lane, RateLimit, Throttle, Unique
+from dayjob.gating.declared import (
+    breaker_numbers,
+    check_breaker,
+    check_concurrency,
+    check_lane,
+    check_rate_limit,
+    check_unique,
+)
 from dayjob.ids import check_id
 from dayjob.policies import (
     Overrides,
@@ -39,6 +48,8 @@ class QueueDefaults(TypedDict, total=False):
     priority: -100 to 100, higher first. retry: a `Retry`, attempts in all, or False for one. timeout: seconds an
     attempt may take, None for no limit. retention: how long finished jobs are kept. delay, expires: seconds.
     tags: names to find the job by. meta: plain data that travels with it.
+    unique: one job per key: `Unique`, `Debounce`, `Throttle`, or a literal key. rate_limit, concurrency: one or several. lane: a
+    `Lane` or the template of its key. breaker: a `Breaker`. Of these five False means none, whatever is said farther away.
     """
 
     priority: int | None
@@ -49,11 +60,11 @@ class QueueDefaults(TypedDict, total=False):
     expires: Seconds | None
     tags: Sequence[str] | None
     meta: Mapping[str, Any] | None
-    unique: Any
-    rate_limit: Any
-    concurrency: Any
-    lane: Any
-    breaker: Any
+    unique: Unique | Debounce | Throttle | str | Literal[False] | None
+    rate_limit: RateLimit | Sequence[RateLimit] | Literal[False] | None
+    concurrency: Concurrency | Sequence[Concurrency] | Literal[False] | None
+    lane: Lane | str | Literal[False] | None
+    breaker: Breaker | Literal[False] | None
 
 
 class GroupOptions(QueueDefaults, total=False):
@@ -62,7 +73,6 @@ class GroupOptions(QueueDefaults, total=False):
     queue: str | None
     executor: Literal["async", "thread", "process"] | None
     durable: bool
-    batch: Any
 
 
 class TaskOptions(GroupOptions, total=False):
@@ -104,13 +114,18 @@ class Options(Struct, frozen=True, kw_only=True):
     id: str | UnsetType = UNSET
     conn: Any = UNSET
     outbox: Any = UNSET
+    unique: Unique | Debounce | Throttle | bool | UnsetType = UNSET
+    rate_limit: tuple[RateLimit, ...] | UnsetType = UNSET
+    concurrency: tuple[Concurrency, ...] | UnsetType = UNSET
+    lane: Lane | bool | UnsetType = UNSET
+    breaker: Breaker | bool | UnsetType = UNSET
 
     def over(self, farther: Options) -> Options:
         """These options, and *farther* where they say nothing. `meta` is joined key by key."""
         said = {name: value for name in FIELDS if (value := getattr(self, name)) is not UNSET}
         if not said:
             return farther
-        if "delay" in said or "run_at" in said:
+        if "delay" in said or "run_at" in said or isinstance(self.unique, Debounce):
             farther = structs.replace(farther, delay=UNSET, run_at=UNSET)
         if "conn" in said or "outbox" in said:
             farther = structs.replace(farther, conn=UNSET, outbox=UNSET)
@@ -127,13 +142,32 @@ class Options(Struct, frozen=True, kw_only=True):
             retry=RetryNumbers.of(self.retry) if isinstance(self.retry, Retry) else UNSET,
             timeout=self.timeout,
             keep=ages,
+            breaker=UNSET if self.breaker is UNSET else breaker_numbers(self.breaker),
         )
+
+    def declared(self) -> Declared | None:
+        """What they say that a job has to wait for; None when that is nothing."""
+        if (
+            self.unique is UNSET
+            and self.rate_limit is UNSET
+            and self.concurrency is UNSET
+            and self.lane is UNSET
+            and self.breaker is UNSET
+        ):
+            return None
+        found = Declared(
+            self.unique or None,  # type: ignore[arg-type]  # UNSET and False are nothing
+            self.lane or None,  # type: ignore[arg-type]
+            (*(self.concurrency or ()), *(self.rate_limit or ())),
+            self.breaker or None,  # type: ignore[arg-type]
+        )
+        return found if found.unique or found.lane or found.limits or found.breaker else None
 
 
 FIELDS: Final = Options.__struct_fields__
 NOTHING: Final = Options()
 
-LATER: Final = frozenset({"unique", "rate_limit", "concurrency", "lane", "breaker", "durable", "batch"})
+LATER: Final = frozenset({"durable"})
 """Options of later releases: named, typed, and refused."""
 
 TASKS_OWN: Final = frozenset({"version", "aliases", "executor"})
@@ -168,6 +202,8 @@ def normal(given: Mapping[str, Any], allowed: frozenset[str], where: str) -> Opt
         raise ConfigError(f"{where}: delay= and run_at= both say when; give one of them")
     if "conn" in found and "outbox" in found:
         raise ConfigError(f"{where}: conn= and outbox= both say where the job is written; give one of them")
+    if isinstance(found.get("unique"), Debounce) and ("delay" in found or "run_at" in found):
+        raise ConfigError(f"{where}: Debounce(wait=...) says when; leave delay= and run_at= out")
     return Options(**found)
 
 
@@ -224,4 +260,9 @@ _CHECKS: dict[str, Any] = {
     "id": _id,
     "conn": lambda value: value,  # looked at when it is used: a connection belongs to a moment
     "outbox": lambda value: value,  # the same
+    "unique": check_unique,
+    "rate_limit": check_rate_limit,
+    "concurrency": check_concurrency,
+    "lane": check_lane,
+    "breaker": check_breaker,
 }

@@ -127,8 +127,8 @@ class Retry:
         set_(self, "factor", _number("factor", factor, 1.0, 1e6))
         set_(self, "cap", seconds(cap, "cap"))
         set_(self, "jitter", _number("jitter", jitter, 0.0, 10.0))
-        set_(self, "retry_on", _matcher("retry_on", retry_on))
-        set_(self, "give_up_on", _matcher("give_up_on", give_up_on))
+        set_(self, "retry_on", matcher("retry_on", retry_on))
+        set_(self, "give_up_on", matcher("give_up_on", give_up_on))
 
     @classmethod
     def coerce(cls, value: Retry | int | bool) -> Retry:
@@ -156,7 +156,7 @@ class Retry:
         """
         if attempt >= (self.max_attempts if max_attempts is None else max_attempts):
             return None
-        if _matches(self.give_up_on, exc, "give_up_on", False) or not _matches(self.retry_on, exc, "retry_on", True):
+        if matches(self.give_up_on, exc, "give_up_on", False) or not matches(self.retry_on, exc, "retry_on", True):
             return None
         delay = self._delay(attempt, exc)
         return min(delay * (1.0 + self.jitter * rng.random()), LONGEST)
@@ -226,7 +226,8 @@ def _backoff(value: Any) -> str | tuple[float, ...] | Callable[[int, BaseExcepti
     )
 
 
-def _matcher(what: str, value: Any) -> tuple[type[BaseException], ...] | Callable[[BaseException], bool]:
+def matcher(what: str, value: Any) -> tuple[type[BaseException], ...] | Callable[[BaseException], bool]:
+    """*value* when it says which exceptions: types, or a predicate; else `ConfigError` naming *what*."""
     if isinstance(value, type):
         value = (value,)
     if isinstance(value, (list, tuple)):
@@ -239,7 +240,8 @@ def _matcher(what: str, value: Any) -> tuple[type[BaseException], ...] | Callabl
     raise ConfigError(f"{what}={shown(value)} must be exception types or a predicate (exc) -> bool")
 
 
-def _matches(matcher: Any, exc: BaseException, what: str, on_failure: bool) -> bool:
+def matches(matcher: Any, exc: BaseException, what: str, on_failure: bool) -> bool:
+    """True when *exc* is one of those; *on_failure* when the predicate *what* itself fails, which is noted on *exc*."""
     if isinstance(matcher, tuple):
         return isinstance(exc, matcher)
     try:
@@ -381,11 +383,20 @@ class RetryNumbers(Struct, frozen=True, omit_defaults=True):
         )
 
 
+class BreakerNumbers(Struct, frozen=True, omit_defaults=True):
+    """The storable part of a `Breaker`. Which errors count stays with the task's code."""
+
+    key: str | None = None
+    failures: int = 5
+    within: float = 60.0
+    cooldown: float = 30.0
+
+
 class Overrides(Struct, frozen=True, omit_defaults=True):
     """What `using()` changed for one job and its worker must know. UNSET: as the task declares.
 
     Attributes:
-        timeout: seconds, or None for no limit.
+        timeout: seconds, or None for no limit. breaker: its numbers, or None for none.
         keep: seconds the finished job is kept when completed, cancelled, dead; None: for ever. How many finished jobs
             are kept cannot be a matter of one job, so counts are not stored.
     """
@@ -393,6 +404,7 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     retry: RetryNumbers | UnsetType = UNSET
     timeout: float | UnsetType | None = UNSET
     keep: tuple[float | None, float | None, float | None] | UnsetType = UNSET
+    breaker: BreakerNumbers | UnsetType | None = UNSET
 
     def to_bytes(self) -> bytes | None:
         """The stored form (`NewRow.options`), None when nothing was changed."""

@@ -11,16 +11,20 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from msgspec import UNSET
 from msgspec.json import encode
 
+from dayjob.backpressure import Backpressure
 from dayjob.codec import encode_meta, encode_untyped
 from dayjob.combiner import Combiner
 from dayjob.config import Settings
 from dayjob.errors import ConfigError, StoreError, shown
 from dayjob.events import Bus, JobEnqueued
+from dayjob.gatekeeper import gating_of
 from dayjob.ids import new_id, new_ids
 from dayjob.job import Job
 from dayjob.jobs import JobsManager
+from dayjob.merging import merged, merges, refuse_joined
 from dayjob.offload import offload
 from dayjob.policies import check_name, check_priority
 from dayjob.store.records import Enqueued, NewRow
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from dayjob.options import JobOptions
     from dayjob.registry import Registry
     from dayjob.store.callers import Caller
+    from dayjob.store.contract import Store
 
 R = TypeVar("R")
 
@@ -46,6 +51,7 @@ class Producer:
 
     Args:
         combiner: the way to the store. joiner: the way into a caller's transaction. jobs: what the handles act through. registry: gives the tasks by name.
+        store: gives the store, to look at the holder of a key.
     Attributes:
         app: the app whose producer it is; what a detached context shows.
         hooks: called with each `NewJob` before it is stored (`app.on_enqueue`).
@@ -60,12 +66,15 @@ class Producer:
         registry: Callable[[], Registry],
         settings: Settings,
         bus: Bus,
+        store: Callable[[], Store],
     ) -> None:
+        self._store = store
         self.app: App | None = None
         self.settings = settings
         self.hooks: list[Hook] = []
         self.stored: Callable[[Sequence[Job[Any]]], None] | None = None
         self._combiner, self._joiner = combiner, joiner
+        self._pressure = Backpressure(combiner, store, settings.full_timeout)
         self._jobs = jobs
         self._registry = registry
         self._bus = bus
@@ -76,8 +85,13 @@ class Producer:
         """Store *new* durably; blocks, also in a running loop."""
         row, chosen = self._row(new, new.id or new_id()), new.id is not None
         if joins(new) and (caller := self._joiner.caller((new,), awaits=False)) is not None:
+            refuse_joined(row, outbox=caller.outbox)
             return self._job(row, self._joiner.send(caller, (row,), chosen=chosen)[0], joined=True)
         (outcome,) = self._combiner.send((row,), chosen=chosen)
+        if outcome.error is not None:
+            (outcome,) = self._pressure.again((row,), [outcome], chosen=chosen)
+        if row.gating is not None:
+            outcome = self._merged(row, outcome)
         job = self._job(row, outcome)
         if self.stored is not None:
             self.stored([job])
@@ -87,8 +101,14 @@ class Producer:
         """Awaitable `store`: never blocks the loop, and shares its commit with other calls of the same iteration."""
         row, chosen = self._row(new, new.id or new_id()), new.id is not None
         if joins(new) and (caller := self._joiner.caller((new,), awaits=True)) is not None:
+            refuse_joined(row, outbox=caller.outbox)
             return self._job(row, (await self._joiner.asend(caller, (row,), chosen=chosen))[0], joined=True)
-        job: Job[R] = self._job(row, await self._combiner.asend(row, chosen=chosen))
+        outcome = await self._combiner.asend(row, chosen=chosen)
+        if outcome.error is not None:
+            outcome = await self._pressure.aagain(row, outcome, chosen=chosen)
+        if row.gating is not None and merges(row):
+            outcome = await offload(self._merged, row, outcome)
+        job: Job[R] = self._job(row, outcome)
         if self.stored is not None:
             await offload(self.stored, [job])
         return job
@@ -111,10 +131,22 @@ class Producer:
         rows, chosen, caller = self._rows(news, awaits=True)
         if caller is not None:
             return self._handles(rows, await self._joiner.asend(caller, rows, chosen=chosen), joined=True)
-        return await offload(self._send_many, rows, chosen)
+        outcomes = await offload(self._combiner.send, rows, chosen=chosen)
+        if any(outcome.error is not None for outcome in outcomes):
+            outcomes = await self._pressure.aagain_many(rows, outcomes, chosen=chosen)
+        return await offload(self._sent_many, rows, outcomes)
 
     def _send_many(self, rows: list[NewRow], chosen: bool) -> list[Job[Any]]:
-        jobs = self._handles(rows, self._combiner.send(rows, chosen=chosen))
+        outcomes = self._combiner.send(rows, chosen=chosen)
+        if any(outcome.error is not None for outcome in outcomes):
+            outcomes = self._pressure.again(rows, outcomes, chosen=chosen)
+        return self._sent_many(rows, outcomes)
+
+    def _sent_many(self, rows: list[NewRow], outcomes: list[Enqueued]) -> list[Job[Any]]:
+        for place, row in enumerate(rows):
+            if row.gating is not None:
+                outcomes[place] = self._merged(row, outcomes[place])
+        jobs = self._handles(rows, outcomes)
         if self.stored is not None:
             self.stored(jobs)
         return jobs
@@ -126,7 +158,7 @@ class Producer:
             raise refused[0]
         host = self._jobs
         jobs: list[Job[Any]] = [
-            Job(host, row.id, None, row, outcome.outcome)  # type: ignore[arg-type]  # refused ones were raised above
+            Job(host, outcome.id or row.id, None, row, outcome.outcome)  # type: ignore[arg-type]  # refused ones were raised above
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         if self._bus.wants("job.enqueued"):
@@ -158,6 +190,9 @@ class Producer:
         caller = None
         if any(map(joins, calls)):
             caller = self._joiner.caller(calls, awaits=awaits, verb="enqueue_many")
+            if caller is not None:
+                for row in rows:
+                    refuse_joined(row, outbox=caller.outbox)
         return rows, any(new.id is not None for new in calls), caller
 
     # -- by name -----------------------------------------------------------------------------------------------------
@@ -174,6 +209,19 @@ class Producer:
         return unknown_job(
             name, encode_untyped(name, args, self.settings.max_payload), registry.queue_options, **options
         )
+
+    def template(self, new: NewJob[Any]) -> NewRow:
+        """The row that stands for the jobs that a schedule makes of *new*. Its id and times count for nothing.
+
+        Raises:
+            ConfigError: *new* says when it is due, or where it is written.
+        """
+        for what in ("run_at", "id", "conn", "outbox"):
+            if getattr(new.said, what) is not UNSET:
+                raise ConfigError(
+                    f"{what}= of {new.task_name!r} cannot be said for a schedule, which makes a job at each of its times"
+                )
+        return self._row(new, "")
 
     # -- from call to row to job -------------------------------------------------------------------------------------
 
@@ -193,6 +241,21 @@ class Producer:
             _tags(new.tags) if new.tags else None,
             encode(new.meta).decode() if new.meta else None,
             new.overrides.to_bytes() if new.overrides is not None else None,
+            None if new.gating is None else gating_of(new),
+        )
+
+    def _merged(self, row: NewRow, outcome: Enqueued) -> Enqueued:
+        """What became of *row*, which is merged into the holder of its key if it says so."""
+        if outcome.outcome != "existing" or not merges(row):
+            return outcome
+        task = self._jobs.task(row.task)
+        return merged(
+            self._store(),
+            row,
+            outcome,
+            lambda row: self._combiner.send((row,))[0],
+            None if task is None else task.signature,
+            self.settings.max_payload,
         )
 
     def _stamp(self, new: NewJob[Any]) -> None:

@@ -7,8 +7,11 @@ from typing import Any, Unpack
 
 from msgspec import UNSET, Struct, UnsetType
 
+from dayjob.calls import Batching
 from dayjob.config import Settings
 from dayjob.errors import UnknownTask
+from dayjob.gating import Breaker
+from dayjob.gating.declared import breaker_of
 from dayjob.options import NOTHING, QUEUE_KEYS, Options, QueueDefaults, normal
 from dayjob.policies import Overrides, Retention, Retry, check_name, nearest
 from dayjob.states import State
@@ -22,6 +25,8 @@ class Plan(Struct, frozen=True):
         fn: call it with `*decode(payload)`, after the context if `takes_context`.
         encode_result: (value, limit in bytes) -> bytes. timeout: seconds, None for no limit.
         keep: seconds a finished job is kept, by terminal state; None: for ever.
+        batching: how calls of the task are gathered, None where each runs by itself. `fn` takes the list of them then.
+        breaker: what it depends on; how its jobs end is reported.
         version handling is inside `decode`: it brings older payloads up.
     """
 
@@ -34,6 +39,8 @@ class Plan(Struct, frozen=True):
     retry: Retry
     timeout: float | None
     keep: dict[State, float | None]
+    batching: Batching | None = None
+    breaker: Breaker | None = None
 
 
 class Registry:
@@ -41,11 +48,14 @@ class Registry:
 
     Args:
         settings: the farthest defaults. host: the app, for tasks to enqueue through.
+    Attributes:
+        guarded: True once a job was planned that has a breaker.
     """
 
     def __init__(self, settings: Settings | None = None, host: TaskHost | None = None) -> None:
         self.settings = settings or Settings()
         self._host = host
+        self.guarded = False
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._aliases: dict[str, Task[Any, Any]] = {}
         self._queues: dict[str, Options] = {}
@@ -126,9 +136,13 @@ class Registry:
         timeout = self.settings.timeout if said.timeout is UNSET else said.timeout
         if overrides.timeout is not UNSET:
             timeout = overrides.timeout
+        breaker = said.breaker if isinstance(said.breaker, Breaker) else None
+        if overrides.breaker is not UNSET:
+            breaker = breaker_of(overrides.breaker, breaker)
+        self.guarded = self.guarded or breaker is not None
         return Plan(
             task=task,
-            fn=task.signature.call,
+            fn=task.signature.call if task.batching is None else task.fn,
             kind=task.kind,
             decode=task.signature.decode,
             encode_result=task.signature.encode_result,
@@ -136,6 +150,8 @@ class Registry:
             retry=retry,
             timeout=timeout,
             keep=_keep(said.retention if isinstance(said.retention, Retention) else self.settings.retention, overrides),
+            batching=task.batching,
+            breaker=breaker,
         )
 
 

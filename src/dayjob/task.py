@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from msgspec import UNSET, Struct
 
+from dayjob.calls import Batching, Call, single
 from dayjob.codec import Signature
 from dayjob.config import Settings
 from dayjob.errors import ConfigError, shown
@@ -22,7 +23,10 @@ from dayjob.options import FIELDS, JOB_KEYS, NOTHING, JobOptions, Options, norma
 from dayjob.policies import DEFAULT_QUEUE, Overrides, Retry, check_int, check_name
 
 if TYPE_CHECKING:
+    from dayjob import schedule
     from dayjob.codec.signature import Upcaster
+    from dayjob.context import JobContext
+    from dayjob.gating import Declared
     from dayjob.job import Job
 
 P = ParamSpec("P")
@@ -66,6 +70,7 @@ class NewJob(Struct, Generic[R], gc=False):
         expires: seconds from now; not started by then it is cancelled.
         max_attempts, overrides: what `using()` changed and its worker must know.
         id: the caller's own id, which makes the enqueue repeatable, or None. said: the options of `using()`.
+        gating: what it has to wait for, or None.
     """
 
     task_name: str
@@ -81,6 +86,7 @@ class NewJob(Struct, Generic[R], gc=False):
     overrides: Overrides | None = None
     id: str | None = None
     said: Options = NOTHING
+    gating: Declared | None = None
     meta: dict[str, Any] = {}  # msgspec makes a new one for each
 
     def using(self, **options: Unpack[JobOptions]) -> NewJob[R]:
@@ -119,12 +125,15 @@ class _Template:
         defaults = NOTHING if task is None or task.queue_options is None else task.queue_options(queue)
         all_said = said.over(declared.over(defaults))
         overrides = said.overrides()
+        gating = all_said.declared()
+        if gating is not None and task is not None:
+            gating.check(task.name, task.signature)
         self.task, self.said = task, said
         self.meta = _or(all_said.meta, {})
         self.values = (
             queue,
             _or(all_said.priority, 0),
-            _or(all_said.delay, None),
+            _or(all_said.delay, gating.wait() if gating is not None and all_said.run_at is UNSET else None),
             _or(all_said.run_at, None),
             _or(all_said.expires, None),
             said.retry.max_attempts if isinstance(said.retry, Retry) else None,
@@ -132,6 +141,7 @@ class _Template:
             overrides if overrides != Overrides() else None,
             _or(all_said.id, None),
             said,
+            gating,
         )
 
     def new(self, name: str, payload: bytes) -> NewJob[Any]:
@@ -154,7 +164,8 @@ class Task(Generic[P, R]):
         name: unique in an app. fn: the function. kind: how it is executed. version: of its payload's shape.
         options: as declared, with what its group says. aliases: earlier names. where: its file and line.
         host: the app, None while its `Tasks` is not included in one.
-        dead_hook: what `on_dead` registered, or None.
+        dead_hook: what `on_dead` registered, or None. batching: how its calls are gathered; None: each runs by itself.
+        schedules: what `cron` and `every` declared on it.
     """
 
     def __init__(
@@ -166,13 +177,18 @@ class Task(Generic[P, R]):
         executor: Kind | None = None,
         version: int = 1,
         aliases: Sequence[str] = (),
+        batching: Batching | None = None,
     ) -> None:
         self.name = check_name("task", name)
         self.kind = _kind(fn, self.name, executor)
         self.fn = fn
+        self.batching = batching
         self.version = check_int(f"task {self.name!r}: version", version, 1, 1_000_000)
-        self.signature = Signature(fn, self.name, self.version)
+        if batching is not None and self.kind == "process":
+            raise ConfigError(f'task {self.name!r}: batch= and executor="process" do not go together: use a thread')
+        self.signature = Signature(fn if batching is None else single(fn, self.name), self.name, self.version)
         self.options = options
+        check_gating(self, options)
         if isinstance(aliases, str):
             raise ConfigError(f"task {self.name!r}: aliases={shown(aliases)} must be a list of names")
         self.aliases = tuple(check_name("task", alias) for alias in aliases)
@@ -180,6 +196,7 @@ class Task(Generic[P, R]):
         self.host: TaskHost | None = None
         self.queue_options: Callable[[str], Options] | None = None
         self.dead_hook: Callable[[Any, BaseException], Awaitable[None] | None] | None = None
+        self.schedules: list[schedule.Declared] = []
         self.epoch = 0  # rises when templates made before are out of date
         self._limit = 0  # bytes of a payload; the host's to say
         self._template: _Template | None = None
@@ -188,12 +205,21 @@ class Task(Generic[P, R]):
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now; nothing is stored."""
+        """Call the function here and now; nothing is stored. A batch function is called with this one call."""
+        if self.batching is not None:
+            from dayjob.context import JobContext
+
+            return self.alone(JobContext.detached(self), *args, **kwargs)  # type: ignore[no-any-return]
         if self.signature.takes_context:
             from dayjob.context import JobContext
 
             return self.fn(JobContext.detached(self), *args, **kwargs)  # type: ignore[no-any-return]
         return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def alone(self, context: JobContext[Any], value: Any) -> Any:
+        """Call a batch function with one call, which has *context*; its result, or its error is raised."""
+        call = Call(value, context)
+        return call.outcome(self.fn([call]))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a call of the task durably, and return the job.
@@ -297,6 +323,11 @@ class AsyncTask(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]  # R is what a job's result is, for both kinds
         return super().__call__(*args, **kwargs)  # type: ignore[return-value]  # the function is async
 
+    async def alone(self, context: JobContext[Any], value: Any) -> Any:
+        """Awaitable `Task.alone`."""
+        call = Call(value, context)
+        return call.outcome(await self.fn([call]))
+
 
 class BoundTask(Generic[P, R]):
     """What `task.using(...)` returns: the task with other options for the jobs enqueued through it."""
@@ -306,6 +337,7 @@ class BoundTask(Generic[P, R]):
     def __init__(self, task: Task[P, R], said: Options) -> None:
         self.task, self.said = task, said
         said.overrides()  # refuses now what cannot be stored with a job
+        check_gating(task, said)
         self._epoch = -1
         self._template: _Template | None = None
 
@@ -340,6 +372,13 @@ class BoundTask(Generic[P, R]):
             f"{name}={shown(getattr(self.said, name))}" for name in FIELDS if getattr(self.said, name) is not UNSET
         )
         return f"<{self.task!r} using {said}>"
+
+
+def check_gating(task: Task[Any, Any], said: Options) -> None:
+    """Refuse keys that name arguments which *task* does not have."""
+    gating = said.declared()
+    if gating is not None:
+        gating.check(task.name, task.signature)
 
 
 def unknown_job(

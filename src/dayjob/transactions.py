@@ -76,7 +76,7 @@ class Joiner:
         """
         if _outboxed(caller):
             return caller.write(rows, chosen=chosen)
-        store = self._link()
+        store = self._link.migrated()
         outcomes = perform(store, caller, store.enqueue_script(rows, repeat=chosen))
         if caller.alone():
             _wake(store, rows)
@@ -86,7 +86,7 @@ class Joiner:
         """Awaitable `send`."""
         if _outboxed(caller):
             return await caller.awrite(rows, chosen=chosen)
-        store = self._link() if self._link.opened else await offload(self._link)
+        store = self._link.migrated() if self._link.opened else await offload(self._link.migrated)
         if not store.located:
             await offload(store.locate)
         outcomes = await aperform(store, caller, store.enqueue_script(rows, repeat=chosen))

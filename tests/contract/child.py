@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dayjob.store import open_store
 from dayjob.store.records import NewRow, Want, WorkerInfo
+from tests.contract.gates.contest import told, work
 from tests.contract.ids import named
 
 ROOT = Path(__file__).parents[2]
@@ -92,8 +93,16 @@ def notify(url: str, topic: str, data: str) -> None:
     store.close()
 
 
+def contest(url: str, name: str, seed: str) -> list[dict[str, object]]:
+    """Work until nothing is left; what ran when."""
+    store = open_store(url)
+    runs = work(store, name, int(seed))
+    store.close()
+    return told(runs)
+
+
 VERBS: dict[str, Callable[..., object]] = {
-    verb.__name__: verb for verb in (claim_all, migrate, enqueue_and_die, enqueue, fork, notify)
+    verb.__name__: verb for verb in (claim_all, migrate, enqueue_and_die, enqueue, fork, notify, contest)
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +33,7 @@ class EngineUnderTest(ABC):
         nul: what becomes of NUL in people's texts; some engines cannot keep it, and show it as U+2400.
         crash_costs: what its `durability` says, of a server of these tests.
         stories: how many the model's test tells of it; each takes as long as the engine needs.
-        url: the place.
+        url: the place. clock: of the handles opened from now on; None: the store's own.
     """
 
     name: ClassVar[str]
@@ -48,10 +48,11 @@ class EngineUnderTest(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._handles: list[Store] = []
+        self.clock: Callable[[], int] | None = None
 
     def open(self) -> Store:
         """A handle of its own on this place, as another process would have; nothing is migrated."""
-        handle = open_store(self.url)
+        handle = open_store(self.url, clock=self.clock)
         self._handles.append(handle)
         return handle
 

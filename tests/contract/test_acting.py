@@ -374,6 +374,18 @@ class TestActing:
         scene.advance(10)
         assert scene.worker().take(id).payload == b"new"
 
+    @pytest.mark.parametrize("delay", [None, 60.0])
+    def test_an_edit_under_an_entry_that_has_changed_touches_nothing(
+        self, scene: Scene, other: Store, delay: float | None
+    ) -> None:
+        id = scene.job(delay=delay)
+        seen = scene.get(id).entry
+        assert other.act(Filter(ids=(id,), entry=seen), Edit(payload=b"first"), now=scene.now) == [id]
+
+        assert other.act(Filter(ids=(id,), entry=seen), Edit(payload=b"second"), now=scene.now) == []
+        assert scene.get(id).payload == b"first"
+        assert other.act(Filter(ids=(id,), entry=scene.get(id).entry), Edit(payload=b"third"), now=scene.now) == [id]
+
     def test_an_edit_reaches_a_claim_on_another_handle(self, scene: Scene, other: Store) -> None:
         id = scene.job()
         other.act(Filter(ids=(id,)), Edit(payload=b"new"), now=scene.now)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import suppress
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from dayjob.errors import BadRow
+from dayjob.errors import BadRow, NotSupported, StoreError
 from dayjob.states import Outcome, State
 from dayjob.store.records import NewRow, Settlement
 from tests.contract.ids import numbered
@@ -109,3 +113,23 @@ def test_a_process_with_a_thousand_open_files_works_and_hears(scene: Scene) -> N
     assert [job.id for job in ann.turn([done], [ann.want()]).claimed] == [second]
     assert scene.state(first) is State.COMPLETED
     ear.close()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # psycopg leaves such a connection to its end
+@pytest.mark.parametrize("free", range(4))
+def test_without_a_descriptor_the_store_fails_as_a_store_does(scene: Scene, free: int) -> None:
+    other = scene.engine.open()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    lowest = sorted(set(range(max(taken) + 10)) - taken)[free]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        for call in (lambda: other.get(numbered(1)), other.begin):
+            with suppress(StoreError, NotSupported):
+                call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    other.close()

@@ -161,26 +161,26 @@ class TestP12Lifecycle:
         assert scene.engine.open().migrate() == []
         assert scene.get(id) == before
 
-    def test_of_threads_that_migrate_at_once_one_works(self, engine: EngineUnderTest) -> None:
+    def test_of_threads_that_migrate_at_once_one_applies_each_step(self, engine: EngineUnderTest) -> None:
         handles = [engine.open() for _ in range(4)]
         due = handles[0].migrate(dry_run=True)
 
         applied = at_once(*[handle.migrate for handle in handles])
 
-        assert sorted(applied) == [[], [], [], due]
+        assert sorted(name for names in applied for name in names) == due
 
     @pytest.mark.processes
-    def test_of_processes_that_migrate_at_once_one_works(self, engine: EngineUnderTest) -> None:
+    def test_of_processes_that_migrate_at_once_one_applies_each_step(self, engine: EngineUnderTest) -> None:
         if not engine.processes:
             pytest.skip("only this process can open it")
+        due = engine.open().migrate(dry_run=True)
         with ExitStack() as stack:
             children = [stack.enter_context(child.started("migrate", engine.url)) for _ in range(3)]
             for each in children:
                 child.go(each)
-            applied = sorted(cast(list[str], child.answer(each)) for each in children)
+            applied = [name for each in children for name in cast(list[str], child.answer(each))]
 
-        assert applied[:2] == [[], []]
-        assert applied[2] != []
+        assert sorted(applied) == due
         assert engine.open().queues() == []
 
     def test_check_tells_the_schema_before_and_after_and_changes_nothing(self, engine: EngineUnderTest) -> None:

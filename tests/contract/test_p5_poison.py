@@ -89,6 +89,25 @@ class TestP5Poison:
         assert told.state is State.DEAD
         assert scene.worker("again", solo=True).ids() == []
 
+    def test_where_a_late_claim_gave_a_solo_worker_a_second_job_a_crash_counts_for_neither(self, scene: Scene) -> None:
+        first, second = scene.aged(crashes=1), scene.aged(crashes=1)
+        solo = scene.worker("solo", solo=True)
+        solo.take(first)
+        solo.claim(1)  # as if a request that was given up had come at last
+        gone = solo.leave(death=KILLED)
+
+        assert gone is not None
+        assert sorted(job.id for job in gone.jobs) == sorted((first, second))
+        assert [job.crashes for job in gone.jobs] == [1, 1]
+        for id in (first, second):
+            row = scene.get(id)
+            assert (row.state, row.crashes, row.suspect) == (State.AVAILABLE, 1, True)
+            assert row.attempts[-1].outcome is Outcome.LOST
+        again = scene.worker("again", solo=True)
+        again.take()
+        again.leave(death=KILLED)
+        assert sorted(scene.get(id).crashes for id in (first, second)) == [1, 2]
+
     def test_a_dead_suspect_says_how_its_process_died(self, scene: Scene) -> None:
         id = scene.aged(crashes=MAX_CRASHES - 1)
         solo = scene.worker("solo", solo=True)

@@ -22,7 +22,7 @@ app = "shop:app"
 APP = """
 import os, signal, time
 from contextlib import asynccontextmanager
-from dayjob import App, CancelJob, JobContext, Retry, Snooze
+from dayjob import App, CancelJob, JobContext, RateLimit, Retry, Snooze, Unique
 
 @asynccontextmanager
 async def resources():
@@ -39,6 +39,10 @@ def fail(ctx: JobContext[dict[str, str]], why: str) -> None:
     ctx.log.info("db is %s", ctx.state["db"])
     ctx.progress(1, 3, "steps")
     raise ValueError(why)
+
+@app.task(name="limited", rate_limit=RateLimit(1, per=3600, key="api"), unique=Unique("n:{n}"))
+def limited(n: int) -> None:
+    pass
 
 @app.task(name="pid", queue="pids")
 def pid() -> int:

@@ -34,7 +34,7 @@ def test_a_job_goes_through_its_whole_life(project: Project) -> None:
     assert set(listed[0]) == JOB_FIELDS
     assert (listed[0]["state"], listed[0]["queue"], listed[0]["args"]["name"]) == ("available", "mail", "Ada")
     assert (shown["state"], shown["attempt"]) == ("completed", 1)
-    assert set(shown) == JOB_FIELDS | {"attempts", "logs"}
+    assert set(shown) == JOB_FIELDS | {"attempts", "logs", "unique", "lane", "limits"}
 
 
 def test_options_of_enqueue_reach_the_job(project: Project) -> None:
@@ -60,9 +60,61 @@ def test_an_id_of_ones_own_makes_enqueue_repeatable(project: Project) -> None:
     assert len(project("jobs", "list", "--json").json) == 1
 
 
+@pytest.mark.timeout(90)
+def test_a_blocked_job_says_what_it_waits_for_and_a_limit_is_changed_by_hand(project: Project) -> None:
+    id = project.enqueue("limited", n=1)
+    other = project.enqueue("limited", n=2)
+    project("worker", "--burst")
+    (waits,) = (one for one in (id, other) if project("jobs", "show", one, "--json").json["state"] == "blocked")
+    shown = project("jobs", "show", waits, "--json").json
+    (limit,) = shown["limits"]
+
+    assert (limit["kind"], limit["key"], limit["taken"], limit["limit"]) == ("rate", "api", 1, 1)
+    assert 3500 < limit["opens"] <= 3600
+    assert shown["unique"] == {"key": f"n:{shown['args']['n']}", "until": "done", "ttl": None}
+    told = project("jobs", "show", waits).out
+    assert "waits for  rate api: 1 of 1 taken in 1.0 h, opens in " in told
+    assert "1 job waits" in told
+    assert "waits for rate api" in project("jobs", "list", "--state", "blocked").out
+    (row,) = project("limits", "list", "--json").json
+    assert (row["kind"], row["key"], row["waiting"]) == ("rate", "api", 1)
+    assert "rate  api" in project("limits", "list").out
+    stats = project("stats", "--json").json
+    assert [(one["key"], one["waiting"]) for one in stats["limits"]] == [("api", 1)]
+    assert stats["breakers"] == []
+
+    assert project("limits", "set", "rate", "api", "5", "--per", "1h").out == "rate api: 5 in 1.0 h\n"
+    project("worker", "--burst")
+    assert project("jobs", "show", waits, "--json").json["state"] == "completed"
+    assert project("limits", "clear", "rate", "api", "--json").json["limit"] is None
+
+
+def test_a_breaker_is_opened_and_closed_by_hand(project: Project) -> None:
+    project("migrate")
+    assert "all breakers are closed" in project("breakers", "list").out
+    assert project("breakers", "open", "psp").out == "psp is open\n"
+    (row,) = project("breakers", "list", "--json").json
+    assert (row["key"], row["state"], row["opens"]) == ("psp", "open", None)
+    assert "psp      open" in project("breakers", "list").out
+    assert project("breakers", "close", "psp", "--json").json == {"key": "psp", "state": "closed"}
+    assert project("breakers", "list", "--json").json == []
+
+
+def test_a_key_given_by_hand_lets_one_job_in(project: Project) -> None:
+    assert project.enqueue("greet", "--unique", "k", name="A") == project.enqueue("greet", "--unique", "k", name="B")
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
+        (["limits", "set", "speed", "api", "5"], "speed"),
+        (["limits", "set", "rate", "api", "0"], "limit=0"),
+        (["limits", "set", "rate", "api", "--", "-1"], "limit=-1"),
+        (["limits", "set", "rate", "api", "99999999999999999999"], "limit="),
+        (["limits", "set", "rate", "", "5"], "empty"),
+        (["limits", "set", "concurrency", "api", "5", "--per", "1s"], "per="),
+        (["limits", "set", "rate", "x" * 10_000, "5"], "10,000"),
+        (["breakers", "open", ""], "empty"),
         (["enqueue", "greet", "--args", '{"nam": "A"}'], "no such argument"),
         (["enqueue", "greet", "--args", '{"name": 5}'], "'name'"),
         (["enqueue", "greet", "--args", "{}"], "name"),
@@ -88,7 +140,6 @@ def test_an_id_of_ones_own_makes_enqueue_repeatable(project: Project) -> None:
         (["worker", "--burst", "-p", "2"], "--burst"),
         (["migrate", "--pre"], "--pre"),
         (["top"], "not supported"),
-        (["schedules", "list", "--json"], "not supported"),
         (["check-deploy"], "not supported"),
         (["jbos"], "'jobs'"),
         (["jobs", "list", "--url", "nosuch://x"], "nosuch"),
@@ -242,7 +293,7 @@ def test_queues_are_listed_paused_resumed_drained_and_purged(project: Project) -
 
     assert (paused, again) == ("paused mail\n", "mail was paused already\n")
     assert (row["name"], row["paused"], row["counts"]["available"]) == ("mail", True, 1)
-    assert left == {"queue": "mail", "left": 1}
+    assert left == {"queue": "mail", "left": 1, "new": "accept"}
     assert project("queues", "drain", "mail").out == "mail is drained\n"
     project.enqueue("greet", name="B")
     assert project("queues", "purge", "mail", "--yes", "--json").json == {"queue": "mail", "purged": 1}

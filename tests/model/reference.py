@@ -338,7 +338,8 @@ class Reference:
     def give_up(self, id: str, now: int, *, orderly: bool) -> set[str]:
         """The worker is over; the ids that were taken from it."""
         worker = self.workers[id]
-        outcome = Outcome.RELEASED if orderly else Outcome.CRASHED if worker.solo else Outcome.LOST
+        alone = worker.solo and len(self.held_by(id)) == 1
+        outcome = Outcome.RELEASED if orderly else Outcome.CRASHED if alone else Outcome.LOST
         taken = {id for number in list(worker.batches) for id in self.end_batch(worker, number, outcome, now)}
         worker.lost = True
         if self.leader == id:

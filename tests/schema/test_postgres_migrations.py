@@ -177,7 +177,7 @@ def test_four_processes_that_migrate_at_once_apply_each_step_once(engine: Postgr
         child.stdin.write("go\n")
         child.stdin.flush()
 
-    assert sorted(int(child.communicate()[0]) for child in children) == [0, 0, 0, len(STEPS)]
+    assert sum(int(child.communicate()[0]) for child in children) == len(STEPS)
 
 
 def test_the_sql_for_people_who_run_it_themselves_is_all_of_it(engine: Postgres) -> None:

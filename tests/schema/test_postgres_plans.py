@@ -51,7 +51,20 @@ BATCH = 500
 FULL = 1_000_000
 DAY = 86_400_000_000
 
-SMALL = {"cluster", "entry", "incarnation", "lease", "level", "paused", "record", "sample", "total", "worker"}
+SMALL = {
+    "cluster",
+    "entry",
+    "incarnation",
+    "lease",
+    "level",
+    "overfull",
+    "paused",
+    "queue_limit",
+    "record",
+    "sample",
+    "total",
+    "worker",
+}
 """Tables of one row, or of one for each queue, worker, batch in flight, or the like: read as a whole."""
 
 FILL = f"""

@@ -31,7 +31,7 @@ from tests.servers.postgres import Server
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
-CALLS = {"versions", "home", "enqueue", "enqueue_rows", "nobody"}
+CALLS = {"versions", "home", "enqueue", "enqueue_rows", "accept_rows", "nobody"}
 """The functions that a producer may call."""
 
 
@@ -403,7 +403,7 @@ def test_a_worker_does_not_change_the_schema(place: Postgres) -> None:
 # -- owner
 
 LATER = Migration(
-    2,
+    migrations("dayjob.store.postgres.migrations")[-1].version + 1,
     "later",
     "CREATE TABLE dayjob.shade (name text); CREATE FUNCTION dayjob.dark() RETURNS int LANGUAGE sql AS 'SELECT 1'",
 )

@@ -16,12 +16,20 @@ from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.part import with_rows
 from dayjob.store.sqlite.turns import _pick
 
-COLUMNS = {"insert": 15, "insert_joined": 14, "add_logs_joined": 4, "adopt_live": 21, "adopt_finished": 25}
+COLUMNS = {
+    "insert": 15,
+    "insert_gated": 18,
+    "insert_joined": 14,
+    "add_logs_joined": 4,
+    "adopt_live": 24,
+    "adopt_finished": 26,
+}
 """Of the statements whose `{rows}` have not six."""
 
 STATEMENTS = {
     name: with_rows(statement, 2, COLUMNS.get(name, 6))
-    for name, statement in vars(load("dayjob.store.sqlite", "queries.sql")).items()
+    for file in ("queries.sql", "gates.sql")
+    for name, statement in vars(load("dayjob.store.sqlite", file)).items()
 }
 
 SCANS_ON_PURPOSE = {
@@ -50,6 +58,24 @@ SCANS_ON_PURPOSE = {
     "list_all_records": "all of them are wanted",
     "prune_records": "once a minute, over few rows",
     "prune_gone": "the first rows by number",
+    "count_blocked": "counts a partial index",
+    "depth": "counts partial indexes of the queue; of scheduled jobs, of a queue with a depth limit, all",
+    "oldest_waiting": "the same, and only when a full queue sheds",
+    "is_gated": "the one row of dayjob_cluster",
+    "is_limited": "the one row of dayjob_cluster",
+    "mark_gated": "the one row of dayjob_cluster",
+    "mark_limited": "the one row of dayjob_cluster, and whether there are limits",
+    "highest": "the one row of dayjob_cluster, and two seeks",
+    "first_places": "the base, a constant; seeks",
+    "last_places": "the base, a constant; seeks",
+    "pending": "gates that were freed since the last admission",
+    "paused_or_closed": "one row per paused queue, and per queue with limits",
+    "limits_at_claim": "one row per queue with limits",
+    "all_limits": "one row per queue with limits",
+    "forget_limits": "one row per queue with limits",
+    "breakers": "one row per breaker that ever opened, or has failures",
+    "to_no_use": "a sweep's worth of admitted jobs, the oldest first",
+    "prune_gates": "all gates, in the leader's rarest round",
     "beyond_task_count": "a bound of a single task; walks its queue's part of an index",
 }
 """Statements that may scan, and why that is bounded."""

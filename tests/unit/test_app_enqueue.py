@@ -383,17 +383,7 @@ def test_an_option_that_makes_no_sense_is_refused_and_nothing_written(
         assert named.rstrip("s") in str(error) or "attempts" in str(error)
 
 
-@pytest.mark.parametrize(
-    "option", ["unique", "rate_limit", "concurrency", "lane", "breaker"], ids=lambda name: str(name)
-)
-def test_an_option_of_a_later_release_is_refused_by_name(app: App, charge: Task[..., str], option: str) -> None:
-    with pytest.raises(NotSupported, match=option):
-        charge.using(**{option: object()})  # type: ignore[arg-type]
-    with pytest.raises(NotSupported, match=option):
-        app.enqueue("other", {}, **{option: object()})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["once", "limit", "signal", "asgi", "cron", "every", "flow"])
+@pytest.mark.parametrize("name", ["once", "signal", "asgi", "flow"])
 def test_a_verb_of_a_later_release_is_refused_by_name(app: App, name: str) -> None:
     with pytest.raises(NotSupported, match=f"app.{name}"):
         getattr(app, name)("anything")
@@ -415,14 +405,6 @@ async def test_and_those_of_the_context(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "Unique",
-        "Debounce",
-        "Throttle",
-        "RateLimit",
-        "Concurrency",
-        "Lane",
-        "Breaker",
-        "Cron",
         "chain",
         "group",
         "previous",
@@ -431,18 +413,6 @@ async def test_and_those_of_the_context(name: str) -> None:
 def test_a_value_of_a_later_release_is_refused_by_name(name: str) -> None:
     with pytest.raises(NotSupported, match=name):
         getattr(dayjob, name)("key")
-
-
-@pytest.mark.parametrize("verb", ["set", "list", "get", "pause", "resume", "trigger", "delete"])
-def test_schedules_are_refused_by_name(app: App, verb: str) -> None:
-    with pytest.raises(NotSupported, match=f"app.schedules.{verb}"):
-        getattr(app.schedules, verb)("nightly")
-
-
-@pytest.mark.parametrize("option", ["max_depth", "when_full", "rate_limit", "concurrency"])
-def test_a_limit_of_a_queue_is_refused_by_name(app: App, option: str) -> None:
-    with pytest.raises(NotSupported, match=option):
-        app.queue("billing", **{option: 10})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", [[], (), iter(())])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
 from dayjob.combiner import Combiner
-from dayjob.errors import StoreError, StoreUnavailable
+from dayjob.errors import JobExists, StoreError, StoreUnavailable
 from dayjob.ids import new_id
 from dayjob.store import open_store
 from dayjob.store.contract import Store
+from dayjob.store.gating import Conflict, Gating, Unique
 from dayjob.store.records import Enqueued, Filter, NewRow
 
 
@@ -22,7 +24,7 @@ class Gate:
     """A real store whose commits are counted, can be held up, and can fail before or after they happened."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.exclusive = store, store.exclusive
         self.batches: list[list[NewRow]] = []
         self.repeats: list[bool] = []
         self.signals: list[str] = []
@@ -116,6 +118,25 @@ def test_a_lost_reply_is_repeated_and_the_job_stored_once(gate: Gate) -> None:
     assert stored(gate) == 2
 
 
+@pytest.mark.parametrize("on_conflict", ["existing", "raise"])
+def test_a_lost_reply_tells_a_key_of_ones_own_from_one_that_another_holds(gate: Gate, on_conflict: Conflict) -> None:
+    def keyed(key: str) -> NewRow:
+        return NewRow(new_id(), "note", "default", b"{}", gating=Gating(Unique(key * 32, key, on_conflict=on_conflict)))
+
+    holder = keyed("a")
+    gate.enqueue([holder])
+    gate.after = failing(1, StoreUnavailable("the reply was lost"))
+    mine, theirs = Combiner(lambda: gate).send([keyed("b"), keyed("a")])
+
+    assert (mine.outcome, mine.id) == ("inserted", None)
+    if on_conflict == "existing":
+        assert (theirs.outcome, theirs.id) == ("existing", holder.id)
+    else:
+        assert isinstance(theirs.error, JobExists)
+        assert theirs.error.id == holder.id
+    assert stored(gate) == 2
+
+
 def test_an_id_the_caller_chose_and_that_is_stored_is_existing(gate: Gate) -> None:
     mine = new_id()
     combiner = Combiner(lambda: gate)
@@ -136,6 +157,19 @@ def test_patience_ends_and_the_caller_gets_the_error(gate: Gate) -> None:
     gate.before = lambda rows: None
     combiner.send([row()])
     assert stored(gate) == 1
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_silent_line_is_asked_again_and_an_engine_that_waited_for_another_writer_is_not(
+    gate: Gate, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dayjob.combiner.ENGINE_WAITED", 0.0)
+    gate.exclusive = exclusive
+    gate.before = failing(1, StoreUnavailable("after a long time"))
+    with pytest.raises(StoreUnavailable) if exclusive else nullcontext():
+        Combiner(lambda: gate).send([row()])
+
+    assert stored(gate) == (0 if exclusive else 1)
 
 
 def test_an_error_meets_only_the_caller_whose_rows_caused_it(gate: Gate) -> None:

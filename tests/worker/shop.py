@@ -7,13 +7,27 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from dayjob import App, CancelJob, JobContext, Retry, RetryAfter, Settings, Snooze, Unrecoverable, current_job
+from dayjob import (
+    App,
+    Breaker,
+    Call,
+    CancelJob,
+    JobContext,
+    RateLimit,
+    Retry,
+    RetryAfter,
+    Settings,
+    Snooze,
+    Unrecoverable,
+    current_job,
+)
 
 
 @contextlib.contextmanager
@@ -197,6 +211,12 @@ def fork_and_vanish(file: str) -> None:
 
 
 @app.task
+def take_the_signal(number: int) -> None:
+    """The kernel gives a process's signal to any of its threads: to this one."""
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+@app.task
 async def leave(file: str, code: int) -> None:
     """Ends whatever process runs it, with an exit code that sounds orderly."""
     mark(file, "begin")
@@ -222,6 +242,15 @@ async def poison(file: str) -> None:
     """Kills whatever process runs it."""
     mark(file, "begin")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(batch=10, batch_wait=0.2)
+def poison_in_company(calls: list[Call[tuple[str, bool]]]) -> None:
+    """Kills whatever process runs its poisonous call."""
+    for call in calls:
+        mark(call.value[0], f"batch:{len(calls)}")
+    if any(call.value[1] for call in calls):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task
@@ -283,3 +312,20 @@ def fail_in_child(how: str) -> int:
 @poison.on_dead
 def bury(job: Any, error: BaseException) -> None:
     mark(job.args["file"], f"dead:{job.id}:{type(error).__name__}")
+
+
+ACCOUNT = RateLimit(100, per=1, key="account:{account}")
+
+
+@app.task(executor="process", breaker=Breaker("psp", failures=2, on=(ConnectionError,)), retry=Retry(base=3600))
+def call_in_child(account: int, how: str) -> None:
+    if how == "down":
+        raise ConnectionError(how)
+    if how == "wait":
+        raise RetryAfter(300, pause=ACCOUNT)
+    if how == "ours":
+        raise ValueError(how)
+
+
+@app.task(rate_limit=ACCOUNT)
+def call_here(account: int) -> None: ...

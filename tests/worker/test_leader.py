@@ -69,6 +69,26 @@ def test_a_term_begins_with_all_duties_at_once_and_each_comes_again_when_it_said
     assert [event.name for event in witness.events] == ["leader.elected"]
 
 
+class Failing(Count):
+    """A duty that fails each time."""
+
+    def tick(self, term: int) -> float | None:
+        super().tick(term)
+        raise KeyError("a defect")
+
+
+def test_a_duty_that_fails_each_time_keeps_the_others_not_back_and_is_told() -> None:
+    failing, other = Failing(), Count(60.0)
+    leader = Leader([failing, other], Bus(), lease=20, worker="w1")
+    leader.heard(7, monotonic())
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            leader.tick()
+
+    assert (failing.terms, other.terms) == ([7, 7], [7])
+
+
 def test_it_steps_down_by_itself_before_the_store_could_have_elected_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,22 @@ def test_errors_and_directives_come_back_from_a_child(shop: ModuleType) -> None:
     assert (odd.refresh().state, odd.reason) == ("dead", "result")
 
 
+def test_breakers_and_limits_hear_of_what_happens_in_a_child(shop: ModuleType) -> None:
+    for how in ("ours", "ours", "wait"):
+        shop.call_in_child.enqueue(7, how)
+    shop.app.worker().run_until_idle()
+    assert shop.app.breakers.list() == []
+    shop.call_here.enqueue(7)
+    shop.call_here.enqueue(8)
+    shop.app.worker().run_until_idle()
+    assert [job.args["account"] for job in shop.app.jobs.find(state="completed")] == [8]
+
+    for _ in range(2):
+        shop.call_in_child.enqueue(7, "down")
+    shop.app.worker().run_until_idle()
+    assert [(row.key, row.state) for row in shop.app.breakers.list()] == [("psp", "open")]
+
+
 def test_a_child_that_cannot_start_fails_the_attempt_with_its_words(
     shop: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +99,29 @@ def test_a_child_that_cannot_start_fails_the_attempt_with_its_words(
 
     assert job.refresh().state == "dead"
     assert "the shop is closed" in job.attempts[0].message
+
+
+def test_a_job_waits_unspent_while_the_machine_has_no_process_for_it(
+    shop: ModuleType, monkeypatch: pytest.MonkeyPatch, witness: Witness
+) -> None:
+    worker = shop.app.worker()
+    job = shop.square.using(retry=False).enqueue(3)
+    launch = worker._launch
+
+    def used_up(role: str, options: dict[str, object]) -> object:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            return launch(role, options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    monkeypatch.setattr(worker, "_launch", used_up)
+    counts = worker.run_until_idle()
+
+    assert counts == {Outcome.PARKED: 1}
+    assert (job.refresh().state, job.attempt) == ("scheduled", 0)
+    assert "Too many open files" in witness.of("job.parked")[0].reason
 
 
 def test_a_job_that_waits_for_a_child_can_be_cancelled(shop: ModuleType, file: Path) -> None:

@@ -12,7 +12,7 @@ from dayjob import App
 from dayjob.clock import SECOND
 from dayjob.errors import StoreUnavailable
 from dayjob.states import Outcome
-from dayjob.store.records import Want
+from dayjob.store.records import Want, WorkerInfo
 from dayjob.worker.pump import NAPS
 from dayjob.worker.run import Slots, monotonic
 from tests.worker.bench import Bench, enqueue, states
@@ -296,3 +296,40 @@ def test_one_quick_job_does_not_make_a_rate(app: App, bench: Bench) -> None:
     bench.tick()
 
     assert len(bench.ready()) <= 3 + 4
+
+
+def test_a_worker_runs_suspects_alone_only_when_it_holds_nothing_else_and_the_store_knows(
+    app: App, bench: Bench
+) -> None:
+    """A crash of one that the store takes for alone counts for each job that it holds (P5)."""
+    [suspect] = enqueue(app, 1)
+    app.store.beat(WorkerInfo("w0", "w0", "here", 1), [])
+    app.store.turn("w0", 1, (), [Want(None, 1)])
+    app.store.leave("w0", death="signal 9 (SIGKILL)")
+    told: list[tuple[bool, int]] = []
+    answers = iter([False, True, True])
+    bench.pump._on_suspects = None
+
+    def tell(alone: bool) -> bool:
+        told.append((alone, bench.pump.claims.held_jobs()))
+        return next(answers)
+
+    bench.pump._on_alone = tell
+    enqueue(app, 2)
+    bench.tick()  # brings two jobs, and word of the suspect
+    bench.tick()
+    assert told == []
+
+    bench.finish(2)
+    assert bench.tick() == 0.0  # their ends are stored, then it goes on at once
+    bench.tick()  # the store cannot be told
+    bench.pump.look_now()
+    assert (told, bench.ready()) == ([(True, 0)], [])
+
+    bench.tick()
+    assert [run.job.id for run in bench.ready()] == [suspect.id]
+    bench.finish(1)
+    bench.tick()  # looks for more, finds none, and says so
+    bench.tick()
+
+    assert told == [(True, 0), (True, 0), (False, 0)]

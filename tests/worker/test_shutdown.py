@@ -113,6 +113,17 @@ def test_a_signal_lets_running_jobs_finish_and_hands_the_rest_back(
     assert shop.app.workers() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_that_the_kernel_gives_to_another_thread(
+    shop: ModuleType, stations: Callable[..., Station], number: int
+) -> None:
+    job = shop.take_the_signal.enqueue(int(number))
+    station = stations()
+
+    assert station.end() == 0
+    assert job.refresh().state == "completed"
+
+
 def test_what_is_not_done_after_the_grace_is_cancelled_and_goes_back_unspent(
     shop: ModuleType, file: Path, stations: Callable[..., Station]
 ) -> None:

@@ -47,6 +47,23 @@ def test_a_job_that_kills_its_process_is_dead_after_three_crashes_alone_and_says
     assert [line.split()[0] for line in marks(file) if line.startswith("dead")] == [f"dead:{poison.id}:JobFailed"]
 
 
+def test_a_poisonous_call_dies_alone_and_the_others_of_its_batch_are_done(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    task = shop.poison_in_company
+    jobs = shop.app.enqueue_many([task.job((str(file), number == 1)) for number in range(3)])
+    first = stations()
+    first.process.wait(15)
+
+    stations().wait_for("job.dead")
+    for job in (jobs[0], jobs[2]):
+        job.join(timeout=15)
+
+    assert [str(job.refresh().state) for job in jobs] == ["completed", "dead", "completed"]
+    assert [job.crashes for job in jobs] == [0, 3, 0]
+    assert [line.split()[0] for line in marks(file)] == ["batch:3"] * 3 + ["batch:1"] * 5
+
+
 @pytest.mark.parametrize("code", [0, 75])
 def test_a_job_that_ends_its_process_with_an_orderly_exit_code_has_crashed(
     shop: ModuleType, file: Path, stations: Callable[..., Station], code: int

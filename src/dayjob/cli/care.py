@@ -124,10 +124,26 @@ def _work(app: App) -> list[Finding]:
             found.append(Finding("note", "queues", f"{queue.name} is paused, {waiting} wait in it: {remedy}"))
         elif people and queue.counts["available"] and not any(_serves(one.queues, queue.name) for one in people):
             found.append(Finding("problem", "queues", f"no worker takes from {queue.name}: add -q {queue.name} to one"))
-    found += _outboxes(app)
+    found += [*_outboxes(app), *_schedules(app)]
     if dead := sum(queue.counts["dead"] for queue in queues):
         found.append(Finding("note", "dead", f"{output.jobs(dead)} in the dead-letter queue: dayjob dead list"))
     return found
+
+
+def _schedules(app: App) -> list[Finding]:
+    """How the schedules stand; what does not tick is said one by one."""
+    found, ticking = [], 0
+    for one in app.schedules.list():
+        if one.state == "orphaned":
+            remedy = f"dayjob schedules delete {one.name}, or set it to keep it"
+            found.append(
+                Finding("problem", "schedules", f"{one.name} rests, as no worker's code declares it any more: {remedy}")
+            )
+        elif one.state == "paused":
+            found.append(Finding("note", "schedules", f"{one.name} is paused: dayjob schedules resume {one.name}"))
+        else:
+            ticking += one.state == "active"
+    return [Finding("ok", "schedules", f"{ticking:,} tick"), *found] if ticking or found else []
 
 
 def _outboxes(app: App) -> list[Finding]:

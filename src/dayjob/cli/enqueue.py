@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @option("--timeout", type=LIMIT, help="Time limit of an attempt; none for no limit.")
 @option("--expires", type=SPAN, help="Cancel it when it has not started by then.")
 @option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
+@option("--unique", metavar="KEY", help="One job of the task with this key at a time.")
 @option("--id", help="An id of your own (a UUID): repeating the command stores the job once.")
 @option("--wait", type=SPAN, help="Wait so long for its result, and print it.")
 @as_json

@@ -10,10 +10,11 @@ from dayjob.cli import output
 from dayjob.cli.choice import Choice, act
 from dayjob.cli.group import OrderedGroup
 from dayjob.cli.options import AHEAD, as_json, filters, option, target, yes
-from dayjob.cli.shape import JOB_COLUMNS, arguments, headline, job_document, progress_text
+from dayjob.cli.shape import JOB_COLUMNS, arguments, headline, hurdle_text, hurdles, job_document, progress_text
 from dayjob.cli.target import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from dayjob.job import Job
@@ -52,10 +53,11 @@ def show(app_name: str | None, url: str | None, json: bool, id: str) -> None:
     """Show all of one job: arguments, every attempt, error, logs."""
     with opened(app_name, url) as app:
         job = app.jobs.get(id)
+        waits = hurdles(job.gating, app.limits.of(job)) if job.gating is not None else []
         if json:
-            output.document(job_document(job, whole=True))
+            output.document({**job_document(job, whole=True), **gating_document(job, waits)})
         else:
-            describe(job)
+            describe(job, waits)
 
 
 @jobs.command()
@@ -155,8 +157,20 @@ def _object(text: str) -> dict[str, Any]:
         raise click.UsageError(f"--args must be a JSON object by parameter name: {error}") from None
 
 
-def describe(job: Job[Any]) -> None:
-    """Print all of one job for a person."""
+def gating_document(job: Job[Any], waits: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a job has to wait for: its key, its lane, and each limit as it stands."""
+    gating = job.gating
+    unique = None if gating is None or gating.unique is None else gating.unique
+    return {
+        "unique": unique and {"key": unique.key, "until": unique.until, "ttl": unique.ttl},
+        "lane": None if gating is None else gating.lane,
+        "limits": waits,
+    }
+
+
+def describe(job: Job[Any], waits: Sequence[dict[str, Any]] = ()) -> None:
+    """Print all of one job for a person. *waits*: the limits it has to pass, as they stand."""
+    gating = job.gating
     attempts = f"{job.attempt} of {job.max_attempts}" if job.max_attempts is not None else str(job.attempt)
     output.facts(
         {
@@ -174,6 +188,9 @@ def describe(job: Job[Any]) -> None:
             "finished": _when(job.finished_at),
             "worker": job.worker,
             "progress": progress_text(job) or None,
+            "unique": gating and gating.unique and f"{gating.unique.key}  (until {gating.unique.until})",
+            "lane": gating and gating.lane,
+            ("waits for" if str(job.state) == "blocked" else "limits"): "\n".join(map(hurdle_text, waits)) or None,
             "tags": ", ".join(job.tags) or None,
             "meta": _lines(job.meta) if job.meta else None,
             "arguments": _lines(arguments(job)),

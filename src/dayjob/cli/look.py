@@ -9,7 +9,7 @@ import click
 
 from dayjob.cli import output
 from dayjob.cli.options import SPAN, as_json, option, target
-from dayjob.cli.shape import OUTBOX_COLUMNS, QUEUE_COLUMNS, WORKER_COLUMNS
+from dayjob.cli.shape import BREAKER_COLUMNS, LIMIT_COLUMNS, OUTBOX_COLUMNS, QUEUE_COLUMNS, WORKER_COLUMNS
 from dayjob.cli.target import opened
 from dayjob.outbox.report import read as outboxes
 
@@ -37,7 +37,7 @@ def workers(app_name: str | None, url: str | None, json: bool) -> None:
 @as_json
 @target
 def stats(app_name: str | None, url: str | None, json: bool) -> None:
-    """Everything in numbers: jobs by state, rates of the last minute, queues, workers, outboxes."""
+    """Everything in numbers: jobs by state, rates of the last minute, queues, workers, limits, breakers, outboxes."""
     with opened(app_name, url) as app:
         document = _stats(app)
     if json:
@@ -53,6 +53,12 @@ def stats(app_name: str | None, url: str | None, json: bool) -> None:
     if document["queues"]:
         click.echo()
         output.table(QUEUE_COLUMNS, document["queues"], empty="")
+    if document["limits"]:
+        click.echo()
+        output.table(LIMIT_COLUMNS, document["limits"], empty="")
+    if document["breakers"]:
+        click.echo()
+        output.table(BREAKER_COLUMNS, document["breakers"], empty="")
     if document["outboxes"]:
         click.echo()
         output.table(OUTBOX_COLUMNS, document["outboxes"], empty="")
@@ -76,6 +82,8 @@ def _stats(app: App) -> dict[str, Any]:
             "running": sum(one.running for one in people),
         },
         "queues": queues,
+        "limits": app.limits.list(),
+        "breakers": app.breakers.list(),
         "outboxes": outboxes(app.store),
     }
 

@@ -23,6 +23,9 @@ STYLES = {
     "dead": "red",
     "paused": "yellow",
     "active": "green",
+    "open": "red",
+    "probing": "yellow",
+    "closed": "green",
     "ok": "green",
     "warning": "yellow",
 }

@@ -106,7 +106,7 @@ def _run(app: App, one: OutboxRelay) -> int:
     _heed(one)
     output.say(f"relaying from {one.desk.name} to {app.store.url}; Ctrl-C ends it")
     one.start()
-    while not one.join(3600.0):  # signals are heard in this thread; what they set is waited for in the other
+    while not one.join(0.5):  # signals are heard when this thread wakes, to whatever thread the kernel gave them
         pass
     if fatal:
         raise click.ClickException(str(fatal[0]))

@@ -125,6 +125,8 @@ class Bench:
             args = plan.decode(self._run.job.payload)
 
             def function() -> Any:
+                if plan.batching is not None:
+                    return plan.task.alone(context, *args)
                 return plan.fn(context, *args) if plan.takes_context else plan.fn(*args)
 
             if plan.kind == "async":

@@ -35,6 +35,23 @@ def _to_builtins(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+def to_alike(value: Any) -> Any:
+    """As a writer sees *value*, but of a model that holds sets they are in order, and not in that of this process."""
+    form = _to_builtins(value)
+    return _in_order(form, value.model_dump(by_alias=True, round_trip=True))
+
+
+def _in_order(form: Any, value: Any) -> Any:
+    """The JSON *form* of *value*, where this is plain Python, with its sets in order."""
+    if isinstance(value, (set, frozenset)) and isinstance(form, list):
+        return sorted(form, key=write_alike)
+    if isinstance(value, dict) and isinstance(form, dict) and len(value) == len(form):
+        return {name: _in_order(one, own) for (name, one), own in zip(form.items(), value.values(), strict=True)}
+    if isinstance(value, (list, tuple)) and isinstance(form, list) and len(value) == len(form):
+        return [_in_order(one, own) for one, own in zip(form, value, strict=True)]
+    return form
+
+
 def _from_builtins(kind: type, value: Any) -> Any:
     if is_model(kind):
         return cast("Any", kind).model_validate_json(
@@ -56,4 +73,6 @@ class Failure(Struct, frozen=True):
 
 
 write: Callable[[Any], bytes] = writer()
+write_alike: Callable[[Any], bytes] = Encoder(enc_hook=to_alike, order="deterministic").encode
+"""As `write`, but the same in every process: sets and mappings are written in order."""
 read_any: Callable[[bytes], Any] = reader(Any)

@@ -35,7 +35,7 @@ class Signature:
     Args:
         fn: the function. name: the task's name, for errors. version: of the payload's shape, from 1.
     Attributes:
-        params: parameter names in order, without the context. required: those without a default.
+        params: parameter names in order, without the context. required: those without a default. hints: their types by name.
         takes_context: the first parameter is a `JobContext`.
         call: the function to call with `*decode(payload)` (after the context); keyword-only parameters are seen to.
         upcasters: version -> function that turns arguments of that version into those of the next.
@@ -58,6 +58,7 @@ class Signature:
         for p in parameters:
             _check_hint(name, p.name, hints[p.name])
         self.params = tuple(p.name for p in parameters)
+        self.hints = {p.name: hints[p.name] for p in parameters}
         self.required = tuple(p.name for p in parameters if p.default is p.empty)
         self.call = _caller(fn, parameters, self.takes_context)
         self._positional = sum(p.kind is not Parameter.KEYWORD_ONLY for p in parameters)

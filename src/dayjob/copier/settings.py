@@ -9,13 +9,14 @@ from dayjob.copier.report import HISTORY, KIND, Count, Report
 from dayjob.copier.steps import patiently
 from dayjob.errors import BadRow
 from dayjob.outbox.report import KIND as OUTBOX
+from dayjob.services.agenda import CODE
 
 if TYPE_CHECKING:
     from dayjob.store.contract import Store
     from dayjob.store.records import Record
 
-LOCAL = frozenset({KIND, HISTORY, OUTBOX})
-"""Kinds of records that tell how this one store stands, or its relays: where jobs have gone others tell it."""
+LOCAL = frozenset({KIND, HISTORY, OUTBOX, CODE})
+"""Kinds of records that tell how this one store stands, its relays or workers: where jobs have gone others tell it."""
 
 
 class Settings:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from dayjob.errors import SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.errors import QueueClosed, QueueFull, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.events import Bus, OutboxRelayed, OutboxSetAside, OutboxTaken
 from dayjob.outbox import report
 from dayjob.outbox.body import BadBody, decode
@@ -67,6 +67,7 @@ class OutboxRelay(Service):
         self._batch, self._poll, self._lease = batch, poll, lease
         self.delivered = self.refused = 0
         self.leads = self.idle = False
+        self._shut_out: dict[int, str] = {}  # rows of the present batch that a full or closed queue does not take yet
         self._sure = False  # of having the outbox, with nothing in flight
         self._held = self._touched = self._reported = float("-inf")
         self._checked = False
@@ -163,6 +164,10 @@ class OutboxRelay(Service):
                 refused[row.seq] = str(error)
         if good:
             self._send(good, refused)
+        if self._shut_out:
+            shut_out, self._shut_out = self._shut_out, {}
+            self._settle([row for row in rows if row.seq not in shut_out], refused, 0)
+            raise StoreUnavailable(next(iter(shut_out.values())))
         more = self._batch if limit is None and not self.stopping else 0
         return self._settle(rows, refused, more)
 
@@ -187,7 +192,9 @@ class OutboxRelay(Service):
             return
         self._touched = time.monotonic()
         for (row, _), outcome in zip(rows, outcomes, strict=True):
-            if outcome.outcome == "refused" or outcome.error is not None:
+            if isinstance(outcome.error, (QueueFull, QueueClosed)):
+                self._shut_out[row.seq] = str(outcome.error)  # nothing is wrong with the row: it goes when it may
+            elif outcome.outcome == "refused" or outcome.error is not None:
                 refused[row.seq] = str(outcome.error or "the store refused it and does not say why")
         for queue in {new.queue for _, new in rows}:
             self._store.notify("work", queue.encode())

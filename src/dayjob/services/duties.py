@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from dayjob.clock import SECOND
 from dayjob.events import Bus, JobDead, JobStalled, Pruned, WorkerGone
+from dayjob.services.scheduler import Scheduler
 from dayjob.states import State
 from dayjob.store.records import Bound, Gone
 
@@ -25,11 +26,14 @@ def duties(
     settings: Settings,
     registry: Registry,
     on_dead: Callable[[str, str, str], None] | None = None,
+    declared: Collection[str] = (),
 ) -> list[Duty]:
-    """All duties, the most urgent first."""
+    """All duties, the most urgent first. *declared*: the schedules of this worker's code."""
     return [
+        Scheduler(store, bus, lease=settings.lease, declared=declared),
         Rescuer(store, bus, every=settings.sweep, on_dead=on_dead),
         Stager(store),
+        Admitter(store),
         Pruner(store, bus, bounds(registry)),
         Sampler(store),
     ]
@@ -71,6 +75,29 @@ class Stager:
         if next_due is None:
             return 5.0
         return min(5.0, max(0.05, (next_due - self._store.now()) / SECOND))
+
+
+class Admitter:
+    """Lets through what waits at limits, and takes back what was let through to no use.
+
+    Turns admit, too; this is for jobs of queues whose workers are busy, and for tokens that time alone sets free.
+    """
+
+    def __init__(self, store: Store, *, every: float = 1.0) -> None:
+        self._store, self._every = store, every
+
+    def tick(self, term: int) -> float | None:
+        admitted = self._store.admit(term, limit=BATCH)
+        if admitted is None:
+            return None
+        count, opens = admitted
+        if count:
+            self._store.notify("work")
+        if count >= BATCH:
+            return 0.0
+        if opens is None:
+            return self._every
+        return min(self._every, max(0.05, (opens - self._store.now()) / SECOND))
 
 
 class Rescuer:

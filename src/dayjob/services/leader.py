@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dayjob.clock import SECOND
+from dayjob.errors import SchemaMismatch, StoreUnavailable
 from dayjob.events import Bus, LeaderElected, LeaderResigned
 from dayjob.service import Service
 from dayjob.worker.run import monotonic
@@ -68,14 +69,23 @@ class Leader(Service):
         if self._term is None:
             self._term, self._due = term, [0] * len(self._duties)
             self.bus.emit(LeaderElected(worker=self.worker, term=term))
+        failed: Exception | None = None
         for place, duty in enumerate(self._duties):
             if monotonic() >= self._due[place]:
-                delay = duty.tick(term)
+                try:
+                    delay = duty.tick(term)
+                except (StoreUnavailable, SchemaMismatch):
+                    raise
+                except Exception as error:  # noqa: BLE001  one duty's failure keeps no other back
+                    failed = failed or error
+                    continue
                 if delay is None:
                     self._heard = (None, at)
                     self._resign("the term is over")
                     return IDLE
                 self._due[place] = monotonic() + int(delay * SECOND)
+        if failed is not None:
+            raise failed
         return max(0.01, (min(self._due) - monotonic()) / SECOND)
 
     def _resign(self, why: str) -> None:

@@ -1,7 +1,7 @@
 """The line: what an engine is. The docstrings here are the specification; `tests/contract` is its proof.
 
-Every operation is synchronous, thread-safe and batch-shaped. Each is one short transaction: it happens whole or not
-at all, and repeating it after a lost reply is harmless where the text says so. `now=None` means the store's clock;
+Every operation is synchronous, thread-safe and batch-shaped. Each is one short transaction (where it says otherwise, a
+few): it happens whole or not at all, and repeating it after a lost reply is harmless where the text says so. `now=None` means the store's clock;
 tests pass a stamp. Engines raise `StoreUnavailable` (nothing else is known: repeat), `BadRow` (a row that can never be
 stored), `SchemaMismatch`, `NotSupported` or `StoreError` (the store's condition: read-only, damaged); a driver's
 exception never crosses the line.
@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from dayjob.errors import DayjobError
+from dayjob.store.gates import Gates, Ticks
 from dayjob.store.records import (
     Action,
     Beat,
@@ -90,7 +91,10 @@ class Jobs(Protocol):
         *,
         now: int | None = None,
     ) -> Turn:
-        """Settle, then stage what is due, then claim, in one transaction; any part may be empty.
+        """Settle, then stage what is due, then claim, in one round trip; any part may be empty.
+
+        Each part is whole or not at all. An engine may commit what is settled before it claims: a crash in between leaves
+        the one done and the other not, as if the worker had sent two turns.
 
         Settle: each settlement moves its job as `EFFECTS` says. Terminal jobs move to history with their result or
         error. Every outcome but `completed` appends an attempt, except the release of what never started. Failed,
@@ -245,9 +249,10 @@ class Upkeep(Protocol):
     def rescue(self, term: int, *, now: int | None = None) -> list[Gone] | None:
         """Give up the workers whose live time ran out, and take their jobs from them.
 
-        Each unsettled job gets a new entry, keeps its place and becomes a suspect. If the worker was solo, the job
-        ran alone: its crashes rise by one, and the third makes it dead, reason `crashed`. A job for which a cancel
-        was asked becomes cancelled. An attempt with outcome `lost` or `crashed` is appended to each.
+        Each unsettled job gets a new entry, keeps its place and becomes a suspect. If the worker was solo and held no
+        other (a claim that came late may have given it one more), the job ran alone: its crashes rise by one, and the
+        third makes it dead, reason `crashed`. A job for which a cancel was asked becomes cancelled. An attempt with
+        outcome `lost` or `crashed` is appended to each.
         """
 
     def prune(self, term: int, bounds: Sequence[Bound], *, limit: int = 1000, now: int | None = None) -> int | None:
@@ -256,6 +261,7 @@ class Upkeep(Protocol):
         The memory of a job that was moved away (`exits.MOVED`) goes by its time alone: no bound counts or takes it.
         Dead jobs go only by a bound or `keep_until` of their own. Each id stays findable as a repeat for an hour
         after the job finished, whatever the retention. Also drops expired records, old tallies and samples (7 days).
+        Each of these is whole or not at all; together they need not be one transaction.
         Returns: how many jobs went; call again while that equals *limit*.
         """
 
@@ -428,7 +434,7 @@ class Lifecycle(Protocol):
     def migrate(self, *, dry_run: bool = False, part: MigrationPart | None = None) -> list[str]:
         """Bring the schema to this code's version; returns the names of the migrations applied (or due, if dry).
 
-        Several processes may call it at once; one works, the others find nothing left. A newer schema is
+        Several processes may call it at once: each migration is applied by one of them. A newer schema is
         `SchemaMismatch`.
 
         Args:
@@ -457,7 +463,7 @@ class Lifecycle(Protocol):
         """Remove the store with everything in it, its schema too; idempotent. For what was made to be thrown away."""
 
 
-class Store(Jobs, Joining, Upkeep, Cluster, Inspector, Records, Copying, Signals, Lifecycle, Protocol):
+class Store(Jobs, Gates, Ticks, Joining, Upkeep, Cluster, Inspector, Records, Copying, Signals, Lifecycle, Protocol):
     """A whole engine. Consumers take only the protocol they need.
 
     Attributes:

@@ -75,6 +75,14 @@ def exit_of(job: Held, settlement: Settlement) -> Exit:
     return Exit(job, settlement, EFFECTS[outcome].state, settlement.reason)
 
 
+def given_up(held: int, *, orderly: bool, solo: bool) -> Outcome:
+    """How the claims of a worker end that is gone, and holds so many jobs. A crash counts for who ran alone: where a claim that
+    came late gave a solo worker a second job, nobody knows which of them ran."""
+    if orderly:
+        return Outcome.RELEASED
+    return Outcome.CRASHED if solo and held == 1 else Outcome.LOST
+
+
 def lost(job: Held, now: int, outcome: Outcome, how: str | None) -> Exit:
     """The exit of a job whose worker is gone."""
     return exit_of(job, Settlement(job.id, job.entry, outcome, 0, now, reason=how))

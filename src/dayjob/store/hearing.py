@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from dayjob.errors import StoreError
+from dayjob.errors import StoreUnavailable
 
 KEPT = 10_000
 AWAKE = 0.3
@@ -31,7 +31,7 @@ class Ear:
         self._heard: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
         self._condition = threading.Condition()
         self._woken = False
-        self.failed: StoreError | None = None
+        self.failed = ""
 
     def wait(self, timeout: float) -> list[tuple[str, bytes]]:
         """See `contract.Listener.wait`."""
@@ -42,14 +42,14 @@ class Ear:
             with self._condition:
                 self._condition.wait_for(lambda: self._heard or self._woken or self.failed, max(0.0, timeout))
                 self._woken = False
-                failed, self.failed = self.failed, None
+                failed, self.failed = self.failed, ""
                 heard = list(self._heard)
                 self._heard.clear()
         finally:
             if sleeps:
                 self._hub.wake_up()
-        if failed is not None and not heard:
-            raise failed
+        if failed and not heard:
+            raise StoreUnavailable(failed)
         return heard
 
     def hear(self, topic: str, data: bytes) -> None:
@@ -58,10 +58,10 @@ class Ear:
             self._heard.append((topic, data))
             self._condition.notify_all()
 
-    def fail(self, error: StoreError) -> None:
-        """The line is down: whoever waits learns it."""
+    def fail(self, why: str) -> None:
+        """The line is down: whoever waits learns it, in words: an error that is kept, and raised, would hold itself by its frames."""
         with self._condition:
-            self.failed = error
+            self.failed = why
             self._condition.notify_all()
 
     def wake(self) -> None:
@@ -157,7 +157,7 @@ class Hub(ABC):
         for ear in ears:
             ear.hear(topic, data)
 
-    def _broken(self, thread: threading.Thread, error: StoreError) -> None:
+    def _broken(self, thread: threading.Thread, why: str) -> None:
         """The line of *thread* is down: all ears learn it, and are forgotten."""
         with self._lock:
             if self._thread is not thread:
@@ -165,7 +165,7 @@ class Hub(ABC):
             self._thread = None
             ears, self._ears = self._ears, []
             for ear in ears:
-                ear.fail(error)
+                ear.fail(why)
             self._fell_silent()
 
     def _fell_silent(self) -> None:  # noqa: B027  a hook that most do not need

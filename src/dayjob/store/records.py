@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
-from dayjob.errors import StoreError
+from dayjob.errors import DayjobError
 from dayjob.states import Outcome, State
+from dayjob.store.gating import Gating
 
 # -- producing ---------------------------------------------------------------------------------------------------
 
@@ -28,6 +29,7 @@ class NewRow(Struct, gc=False):
         max_attempts: None leaves it to the task's own definition in the worker.
         tags: JSON array text, or None. meta: JSON object text, or None.
         options: opaque per-job overrides (retry, timeout, retention), or None.
+        gating: its key, lane and gates, or None.
     """
 
     id: str
@@ -42,6 +44,7 @@ class NewRow(Struct, gc=False):
     tags: str | None = None
     meta: str | None = None
     options: bytes | None = None
+    gating: Gating | None = None
 
 
 class Enqueued(Struct, frozen=True):
@@ -55,12 +58,26 @@ class Enqueued(Struct, frozen=True):
     """
 
     outcome: Literal["inserted", "existing", "replaced", "extended", "merged", "refused"]
-    error: StoreError | None = None
+    error: DayjobError | None = None
     id: str | None = None
 
 
 INSERTED = Enqueued("inserted")
 EXISTING = Enqueued("existing")
+
+
+class Tick(Struct, frozen=True):
+    """What became due of one schedule.
+
+    Attributes:
+        key: of its record (kind `schedule`). expected: the version it was read at, at least 1. value: the record's next value.
+        jobs: what it makes, perhaps nothing.
+    """
+
+    key: str
+    expected: int
+    value: bytes
+    jobs: tuple[NewRow, ...] = ()
 
 
 # -- running -----------------------------------------------------------------------------------------------------
@@ -323,6 +340,7 @@ class Filter(Struct, frozen=True):
 
     Attributes:
         since: created at or after this stamp. text: a substring of id, task name, tags or meta (not of payloads).
+        entry: waiting under this entry still: whatever changed the job since has given it another. Beside one id, for an `Edit`.
     """
 
     ids: tuple[str, ...] | None = None
@@ -332,6 +350,7 @@ class Filter(Struct, frozen=True):
     tag: str | None = None
     since: int | None = None
     text: str | None = None
+    entry: int | None = None
 
     @property
     def empty(self) -> bool:
@@ -388,6 +407,7 @@ class JobRow(Struct):
     meta: str | None = None
     options: bytes | None = None
     place: int = 0
+    gating: Gating | None = None
     attempts: list[AttemptRow] = []
 
 

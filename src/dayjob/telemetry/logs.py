@@ -46,6 +46,10 @@ LEVELS: dict[str, int] = {
     "writes.trimmed": logging.WARNING,
     "outbox.relayed": logging.DEBUG,
     "outbox.set_aside": logging.ERROR,
+    "schedule.ticked": logging.DEBUG,
+    "schedule.missed": logging.WARNING,
+    "schedule.orphaned": logging.WARNING,
+    "schedule.failed": logging.ERROR,
 }
 """Everything else is INFO."""
 

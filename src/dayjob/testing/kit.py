@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from dayjob.clock import seconds
 from dayjob.directives import CancelJob, RetryAfter, Snooze
-from dayjob.errors import ConfigError, JobCancelled, JobFailed, shown
+from dayjob.errors import BreakerOpen, ConfigError, JobCancelled, JobFailed, shown
 from dayjob.job import Job
 from dayjob.offload import offload, submit
 from dayjob.policies import check_int
@@ -166,14 +166,21 @@ class Testing:
     def run(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
         """Run one job now and nothing else, also when it is scheduled or its queue paused; returns it, refreshed.
 
+        What limits it must let it pass: `ConfigError` when they are taken.
+
         Args:
             job: the job or its id; or a call (`task.job(...)`), which is enqueued first.
             raises: raise what the task raised.
         """
         __tracebackhide__ = True
         job = self._waiting(job)
-        self._work(as_store(OneJobStore(self.store, job.id)), job.queue, raises)
-        return job.refresh()
+        ran = self._work(as_store(OneJobStore(self.store, job.id)), job.queue, raises)
+        job.refresh()
+        if job.state is State.BLOCKED and not ran:
+            gates = () if job.gating is None else job.gating.gates
+            held_by = ", ".join(f"{gate.kind} {gate.key}" for gate in gates) or f"queue {job.queue}, which is closed"
+            raise ConfigError(f"job {job.id} is blocked, nothing lets it pass: {held_by}")
+        return job
 
     async def arun(self, job: Job[R] | NewJob[R] | str, *, raises: bool = True) -> Job[R]:
         """Awaitable `run`."""
@@ -296,7 +303,7 @@ class Testing:
         except RetryAfter:
             self._put_off += 1
             raise
-        except (Snooze, CancelJob, JobCancelled):
+        except (Snooze, CancelJob, JobCancelled, BreakerOpen):
             raise
         except Exception as error:
             self._raised.setdefault(context.id, error)

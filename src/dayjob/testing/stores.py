@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dayjob.errors import ConfigError, StoreUnavailable
 from dayjob.ids import new_id
-from dayjob.states import State
+from dayjob.states import WAITING, State
 from dayjob.store.records import Settlement, Turn, Want, WorkerInfo
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def kill_while_running(store: Store, job: Job[Any], how: str) -> None:
     claimed = store.turn(worker.id, 1, (), [Want(None, 1, id=job.id)]).claimed
     store.leave(worker.id, death=how)
     if not claimed:
-        raise ConfigError(f"job {job.id} cannot be claimed: it waits no longer")
+        raise ConfigError(f"job {job.id} cannot be claimed: it waits no longer, or at a limit that is taken")
 
 
 def waits(state: State) -> bool:
-    """True for a job that can be claimed, now or after a promotion."""
-    return state in (State.SCHEDULED, State.AVAILABLE)
+    """True for a job that can be claimed, now, after a promotion, or when its limits let it pass, as a turn asks them first."""
+    return state in WAITING
 
 
 def as_store(proxy: FaultyStore | OneJobStore) -> Store:

@@ -134,13 +134,15 @@ class Ended(Message):
     """The job is over; without a settlement its lease is lost. *error*: type and text, for `on_dead`.
 
     After Completing the settlement is what holds if that came to nothing. *committed*: it surely did not. *late*: the
-    encoded error that is to be reported then.
+    encoded error that is to be reported then. *failing*, *pauses*: as of a `Run`.
     """
 
     settlement: Settlement | None
     error: str = ""
     committed: bool = False
     late: bytes | None = None
+    failing: bool | None = None
+    pauses: list[tuple[str, str, float]] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode

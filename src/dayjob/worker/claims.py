@@ -13,6 +13,8 @@ from dayjob.clock import SECOND
 from dayjob.errors import UnknownTask
 from dayjob.store.records import Claimed, Want
 from dayjob.worker import outcomes
+from dayjob.worker.packing import Packing
+from dayjob.worker.parcels import Parcel
 from dayjob.worker.run import Batch, Run, Slots, monotonic
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Claims:
         self.groups = groups
         self.turn_takes = 0.0
         self._by_queue: dict[str, Slots] = {name: slots for slots in groups for name in slots.queues or ()}
+        self.packing = Packing(executor)
         self._rest = next((slots for slots in groups if slots.queues is None), groups[-1])
 
     def serves(self, queue: str) -> bool:
@@ -62,6 +65,9 @@ class Claims:
 
     def release(self, now: int, why: str, which: Callable[[Run], bool] | None = None) -> None:
         """Put back what has not started (and of that only *which*, if given)."""
+        stamp = now + self._executor.offset
+        for run in self.packing.unpack(which):
+            self._executor.end(run, outcomes.settle_released(run.job, stamp, why))
         for slots in self.groups:
             for _ in range(len(slots.ready)):
                 try:
@@ -69,20 +75,33 @@ class Claims:
                 except IndexError:  # somebody took the last ones
                     break
                 if which is None or which(run):
-                    self._executor.end(run, outcomes.settle_released(run.job, now + self._executor.offset, why))
+                    self._executor.put_back(run, stamp, why)
                 else:
                     slots.ready.append(run)
+
+    def take_away(self) -> list[Run]:
+        """What has not begun, of a lease that is lost: it is not to begin."""
+        taken = self.packing.unpack()
+        for slots in self.groups:
+            while slots.ready:
+                try:
+                    run = slots.ready.popleft()
+                except IndexError:  # somebody took the last one
+                    break
+                run.over = True
+                taken += run.members or (run,)
+        return taken
 
     def release_stale(self, now: int) -> None:
         """What was claimed ahead and did not get its turn goes back, so that another worker may have it."""
         for slots in self.groups:
             try:
-                stale = slots.ready[0].batch.at < now - STALE
+                stale = _ready_since(slots.ready[0]) < now - STALE
             except IndexError:
                 continue
             if stale:
                 slots.rate = 0.0
-                self.release(now, "waited", lambda run: run.batch.at < now - STALE)
+                self.release(now, "waited", lambda run: _ready_since(run) < now - STALE)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -90,13 +109,25 @@ class Claims:
         """What to ask for in a turn that settles *done*, and for which slots."""
         wants, asked = [], []
         for slots in self.groups:
-            held = slots.held - len(slots.hung) - self._of(slots, done)
+            held = self._places(slots, done)
             ahead = min(int(slots.rate * (AHEAD + self.turn_takes)), GROWTH * slots.recent, LARGEST)
             room = min(slots.limit + ahead - held, LARGEST)
             if room > 0:
                 wants.append(Want(slots.queues, room, slots.exclude))
                 asked.append(slots)
+                for want in self.packing.more(slots, slots.limit - held, room, LARGEST):
+                    wants.append(want)
+                    asked.append(slots)
         return wants, asked
+
+    def has_room(self, slots: Slots) -> bool:
+        """True when a place of *slots* is free for which nothing is claimed."""
+        return self._places(slots, ()) < slots.limit
+
+    def _places(self, slots: Slots, done: Sequence[Run]) -> int:
+        if self.packing.busy:
+            return self.packing.places(slots, done)
+        return slots.held - len(slots.hung) - self._of(slots, done)
 
     def nothing(self) -> tuple[list[Want], list[Slots]]:
         """No job, for a worker whose places are taken: the answer still tells whether suspects wait."""
@@ -120,7 +151,7 @@ class Claims:
                 slots.rate += (per_second - slots.rate) / 2
                 slots.recent, slots.since = number, now
 
-    def _of(self, slots: Slots, runs: list[Run]) -> int:
+    def _of(self, slots: Slots, runs: Sequence[Run]) -> int:
         if len(self.groups) == 1:
             return len(runs)
         return sum(1 for run in runs if run.slots is slots)
@@ -129,16 +160,24 @@ class Claims:
 
     def take(self, claimed: list[Claimed], batch: Batch, now: int) -> dict[Slots, int]:
         """Make runs of *claimed* and feed the executor; returns how many each group got."""
-        runs = self._runs_of(claimed, batch)
+        packed: list[Run] = []
+        runs = self._runs_of(claimed, batch, packed)
         for slots, ready in runs.items():
             if not slots.busy:
                 slots.since = now
             if ready:
                 self._executor.feed(slots, ready)
-        return {slots: len(ready) for slots, ready in runs.items()}
+        got = {slots: len(ready) for slots, ready in runs.items()}
+        if packed:
+            self.packing.add(packed, now)
+            for run in packed:
+                got[run.slots] += 1
+        self.packing.learn(batch.runs.values() if packed else ())
+        return got
 
-    def _runs_of(self, claimed: list[Claimed], batch: Batch) -> dict[Slots, list[Run]]:
-        """A run for each job; those of the same task and queue in a row share what was looked up for the first."""
+    def _runs_of(self, claimed: list[Claimed], batch: Batch, packed: list[Run]) -> dict[Slots, list[Run]]:
+        """A run for each job; those of the same task and queue in a row share what was looked up for the first. Calls of
+        batch tasks go into *packed*."""
         executor, entered = self._executor, batch.runs
         made: dict[Slots, list[Run]] = {}
         task = queue = None
@@ -147,6 +186,8 @@ class Claims:
                 slots = self._by_queue.get(job.queue, self._rest)
                 ready = made.setdefault(slots, [])
                 plan, why = self._plan_of(job)
+                if plan is not None and plan.batching is not None:
+                    ready = packed
                 task, queue = (job.task, job.queue) if plan is not None and job.options is None else (None, None)
             slots.held += 1
             run = entered[job.entry] = Run(job, plan, batch, slots, executor)  # type: ignore[arg-type]  # parked below
@@ -164,3 +205,8 @@ class Claims:
             return None, str(error)
         except Exception as error:  # noqa: BLE001  # a job that nobody can plan must not strand those claimed with it
             return None, f"{type(error).__name__}: {error}"
+
+
+def _ready_since(run: Run) -> int:
+    """A parcel was waiting for company before."""
+    return run.sealed_at if isinstance(run, Parcel) else run.batch.at

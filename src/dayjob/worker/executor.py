@@ -30,6 +30,7 @@ from dayjob.worker import (
 )
 from dayjob.worker.limits import courteous
 from dayjob.worker.loop import LoopPool
+from dayjob.worker.parcels import Parcel
 from dayjob.worker.run import LOST, SHUTDOWN, Completion, Run, Slots, monotonic
 from dayjob.worker.threads import ThreadPool
 
@@ -173,6 +174,8 @@ class Executor:
         if job.expires_at is None and run.stopping is None and now <= self.lease_until and not self.tells_started:
             run.started = now
             return True
+        if isinstance(run, Parcel):
+            return run.begin(now)
         if job.expires_at is not None and job.expires_at <= now + self.offset:
             self.end(run, outcomes.settle_cancelled(job, run.plan, now + self.offset, "expired"))
         elif run.stopping is not None:
@@ -198,6 +201,9 @@ class Executor:
             completions.called_off(self, run, lambda: self.fail(run, completions.not_committed(run), now))
             return
         if run.completion is not None:
+            if isinstance(run, Parcel):
+                run.finish(now)
+                return
             wrong = completions.ignored(run) if value is not None and not run.completion.said else None
             undone = completions.not_committed(run)
             completions.decide(self, run, lambda: self.fail(run, undone, now), wrong, returned=True)
@@ -241,6 +247,9 @@ class Executor:
         if run.lent is not None:
             completions.called_off(self, run, lambda: self.fail(run, error, now))
             return
+        if isinstance(run, Parcel):
+            run.finish(now, error)
+            return
         if run.completion is not None:
             completions.decide(self, run, lambda: self.fail(run, error, now), error)
             return
@@ -248,7 +257,7 @@ class Executor:
         self.end(run, outcomes.settle_error(run, error, started, now + self.offset, self.rng, self.settings.max_error))
 
     def park(self, run: Run, error: Exception, now: int) -> None:
-        """The payload of *run* does not fit the task here."""
+        """*run* cannot be run here: its payload does not fit the task, or there is no process to be had."""
         run.error = error
         limit = self.settings.max_error
         self.end(run, outcomes.settle_misfit(run.job, run.plan, error, now + self.offset, self.rng, limit))
@@ -259,6 +268,13 @@ class Executor:
         run.over = True
         self.tray.put(run)
 
+    def put_back(self, run: Run, stamp: int, why: str) -> None:
+        """*run* goes back to its old place, or all members of a parcel; it has not begun."""
+        for one in run.members or (run,):
+            if one.settlement is None:
+                self.end(one, outcomes.settle_released(one.job, stamp, why))
+        run.over = True
+
     # -- telling jobs to stop --------------------------------------------------------------------------------------
 
     def running(self) -> list[Run]:
@@ -266,25 +282,41 @@ class Executor:
         return [*self.loop.running(), *self.threads.running()]
 
     def interrupt(self, run: Run, why: str) -> None:
-        """Tell *run* to stop, once more if it was told before. What was said first stays said, but for a lost lease."""
-        if run.stopping is None:
-            run.stopping, run.told_at = why, monotonic()
-        elif why == LOST:
-            run.stopping = LOST
-        run.told += 1
-        job = run.job
-        self.bus.emit(JobInterrupted(id=job.id, task=job.task, queue=job.queue, why=run.stopping, times=run.told))
+        """Tell *run* to stop, once more if it was told before. What was said first stays said, but for a lost lease.
+
+        A member of a parcel is only shown it, unless all the others are to stop as well.
+        """
+        self._mark(run, why)
+        if isinstance(run, Parcel):
+            for one in run.unfinished():
+                if one.stopping is None:
+                    self._mark(one, why)
+        elif run.parcel is not None:
+            if all(one.stopping is not None for one in run.parcel.unfinished()) and run.parcel.stopping is None:
+                self.interrupt(run.parcel, why)
+            return
         if not run.started:
             return
         if run.plan.kind == "async":
             self.loop.cancel(run)
         elif run.plan.kind == "thread":
             self.threads.interrupt(run)
-            transaction = run.lent
-            if transaction is not None:  # else it would hear of it at the end of its statement
-                transaction.break_off()
+            for one in run.members or (run,):
+                if one.lent is not None:  # else it would hear of it at the end of its statement
+                    one.lent.break_off()
         elif self.processes is not None:
             self.processes.interrupt(run)
+
+    def _mark(self, run: Run, why: str) -> None:
+        """Note on *run* that it is to stop, and tell of it; of a parcel its members tell."""
+        if run.stopping is None:
+            run.stopping, run.told_at = why, monotonic()
+        elif why == LOST:
+            run.stopping = LOST
+        run.told += 1
+        job = run.job
+        if not run.members:
+            self.bus.emit(JobInterrupted(id=job.id, task=job.task, queue=job.queue, why=run.stopping, times=run.told))
 
     def tell(self, run: Run, why: str) -> None:
         """Like `interrupt`, but a job that can look for itself is only shown it at first."""
@@ -296,14 +328,19 @@ class Executor:
 
     def abandon(self, run: Run) -> bool:
         """Give up on stopping *run*; False when it has just ended after all."""
-        run.abandoned = True
+        for one in (run, *run.members):
+            one.abandoned = True
         if run.plan.kind != "async" and run.thread is None:
-            run.abandoned = False
+            for one in (run, *run.members):
+                one.abandoned = False
             return False
         if not self.mortal and run.plan.kind == "thread":
             # Nobody will replace this process: the job keeps its thread and its lease, others get its place.
             run.replaced = True
-            run.slots.hung.add(run)
+            for one in run.members or (run,):
+                if one.settlement is None and not one.over:
+                    one.replaced = True
+                    run.slots.hung.add(one)
             self.threads.widen()
             run.slots.give()
             self.threads.wake(run.slots, 1)

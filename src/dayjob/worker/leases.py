@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from dayjob.clock import SECOND
@@ -67,11 +68,17 @@ class Leases(Service):
         super().__init__("leases", bus, on_fatal=on_fatal, rng=rng)
         self._store, self._holder, self._every = store, holder, every
         self._info, self._sent, self._leads = info, sent, leads
+        self._turn = Lock()
+        """The pump beats, too, when it goes alone: what an earlier beat says of this worker must not arrive after it."""
         self.control = -1
         self.beaten = False
         self.lost = False
 
     def tick(self) -> float:
+        with self._turn:
+            return self._beat()
+
+    def _beat(self) -> float:
         info = self._info()
         began = monotonic()
         tallies = self._holder.tallies.take()

@@ -252,7 +252,7 @@ class LoopPool:
             self._executor.park(run, error, now)
             return None
         arounds = self._executor.hooks.arounds
-        if arounds:
+        if arounds and not run.members:  # a parcel enters them itself, for each call
             return attempt_async(arounds, run.context(), lambda: _timed(run, args))
         if plan.takes_context:
             return plan.fn(run.context(), *args)  # type: ignore[no-any-return]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from dayjob.codec.failure import encode_failure
 from dayjob.codec.untyped import decode_untyped
 from dayjob.directives import CancelJob, RetryAfter, Snooze, Unrecoverable
-from dayjob.errors import BadRow, JobCancelled, JobTimeout, LeaseLost, PayloadError
+from dayjob.errors import BadRow, BreakerOpen, JobCancelled, JobTimeout, LeaseLost, PayloadError
 from dayjob.states import Outcome, State
 from dayjob.store.records import Settlement
+from dayjob.worker.breakers import judge
 from dayjob.worker.run import CANCEL, LOST, SHUTDOWN, TIMEOUT
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PARK_FIRST = 2.0
 PARK_LONGEST = 600.0
 """A parked job is looked at after 2 s, then 4, 8 … 600: a deploy in progress costs seconds, a missing task little."""
+BROKEN = 10.0
+"""Seconds after which a job looks again that met a breaker which somebody opened by hand."""
 
 
 def settle_error(
@@ -43,13 +46,13 @@ def settle_error(
         return end(Outcome.CANCELLED, keep=plan.keep[State.CANCELLED])
     if run.stopping == SHUTDOWN:
         return end(Outcome.RELEASED, reason=SHUTDOWN)
-    if run.stopping == TIMEOUT and plan.timeout is not None and not isinstance(error, JobTimeout):
-        error = _timeout(plan.timeout, error)
+    error = _meant(run, error)
     if isinstance(error, Snooze):
         return end(Outcome.SNOOZED, delay=error.seconds)
     if isinstance(error, CancelJob):
         return end(Outcome.CANCELLED, reason=error.reason or "by the task", keep=plan.keep[State.CANCELLED])
     run.error = recorded = _recorded(error)
+    judge(run, error, recorded, finished_at)
     encoded = encode_failure(recorded, max_error)
     if isinstance(error, Unrecoverable):
         return end(Outcome.DEAD, error=encoded, reason="unrecoverable", keep=plan.keep[State.DEAD])
@@ -62,6 +65,16 @@ def settle_error(
 def _clean(reason: str) -> str:
     """*reason* as any engine can store it."""
     return reason[:500].replace("\0", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _meant(run: Run, error: BaseException) -> BaseException:
+    """What *error* means for the job: its time was up, or what it depends on is known to be failing."""
+    limit = run.plan.timeout
+    if run.stopping == TIMEOUT and limit is not None and not isinstance(error, JobTimeout):
+        return _timeout(limit, error)
+    if isinstance(error, BreakerOpen):
+        return Snooze(BROKEN if error.retry_in is None else max(error.retry_in, 1.0))
+    return error
 
 
 def _timeout(limit: float, error: BaseException) -> JobTimeout:
@@ -89,7 +102,8 @@ def _delay(run: Run, error: BaseException, now: int, rng: random.Random) -> floa
 
 
 def settle_parked(job: Claimed, now: int, why: str, rng: random.Random) -> Settlement:
-    """*job* cannot run here: its task is unknown, or its payload does not fit. It waits, longer each time."""
+    """*job* cannot run here: its task is unknown, its payload does not fit, or no process can be started. It waits, longer
+    each time."""
     delay = min(PARK_LONGEST, PARK_FIRST * 2 ** min(job.parked, 20)) * (1 + rng.random() / 5)
     return Settlement(job.id, job.entry, Outcome.PARKED, 0, now, delay=delay, reason=_clean(why))
 

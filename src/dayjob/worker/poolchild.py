@@ -135,7 +135,7 @@ class PoolChild:
     def _failed(self, run: Run, error: BaseException, started: int) -> Ended:
         limit = self.settings.max_error
         settlement = outcomes.settle_error(run, error, started, self.stamp(), self._rng, limit)
-        ended = Ended(settlement, f"{type(error).__name__}: {error}")
+        ended = Ended(settlement, f"{type(error).__name__}: {error}", failing=run.failing, pauses=run.pauses)
         if run.completion is not None:
             ended.committed, ended.late = run.completion.committed, encode_failure(error, limit)
         return ended

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from dayjob.worker.launch import EXIT_AGAIN
+
+LOOK = 0.5
 
 
 @contextmanager
@@ -30,6 +36,22 @@ def stop_signals(tell: Callable[[str, bool], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def next_command(commands: SimpleQueue[tuple[str, Any]], wait: float | None) -> tuple[str, Any]:
+    """The next of *commands*, ("", "") after *wait* seconds without one. For the main thread, which hears signals meanwhile.
+
+    It looks up from its waiting twice a second: a signal is mostly taken by the main thread, but the system may give it to
+    any (after a SIGSTOP, or under a tracer, it does), and then nothing else wakes the one that runs Python's handlers.
+    """
+    give_up = math.inf if wait is None else time.monotonic() + wait
+    while True:
+        left = give_up - time.monotonic()
+        try:
+            return commands.get(timeout=max(0.0, min(left, LOOK)))
+        except Empty:
+            if left <= LOOK:
+                return "", ""
 
 
 def end_process() -> None:

@@ -7,6 +7,7 @@ other kind. A child that dies by itself has crashed, and the job ran alone: that
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from contextlib import suppress
@@ -31,6 +32,8 @@ COURTESY = 2 * SECOND
 """A job that is told to stop may end by itself for so long; then its child is killed. Not at the time limit."""
 START_LIMIT = 60 * SECOND
 LOOK = 0.25
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+"""What a machine says that has no descriptor, process or memory left for a child: it may have later, or another one has."""
 TOO_LATE = "told to stop before a child was ready"
 
 
@@ -96,7 +99,11 @@ class ProcessPool:
         try:
             child = self._lend(run)
         except Exception as error:  # noqa: BLE001  # no child: the attempt has failed, and says why
-            if not run.over:
+            if run.over:
+                return
+            if isinstance(error, OSError) and error.errno in SHORTAGES:  # nothing is wrong with the job
+                executor.park(run, error, monotonic())
+            else:
                 executor.fail(run, error, monotonic())
             return
         self._running[run.job.entry] = child
@@ -116,6 +123,7 @@ class ProcessPool:
             self._give_back(child)
             if run.over:
                 return
+            run.failing, run.pauses = ended.failing, ended.pauses
             if ended.error:
                 run.error = RuntimeError(ended.error)
             if run.completion is None:

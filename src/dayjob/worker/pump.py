@@ -25,6 +25,7 @@ from dayjob.events import Bus, JobStarted, WorkerLost
 from dayjob.service import Service
 from dayjob.store.records import Beat, Settlement, Turn, Want
 from dayjob.worker import outcomes
+from dayjob.worker.breakers import Breakers
 from dayjob.worker.claims import Claims
 from dayjob.worker.ears import Ears
 from dayjob.worker.run import CANCEL, LOST, Batch, Run, Slots, monotonic
@@ -68,7 +69,7 @@ class Pump(Service):
         burst: ends when there is nothing left to claim.
         on_suspects: starts a process for suspects, and says whether it does; None: they run here, alone.
         elsewhere: says whether jobs run in a process for suspects: a burst waits for it.
-        on_alone: told when this worker begins and ends to run suspects itself.
+        on_alone: to tell the store that this worker begins or ends to run suspects itself; says whether the store knows.
         on_dead: called with each run that died and was accepted.
         on_control: called when someone's cancel or pause is to be learned. on_full: after *max_jobs*.
         on_feed: called when jobs went to the executor. on_finished: called once it has ended.
@@ -95,7 +96,7 @@ class Pump(Service):
         max_jobs: int | None = None,
         on_suspects: Callable[[], bool] | None = None,
         elsewhere: Callable[[], bool] = lambda: False,
-        on_alone: Callable[[bool], None] | None = None,
+        on_alone: Callable[[bool], bool] | None = None,
         on_dead: Callable[[Run], None] | None = None,
         on_control: Callable[[int], None] | None = None,
         on_full: Callable[[], None] | None = None,
@@ -118,7 +119,7 @@ class Pump(Service):
         self.tallies = Tallies()
         self.finished = Event()
         self.winding: Winding | None = None
-        self.alone = False
+        self.alone = self._known_alone = False
         self.done: list[Run] = []
         self._done_since = 0
         self._pending: Call | None = None
@@ -129,7 +130,16 @@ class Pump(Service):
         self._news: deque[Beat] = deque()
         self._paused: frozenset[str] = frozenset()
         self._ears = Ears(store, bus)
-        self._teller = Teller(store, executor, bus, self.tallies, on_dead=on_dead, on_control=on_control)
+        self._breakers = Breakers(store, registry, bus)
+        self._teller = Teller(
+            store,
+            executor,
+            bus,
+            self.tallies,
+            on_dead=on_dead,
+            on_control=on_control,
+            on_pause=self._breakers.pauses.extend,
+        )
         executor.tray.wake = self.kick
 
     # -- sleeping ------------------------------------------------------------------------------------------------
@@ -168,10 +178,12 @@ class Pump(Service):
             self.winding.advance(self, now)
         else:
             self.claims.release_stale(now)
+            self.claims.packing.seal(now)
             self.collect(now)
         call = self._pending or (self._single.popleft() if self._single else self._compose(now))
         if call is not None:
             self._exchange(call)
+            self._breakers.pause()
             now = monotonic()
         if self.winding is not None and self.winding.over(self):
             self._finish()
@@ -184,6 +196,7 @@ class Pump(Service):
             self.done = []
         try:
             self.recorder.finish(call.runs)
+            self._breakers.tell(call.runs, call.settlements)
             call.tries += 1
             began = monotonic()
             turn = self.store.turn(self.worker, call.no, call.settlements, call.wants)
@@ -211,6 +224,7 @@ class Pump(Service):
             self._claimed(call, turn, batch, ended)
         if turn.control != self._control:
             self._control = turn.control
+            self._breakers.changed()
             if self._on_control is not None:
                 self._on_control(turn.control)
 
@@ -226,6 +240,8 @@ class Pump(Service):
             if not batch.runs:
                 self._forget_empty(batch)
             run.slots.held -= 1
+        if self.claims.packing.busy:
+            self.claims.packing.strike(runs)
 
     def _isolate(self, call: Call, error: Exception) -> None:
         """One of a call's settlements cannot be stored: each is sent alone.
@@ -247,7 +263,8 @@ class Pump(Service):
     def _delay(self, now: int) -> float:
         if self.finished.is_set() or self._single:
             return 0.0
-        until = self._look_at if self.winding is None else self.winding.next_at
+        soon = min(self._look_at, self.claims.packing.seal_at)
+        until = soon if self.winding is None else self.winding.next_at
         if self.done:
             until = min(until, self._done_since + LINGER)
         return max(0, until - now) / SECOND
@@ -290,9 +307,7 @@ class Pump(Service):
 
     def _drop(self, run: Run) -> None:
         """Nothing may be written for *run*: its lease is lost."""
-        run.batch.runs.pop(run.job.entry, None)
-        run.slots.held -= 1
-        self._forget_empty(run.batch)
+        self._strike([run])
         self.executor.refused(run, "settle")
 
     def _forget_empty(self, batch: Batch) -> None:
@@ -309,6 +324,7 @@ class Pump(Service):
     def _completed_already(self, runs: list[Run]) -> None:
         """*runs* have completed in transactions: the store knows of their ends, and is not told."""
         self._strike(runs)
+        self._breakers.completed(runs)
         self._teller.tell(runs, [run.settlement for run in runs if run.settlement is not None])
         self.claims.observe(runs, monotonic())
         self._look_whether_full()
@@ -345,8 +361,11 @@ class Pump(Service):
     def _wants(self, now: int) -> tuple[list[Want], list[Slots]]:
         if now >= self.executor.lease_until:
             return [], []
-        if self.solo or self.alone:
-            return ([], []) if self.claims.held_jobs() - len(self.done) else self.claims.suspect_want()
+        if self.solo or self.alone or self._known_alone:
+            if self.claims.held_jobs() - len(self.done) or not self._secluded():
+                return [], []
+            if self.solo or self.alone:
+                return self.claims.suspect_want()
         wants, asked = self.claims.wants(self.done)
         return (wants, asked) if wants or self.done else self.claims.nothing()
 
@@ -357,11 +376,18 @@ class Pump(Service):
             got = self.claims.take(turn.claimed, batch, now)
             if self._on_feed is not None:
                 self._on_feed()
+        elif call.wants:
+            self.claims.packing.learn(())
+            if self.burst:  # nobody will join what was gathered
+                self.claims.packing.seal(now, all=True)
         self._look_again(call, turn, got, now)
         suspects = turn.suspects and not self.solo and self._suspects_wait(call, turn)
-        if self.alone and not suspects and not self.claims.held_jobs():
+        if self.alone and call.wants and not suspects and not self.claims.held_jobs():
             self._go_alone(False)
-        idle = bool(call.wants) and not turn.claimed and not self.claims.held_jobs() and not self.executor.tray.items
+        elif call.runs and self.alone != self._known_alone and not self.claims.held_jobs():
+            self._look_at = now  # those that it had to wait for have gone
+        busy = self.claims.held_jobs() or self.claims.packing.running or self.executor.tray.items
+        idle = bool(call.wants) and not turn.claimed and not busy
         if idle and (self.solo or (self.burst and not suspects and not self.alone and not self._elsewhere())):
             self._finish()
 
@@ -369,7 +395,7 @@ class Pump(Service):
         self._naps = 0 if turn.claimed else self._naps + 1
         self._look_at = now + (NAPS[self._naps - 1] if 0 < self._naps <= len(NAPS) else self._poll)
         if any(got.get(slots, 0) >= want.limit for slots, want in zip(call.asked, call.wants, strict=True)):
-            if any(slots.held - len(slots.hung) < slots.limit for slots in call.asked):
+            if any(map(self.claims.has_room, call.asked)):
                 self._look_at = now  # there is more, and room for it
         elif turn.next_due is not None:
             self._look_at = min(self._look_at, max(turn.next_due - self.executor.offset, now + 500))
@@ -386,8 +412,14 @@ class Pump(Service):
     def _go_alone(self, alone: bool) -> None:
         self.alone = alone
         self._look_at = 0
-        if self._on_alone is not None:
-            self._on_alone(alone)
+
+    def _secluded(self) -> bool:
+        """True when the store knows whether this worker runs suspects alone. Told only while it holds nothing: a crash
+        of one that runs alone counts for every job that it holds."""
+        due = self.alone != self._known_alone and not self.claims.held_jobs()
+        if due and (self._on_alone is None or self._on_alone(self.alone)):
+            self._known_alone = self.alone
+        return self.alone == self._known_alone
 
     # -- letting go --------------------------------------------------------------------------------------------------
 
@@ -443,15 +475,10 @@ class Pump(Service):
     def _begin_again(self) -> None:
         """This worker was given up: others have its jobs. Stop them, and come back under a new name."""
         running = 0
-        for slots in self.claims.groups:
-            while slots.ready:
-                try:
-                    run = slots.ready.popleft()
-                except IndexError:
-                    break
-                slots.held -= 1
-                self.executor.refused(run, "start")
-                run.batch.runs.pop(run.job.entry, None)
+        ready = self.claims.take_away()
+        for run in ready:
+            self.executor.refused(run, "start")
+        self._strike(ready)
         for batch in self.batches.values():
             for run in list(batch.runs.values()):
                 if not run.over and run.settlement is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dayjob.context import JobContext
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dayjob.registry import Plan
     from dayjob.store.contract import Joining
     from dayjob.worker.lent import JobTransaction
+    from dayjob.worker.parcels import Parcel
 
 # Why a running job is told to stop; also what `ctx.raise_if_cancelled` says.
 TIMEOUT = "timeout"
@@ -103,6 +105,9 @@ class Run:
         error: the exception behind the settlement.
         spoke: the job has said something that may not be written yet. dirty: the recorder knows. writing: what it is
             writing at this moment.
+        parcel: in which it runs, when it is a call of a batch task. members: the runs of a parcel.
+        failing: whether its error counts for its task's breaker; None: it says nothing. pauses: limits to be paused, (kind,
+            key, seconds) each.
         lent: the `ctx.transaction()` it is inside. completion: how it completed, or tried to, in a transaction.
     """
 
@@ -117,6 +122,8 @@ class Run:
     settlement: Settlement | None = None
     over = False
     error: BaseException | None = None
+    failing: bool | None = None
+    pauses: list[tuple[str, str, float]] | None = None
     _context: JobContext[Any] | None = None
     _logs: deque[Write] | None = None
     _progress: Progress | None = None
@@ -126,6 +133,8 @@ class Run:
     writing: list[Write] | None = None
     lent: JobTransaction | None = None
     completion: Completion | None = None
+    parcel: Parcel | None = None
+    members: Sequence[Run] = ()
 
     def __init__(self, job: Claimed, plan: Plan, batch: Batch, slots: Slots, home: Home) -> None:
         self.job = job

@@ -22,7 +22,7 @@ class Teller:
 
     Args:
         on_dead: called with each run that died and was accepted.
-        on_control: called when the next beat may tell why an end was refused.
+        on_control: called when the next beat may tell why an end was refused. on_pause: called with limits that a job wants paused.
     """
 
     def __init__(
@@ -34,9 +34,10 @@ class Teller:
         *,
         on_dead: Callable[[Run], None] | None,
         on_control: Callable[[int], None] | None,
+        on_pause: Callable[[list[tuple[str, str, float]]], None],
     ) -> None:
         self._store, self._executor, self._bus, self._tallies = store, executor, bus, tallies
-        self._on_dead, self._on_control = on_dead, on_control
+        self._on_dead, self._on_control, self._on_pause = on_dead, on_control, on_pause
 
     def tell(
         self,
@@ -82,6 +83,8 @@ class Teller:
         busy = settlement.finished_at - settlement.started_at if settlement.started_at else 0
         self._tallies.add(run.job.queue, settlement.outcome, 1, busy)
         announce(self._bus, run, settlement, moved)
+        if run.pauses:
+            self._on_pause(run.pauses)
         dead = moved is State.DEAD or (moved is None and settlement.outcome is Outcome.DEAD)
         if dead or moved is State.CANCELLED or settlement.outcome is Outcome.CANCELLED:
             ended.append(run.job.id)

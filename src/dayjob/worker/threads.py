@@ -11,6 +11,8 @@ import asyncio
 import sys
 import traceback
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Lock, Thread, get_ident, local
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from dayjob.context import RUNNING
 from dayjob.errors import JobCancelled, JobTimeout
 from dayjob.worker.hooks import attempt_async, attempt_sync
 from dayjob.worker.interrupt import Interrupted, call_off, raise_in, timeout_type
+from dayjob.worker.parcels import Parcel
 from dayjob.worker.run import TIMEOUT, Run, Slots, monotonic
 
 if TYPE_CHECKING:
@@ -96,6 +99,20 @@ class ThreadPool:
         with self._guard:
             if run.thread is not None:
                 raise_in(run.thread, kind)
+
+    @contextmanager
+    def undisturbed(self, run: Run) -> Iterator[None]:
+        """A block in the thread of *run* into which no interrupt comes: it is told again in a second."""
+        ident = get_ident()
+        if run.thread != ident:  # in a loop, or in a thread of its own making: nobody interrupts it there
+            yield
+            return
+        self._seal(run)
+        try:
+            yield
+        finally:
+            with self._guard:
+                run.thread = ident
 
     def stack(self, run: Run) -> str:
         """Where *run* stands now."""
@@ -184,6 +201,8 @@ class ThreadPool:
         hooks = self._executor.hooks
         if not hooks.arounds:
             return plan.fn(run.context(), *args) if plan.takes_context else plan.fn(*args)
+        if isinstance(run, Parcel):  # which enters them itself, for each call
+            return self._runner().run(run.acall()) if hooks.needs_loop else run.call()
 
         def call() -> Any:
             try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dayjob.clock import SECOND
 from dayjob.events import Bus, JobAbandoned, LoopBlocked
 from dayjob.service import Service
-from dayjob.worker import limits, outcomes
+from dayjob.worker import limits
 from dayjob.worker.limits import Step, due
 from dayjob.worker.run import SHUTDOWN, Run, monotonic
 
@@ -106,7 +106,12 @@ class Watchdog(Service):
             if not executor.abandon(run):
                 return
             took = (now - run.started) / SECOND
-            self.bus.emit(JobAbandoned(id=job.id, task=job.task, queue=job.queue, why=why, duration=took, stack=stack))
+            for one in run.members or (run,):
+                if one.settlement is None:
+                    told = one.job.id, one.job.task, one.job.queue
+                    self.bus.emit(
+                        JobAbandoned(id=told[0], task=told[1], queue=told[2], why=why, duration=took, stack=stack)
+                    )
             self._on_hung(f"job {job.id} ({job.task}) does not stop")
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ class Watchdog(Service):
         """The loop is given up: what has not begun there goes back, what has begun will not end."""
         executor = self._executor
         for run in executor.loop.take_back():
-            executor.end(run, outcomes.settle_released(run.job, now + executor.offset, "blocked"))
+            executor.put_back(run, now + executor.offset, "blocked")
             run.slots.give()
             executor.threads.wake(run.slots, 1)
         if executor.mortal:
@@ -160,7 +165,8 @@ class Watchdog(Service):
                 if not run.abandoned:
                     if run.stopping is None:
                         run.stopping, run.told_at = SHUTDOWN, now
-                    run.abandoned = True
+                    for one in (run, *run.members):
+                        one.abandoned = True
 
     def _pong(self) -> None:
         self._ponged = True

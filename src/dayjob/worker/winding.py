@@ -29,7 +29,8 @@ LOOK = 100_000
 LAST_WORDS = 5 * SECOND
 """A store that does not answer is not waited for any longer than this, after all else is done."""
 PATIENCE = 3 * SECOND
-HURRY = 500_000
+HURRY = 1_500_000
+"""So long jobs have to end after a second signal; one that heeds it ends at once, but for a machine that is busy."""
 BACKSTOP = 30.0
 """Seconds after which a worker that should have ended is not waited for: its pump is in trouble."""
 
@@ -46,60 +47,70 @@ class Winding:
     """The end of one worker.
 
     Args:
-        deadline: monotonic microseconds until which running jobs may go on.
+        grace_until: monotonic microseconds until which running jobs may go on. Whoever owns the worker may shorten it.
         mortal: the process ends with the worker, so that what hangs in it may be given back.
     Attributes:
         hung: jobs that still run, and are given back by `last_act`: the process must end right after it.
         next_at: when to look again.
     """
 
-    def __init__(self, deadline: int, *, mortal: bool) -> None:
-        self.deadline = deadline
+    def __init__(self, grace_until: int, *, mortal: bool) -> None:
+        self.grace_until = grace_until
         self.phase = Phase.DRAIN
         self.hung: list[Run] = []
         self._ends: dict[Run, Settlement] = {}
         self.next_at = 0
         self._mortal = mortal
-        self._patience = PATIENCE
+        self._hurried: int | None = None
+        self._told = self._deadline = 0
 
     def patience(self) -> float:
         """Seconds in which all phases are over unless something is broken."""
-        return max(0, self.deadline - monotonic()) / SECOND + BACKSTOP
+        return max(0, (self._hurried or self.grace_until) - monotonic()) / SECOND + BACKSTOP
 
     def hurry(self, now: int) -> None:
-        """A second signal: no more grace."""
-        self.deadline = min(self.deadline, now)
-        self._patience = HURRY
+        """A second signal: no more grace, and less patience. Jobs have that much also if they were told to stop before."""
+        self._hurried = self._hurried or now
 
     def advance(self, pump: Pump, now: int) -> None:
         """Take the steps that are due."""
         pump.release_ready(now, SHUTDOWN)
         running = _running(pump)
         hung = _hung(pump, running)
-        if self.phase is Phase.DRAIN and pump.claims.held_jobs() and (now >= self.deadline or hung):
+        hurried = self._hurried
+        grace = hurried is None and now < self.grace_until
+        if self.phase is Phase.DRAIN and pump.claims.held_jobs() and (hung or not grace):
             self.phase = Phase.CANCEL
-            self.deadline = now + self._patience
+            self._told = now
+            self._deadline = now + PATIENCE
             for run in running:
                 if not run.abandoned:
                     pump.executor.interrupt(run, SHUTDOWN)
             running = _running(pump)
-        if self.phase is Phase.CANCEL and (now >= self.deadline or not running or _hung(pump, running)):
+        if self.phase is Phase.CANCEL and hurried is not None:
+            self._deadline = min(self._deadline, max(hurried, self._told) + HURRY)
+        if self.phase is Phase.CANCEL and (now >= self._deadline or not running or _hung(pump, running)):
             self.phase = Phase.RELEASE
-            self.deadline = now + LAST_WORDS
+            self._deadline = now + LAST_WORDS
             if self._mortal:
                 for run in running:
                     self._give_back(pump, run, now)
-        self.next_at = min(now + LOOK, self.deadline) if running else now + LOOK
+        until = self.grace_until if self.phase is Phase.DRAIN else self._deadline
+        self.next_at = min(now + LOOK, until) if running else now + LOOK
 
     def over(self, pump: Pump) -> bool:
         """True when nothing is left to do."""
         if pump.unsent:
             return False
-        return self.phase is Phase.RELEASE or not pump.claims.held_jobs()
+        if self.phase is Phase.RELEASE:  # what has ended just now is on its way to the pump
+            return monotonic() >= self._deadline or not any(
+                run.settlement is not None for batch in list(pump.batches.values()) for run in list(batch.runs.values())
+            )
+        return not pump.claims.held_jobs()
 
     def too_late(self, now: int) -> bool:
         """True when a store that does not answer is given up."""
-        return self.phase is Phase.RELEASE and now >= self.deadline
+        return self.phase is Phase.RELEASE and now >= self._deadline
 
     def _give_back(self, pump: Pump, run: Run, now: int) -> None:
         executor = pump.executor

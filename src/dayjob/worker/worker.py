@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -32,6 +32,7 @@ from dayjob.clock import SECOND
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.events import Bus, WorkerStarted, WorkerStopped, WorkerStopping
 from dayjob.service import Service
+from dayjob.services.announcer import Announcer
 from dayjob.services.duties import duties, tell_gone
 from dayjob.services.leader import Leader
 from dayjob.states import Outcome
@@ -44,7 +45,7 @@ from dayjob.worker.groups import Queues, group_queues, queue_names, sendable
 from dayjob.worker.hooks import Hooks
 from dayjob.worker.launch import Child, Ref
 from dayjob.worker.leases import Leases
-from dayjob.worker.process import end_process, stop_signals, version
+from dayjob.worker.process import end_process, next_command, stop_signals, version
 from dayjob.worker.processes import ProcessPool
 from dayjob.worker.pump import Pump
 from dayjob.worker.recorder import Recorder
@@ -116,11 +117,8 @@ class Worker:
         self._on_incarnation, self._on_leaving = on_incarnation, on_leaving
         self._host, self._version = socket.gethostname(), version()
         self._commands: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._mortal = False
-        self._alone = False
-        self._begun = False
-        self.id = ""
-        self.ending = ""
+        self._mortal = self._alone = self._begun = False
+        self.id = self.ending = ""
         self.again = False
         self.replace: Callable[[], None] = end_process
         self._fatal: BaseException | None = None
@@ -281,8 +279,10 @@ class Worker:
             on_fatal=lambda error: self._commands.put(("fatal", error)),
         )
         self._relay = Relay(self.store, bus)
+        declared = {} if self.solo or self.app is None else self.app.schedules.declared()
+        self._announcers = (Announcer(self.store, bus, declared),) if declared else ()
         self._leader = Leader(
-            duties(self.store, bus, settings, self.registry, self._deaths.crashed),
+            duties(self.store, bus, settings, self.registry, self._deaths.crashed, declared),
             bus,
             lease=settings.lease,
             worker=self.id,
@@ -301,7 +301,7 @@ class Worker:
 
     @property
     def _aides(self) -> tuple[Service, ...]:
-        return self._recorder, self._watchdog, self._leader, self._relay
+        return self._recorder, self._watchdog, self._leader, self._relay, *self._announcers
 
     def _make_suspects(self) -> Suspects | None:
         if self.solo or self.ref is None or not self.store.processes:
@@ -328,7 +328,8 @@ class Worker:
         if self._on_incarnation is not None:
             self._on_incarnation(self.id)
         if burst:
-            self._leader.attempt()  # what is overdue or stalled is to be seen by the first claim
+            for service in (*self._announcers, self._leader):
+                service.attempt()  # what is overdue or stalled is to be seen by the first claim
         queues, slots, url = queue_names(self._queues), self._info().concurrency, self.store.url
         self.bus.emit(
             WorkerStarted(worker=self.id, pid=os.getpid(), queues=queues, concurrency=slots, store=url, solo=self.solo)
@@ -342,10 +343,7 @@ class Worker:
         return command in ("stop", "now", "fatal")
 
     def _next_command(self, wait: float | None) -> tuple[str, Any]:
-        try:
-            return self._commands.get(timeout=wait)
-        except Empty:
-            return "", ""
+        return next_command(self._commands, wait)
 
     def _obey(self) -> None:
         """The main thread's part: carry out commands until the pump is done."""
@@ -377,7 +375,7 @@ class Worker:
         deadline = monotonic() + int(grace * SECOND)
         winding = self._pump.winding
         if winding is not None:
-            winding.deadline = min(winding.deadline, deadline)
+            winding.grace_until = min(winding.grace_until, deadline)
             self._pump.kick()
             return
         self.ending = why
@@ -475,10 +473,14 @@ class Worker:
         if control != self._leases.control:
             self._leases.kick()
 
-    def _go_alone(self, alone: bool) -> None:
-        """The store must know before the first suspect is claimed: only who is solo runs alone."""
+    def _go_alone(self, alone: bool) -> bool:
+        """The store must know before the first suspect is claimed, and after the last before any other job: only who is
+        solo runs alone. False: it could not be told."""
         self._alone = alone
-        self._leases.attempt()
+        with suppress(StoreError):
+            self._leases.tick()
+            return not self._leases.lost
+        return False
 
     def _gone(self, gone: Gone, death: str) -> None:
         tell_gone(self.bus, gone, death, self._deaths.crashed)

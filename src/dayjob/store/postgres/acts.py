@@ -10,8 +10,14 @@ from dayjob.store.exits import KEEP_CANCELLED
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.filters import among, where
 from dayjob.store.postgres.jobs import JobsPart
-from dayjob.store.postgres.wire import plain
+from dayjob.store.postgres.wire import plain, words
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
+
+_KEY_FREE = (
+    "NOT EXISTS (SELECT 1 FROM {ns}.unique_key AS u WHERE u.hash = (j.gating #>> '{unique,hash}')::uuid "
+    "AND u.id <> j.id AND (u.frees IS NULL OR u.frees > coalesce(?::bigint, {ns}.clock())))"
+)
+"""A finished job whose key another has cannot be retried."""
 
 
 class Live(NamedTuple):
@@ -35,17 +41,19 @@ class ActsPart(JobsPart):
             connection.execute("SELECT set_config('lock_timeout', '1s', true)")  # claims wait for us
             # Finished jobs are looked for before the claims have to wait, and where only they fit nobody waits at all.
             live_states, done_states = _fitting(which, live_states), _fitting(which, done_states)
-            ahead = [] if which.ids is not None else self._finished_ones(connection, which, done_states, limit)
+            ahead = (
+                [] if which.ids is not None else self._finished_ones(connection, which, done_states, limit, action, now)
+            )
             live: list[Live] = []
             if live_states:
                 self.take_turn(connection, now)
                 live = self._live(connection, which, live_states, limit, action)
-            done = self._done(connection, which, done_states, limit - len(live), ahead)
+            done = self._done(connection, which, done_states, limit - len(live), ahead, action, now)
             match action:
                 case Cancel():
                     self._cancel(connection, live, action, now)
                 case Retry():
-                    self._retry(connection, [one.id for one in live], done, now)
+                    done = self._retry(connection, [one.id for one in live], done, now)
                 case Delete():
                     self._delete(connection, [one.id for one in live], done, now)
                 case Edit():
@@ -80,11 +88,18 @@ class ActsPart(JobsPart):
             # Some were settled while we waited for them: look again, they may wait for their next attempt now.
 
     def _done(
-        self, connection: Connection, which: Filter, states: Sequence[str], limit: int, ahead: Sequence[tuple[str, int]]
+        self,
+        connection: Connection,
+        which: Filter,
+        states: Sequence[str],
+        limit: int,
+        ahead: Sequence[tuple[str, int]],
+        action: Action,
+        now: int | None,
     ) -> list[str]:
         """The finished jobs that the action fits, oldest first, locked; *ahead*: as they were found a moment ago."""
         while limit > 0:
-            found = ahead[:limit] or self._finished_ones(connection, which, states, limit)
+            found = ahead[:limit] or self._finished_ones(connection, which, states, limit, action, now)
             if not found:
                 break
             ids = plain({id for id, _ in found})
@@ -95,13 +110,21 @@ class ActsPart(JobsPart):
         return []
 
     def _finished_ones(
-        self, connection: Connection, which: Filter, states: Sequence[str], limit: int
+        self,
+        connection: Connection,
+        which: Filter,
+        states: Sequence[str],
+        limit: int,
+        action: Action,
+        now: int | None,
     ) -> list[tuple[str, int]]:
         """(id, entry) of finished jobs that match: those that finished first, by the index of their queue and state."""
         if not states or limit <= 0:
             return []
         namespace = f'"{self.db.namespace}"'
         condition = where(which, states, self.db.namespace, live=False)
+        if isinstance(action, Retry):
+            condition.add(_KEY_FREE, now)
         if which.ids is not None:
             table = among(which, f"{namespace}.history", condition)
             select = f"SELECT j.id::text, j.entry FROM {table} WHERE {condition} ORDER BY j.entry"
@@ -129,20 +152,41 @@ class ActsPart(JobsPart):
         reason: str | None,
         now: int | None,
         keep: float | None = KEEP_CANCELLED,
+        state: State = State.CANCELLED,
     ) -> None:
-        """Waiting jobs go to the history as cancelled. The caller has the turn."""
+        """Waiting jobs go to the history. The caller has the turn."""
         if ids:
             connection.execute(self.sql.add_days, (now, [0.0 if keep is None else keep]))
             connection.execute(self.sql.drop_ready, (plain(ids),))
-            connection.execute(self.sql.cancel_waiting, (now, plain(ids), reason, keep))
+            connection.execute(self.sql.cancel_waiting, (now, plain(ids), reason, keep, str(state)))
 
-    def _retry(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> None:
+    def shed(self, queues: Sequence[str], now: int | None) -> None:
+        """Of *queues*, those that are too full and drop their oldest: these are dead."""
+        given = (words(queues),)
+        with self.db.session() as connection, self.db.under_settings(connection):
+            if not connection.execute(self.sql.over_full, given).fetchall():
+                return
+        with self.db.write() as connection:
+            self.take_turn(connection, now)
+            moment = self._moment(connection, now)
+            for queue, jobs in connection.execute(self.sql.over_full, given).fetchall():
+                ids = [row[0] for row in connection.execute(self.sql.oldest_waiting, (queue, jobs)).fetchall()]
+                connection.execute(self.sql.lock_live, (plain(ids),))
+                self.cancel_waiting(connection, ids, "shed", now, None, State.DEAD)
+                self.add_tallies(connection, moment, [(queue, "shed", float(len(ids)))])
+
+    def _retry(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> list[str]:
+        """Those of *done* that are available again: some may have keys that others took."""
         if live:
-            connection.execute(self.sql.promote, (now, plain(live)))
+            self.by_turn(connection, connection.execute(self.sql.promote, (now, plain(live))).fetchall(), now)
         if done:
-            connection.execute(self.sql.revive, (now, plain(done)))
+            held = {row[0] for row in connection.execute(self.sql.retake_keys, (now, plain(done))).fetchall()}
+            done = [id for id in done if id not in held]
+        if done:
+            self.by_turn(connection, connection.execute(self.sql.revive, (now, plain(done))).fetchall(), now)
             connection.execute(self.sql.erase_finished, (plain(done),))
             connection.execute(self.sql.drop_checkpoints, (plain(done),))
+        return list(done)
 
     def _delete(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> None:
         if live:
@@ -155,6 +199,5 @@ class ActsPart(JobsPart):
     def _edit(self, connection: Connection, live: Sequence[str], change: Edit, now: int | None) -> None:
         if live:
             connection.execute(self.sql.drop_ready, (plain(live),))
-            connection.execute(
-                self.sql.edit, (now, plain(live), change.run_at, change.priority, change.queue, change.payload)
-            )
+            given = (now, plain(live), change.run_at, change.priority, change.queue, change.payload)
+            self.by_turn(connection, connection.execute(self.sql.edit, given).fetchall(), now)

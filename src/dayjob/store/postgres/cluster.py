@@ -9,7 +9,7 @@ import msgspec
 
 from dayjob.clock import SECOND
 from dayjob.states import Outcome
-from dayjob.store.exits import UNLISTED, Held, lost
+from dayjob.store.exits import UNLISTED, Held, given_up, lost
 from dayjob.store.postgres.acts import ActsPart
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.part import encode
@@ -46,7 +46,7 @@ class ClusterPart(ActsPart):
             connection.execute(self.sql.set_cluster, (live, now, term, leader))
             over = connection.execute(self.sql.unlisted, (worker.id, Bigints(held), now - UNLISTED, claims)).fetchall()
             if over:
-                self._take_leases(connection, worker.id, [row[0] for row in over], Outcome.RELEASED, None, now)
+                self._take_leases(connection, worker.id, [row[0] for row in over], None, now, orderly=True)
             counts = [(one.queue, one.name, float(one.count)) for one in tallies]
             counts += [(one.queue, f"busy:{one.name}", one.busy) for one in tallies if one.busy]
             self.add_tallies(connection, now, counts)
@@ -76,17 +76,20 @@ class ClusterPart(ActsPart):
         connection: Connection,
         worker: str,
         claims: Sequence[int] | None,
-        outcome: Outcome,
         how: str | None,
         now: int,
+        *,
+        orderly: bool,
+        solo: bool = False,
     ) -> list[Rescued]:
-        """End leases of *worker* (None: all): what still runs under them leaves with *outcome*."""
+        """End leases of *worker* (None: all), with what still runs under them."""
         numbers = None if claims is None else Bigints(claims)
         held, claim_of = [], {}
         for row in connection.execute(self.sql.jobs_of_leases, (worker, numbers)).fetchall():
             job = Held(*row[:11])
             held.append(job)
             claim_of[job.entry] = row[11]
+        outcome = given_up(len(held), orderly=orderly, solo=solo)
         exits = [lost(job, now, outcome, how) for job in held]
         for out in exits:
             out.settlement.claim_no = claim_of[out.job.entry]
@@ -109,10 +112,10 @@ class ClusterPart(ActsPart):
     def _give_up(
         self, connection: Connection, row: tuple[Any, ...], how: str | None, now: int, *, orderly: bool = False
     ) -> Gone:
-        worker, solo = row[0], bool(row[2])
+        worker = row[0]
         orderly = orderly or row[8]
-        outcome = Outcome.RELEASED if orderly else Outcome.CRASHED if solo else Outcome.LOST
-        taken = self._take_leases(connection, worker, None, outcome, None if orderly else how, now)
+        how = None if orderly else how
+        taken = self._take_leases(connection, worker, None, how, now, orderly=orderly, solo=bool(row[2]))
         # Jobs whose rows somebody holds at this moment are left: then the worker stays, too, for the sweep to find them.
         dropped = orderly and connection.execute(self.sql.drop_worker, (worker,)).rowcount
         if not dropped and row[7] is None:
@@ -145,5 +148,6 @@ class ClusterPart(ActsPart):
         with self.db.write() as connection:
             changed = connection.execute(self.sql.pause if paused else self.sql.resume, (queue,)).rowcount > 0
             if changed:
+                connection.execute(self.sql.wake_gate, ("paused", queue))
                 connection.execute(self.sql.bump_control)
         return changed

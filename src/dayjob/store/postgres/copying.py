@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from dayjob.clock import SECOND
 from dayjob.states import Outcome
+from dayjob.store.gating import Gating
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.finder import DONE, LIVE, RUNS
 from dayjob.store.postgres.finder import job as job_of
@@ -76,9 +79,25 @@ class CopyingPart(InspectorPart):
             plain([one.job.suspect for one in jobs]),
             plain([_recorded(one) for one in jobs]),
             words([_progress(one) for one in jobs]),
+            words(self._gatings(connection, jobs, now)),
         )
-        new = {row[0] for row in connection.execute(self.sql.adopt_live, (now, *columns)).fetchall()}
+        rows = connection.execute(self.sql.adopt_live, (now, *columns)).fetchall()
+        new = {row[0] for row in rows}
+        self.by_turn(connection, [row for row in rows if row[1]], now)
         return [one for one in jobs if one.job.id in new]
+
+    def _gatings(self, connection: Connection, jobs: Sequence[Whole], now: int) -> list[str | None]:
+        """What each of *jobs* has to wait for; those whose key another has come without it."""
+        found = [one.job.gating for one in jobs]
+        keyed = [(one.job.id, _gating(one.job.gating)) for one in jobs if one.job.gating and one.job.gating.unique]
+        if keyed:
+            given = (now, Uuids([id for id, _ in keyed]), words([gating for _, gating in keyed]))
+            held = {row[0] for row in connection.execute(self.sql.take_keys, given).fetchall()}
+            found = [
+                replace(gating, unique=None) if gating and one.job.id in held else gating
+                for one, gating in zip(jobs, found, strict=True)
+            ]
+        return [_gating(each) for each in found]
 
     def _adopt_finished(self, connection: Connection, jobs: Sequence[Whole], now: int) -> None:
         if not jobs:
@@ -98,6 +117,7 @@ class CopyingPart(InspectorPart):
             plain([job.finished_at for job in rows]),
             plain([job.keep_until for job in rows]),
             words([_clean(job.worker) for job in rows]),
+            words([_gating(job.gating) for job in rows]),
         )
         connection.execute(self.sql.adopt_finished, (now, *columns))
 
@@ -156,6 +176,10 @@ def _common(jobs: Sequence[Whole]) -> tuple[Any, ...]:
         plain([job.crashes for job in rows]),
         plain([job.round for job in rows]),
     )
+
+
+def _gating(gating: Gating | None) -> str | None:
+    return None if gating is None or gating == Gating() else encode(gating).decode()
 
 
 def _recorded(one: Whole) -> bool:

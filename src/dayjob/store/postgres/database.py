@@ -20,16 +20,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import IsolationLevel, RawCursor
 from psycopg.pq import TransactionStatus
 
 from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, StoreUnavailable
+from dayjob.store.frames import let_go
 from dayjob.store.migrate import migrations
-from dayjob.store.postgres.faults import translated
+from dayjob.store.postgres.faults import FAULTS, translated
 from dayjob.store.postgres.wire import set_up
+from dayjob.store.room import Room
+from dayjob.store.urls import without_password
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -97,7 +99,7 @@ class Database:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._room = threading.BoundedSemaphore(MOST)
+        self._room = Room(MOST)
         self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
         self._schema_seen = False
@@ -120,12 +122,13 @@ class Database:
                 client_encoding="UTF8",
                 **_LINE,
             )
-        except psycopg.Error as error:
+        except FAULTS as error:
+            let_go(error)
             raise translated(error, self.url, SCHEMA) from error
         try:
             self._begin_session(connection)
             connection.autocommit = autocommit
-        except psycopg.Error as error:
+        except FAULTS as error:
             connection.close()
             raise translated(error, self.url, SCHEMA) from error
         except BaseException:
@@ -137,7 +140,8 @@ class Database:
         """A new connection as the server gives it, not in autocommit, for statements that are not ours."""
         try:
             return psycopg.connect(self._conninfo, application_name="dayjob job", **_LINE)
-        except psycopg.Error as error:
+        except FAULTS as error:
+            let_go(error)
             raise translated(error, self.url, SCHEMA) from error
 
     def _begin_session(self, connection: Connection) -> None:
@@ -158,15 +162,16 @@ class Database:
     @contextlib.contextmanager
     def session(self, *, schema: bool = True) -> Iterator[Connection]:
         """A connection for one operation, in autocommit; errors come out as dayjob's."""
-        if not self._room.acquire(timeout=10.0):
-            raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for 10 s")
+        guest = object()
         try:
+            if not self._room.enter(guest, 10.0):
+                raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for 10 s")
             connection = self._take()
             try:
                 if schema and not self._schema_seen:
                     self._require_schema(connection)
                 yield connection
-            except psycopg.Error as error:
+            except FAULTS as error:
                 raise self._fault(error) from error
             except (
                 OverflowError,
@@ -177,7 +182,7 @@ class Database:
             finally:
                 self._give_back(connection)
         finally:
-            self._room.release()
+            self._room.leave(guest)
 
     def _take(self) -> Connection:
         connection = None
@@ -329,7 +334,7 @@ class Database:
         assert row is not None
         return int(row[0]), int(row[1])
 
-    def _fault(self, error: psycopg.Error) -> StoreError:
+    def _fault(self, error: Exception) -> StoreError:
         """What *error* means. Something of the schema is missing that was there: it says how the schema stands now."""
         fault = translated(error, self.url, self.wanted)
         if isinstance(fault, SchemaMismatch) and self._schema_seen:
@@ -378,17 +383,6 @@ def _conninfo(url: str) -> str:
     return conninfo
 
 
-def without_password(url: str) -> str:
-    """*url* for people: no password, wherever it stood."""
-    parts = urlsplit(url)
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    user = quote(unquote(credentials.partition(":")[0]))
-    query = urlencode(
-        [(name, value) for name, value in parse_qsl(parts.query) if name not in ("password", "sslpassword")]
-    )
-    return urlunsplit((parts.scheme, f"{user}{at}{hosts}", parts.path, query, ""))
-
-
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -400,4 +394,4 @@ def _in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
-__all__ = ["SCHEMA", "Connection", "Database", "StoreError", "told", "without_password"]
+__all__ = ["SCHEMA", "Connection", "Database", "StoreError", "told"]

@@ -34,6 +34,10 @@ _TEXTS = {
 """The beginning of a connection has no error codes in libpq, only the server's words."""
 
 
+FAULTS = (psycopg.Error, OSError)
+"""What the driver raises; the second, for one, when no descriptor is left to wait with."""
+
+
 def translated(error: Exception, where: str, wanted: int) -> StoreError:
     """What *error* means; *where* is the URL without its password, *wanted* the schema that this code needs."""
     code = getattr(error, "sqlstate", None) or _code(str(error))

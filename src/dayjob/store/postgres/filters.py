@@ -55,6 +55,8 @@ def where(which: Filter, states: Sequence[str] | None, namespace: str, *, live: 
         found.add("j.queue = ?", _clean(which.queue))
     if which.task is not None:
         found.add("j.task = ?", _clean(which.task))
+    if which.entry is not None:
+        found.add("j.entry = ?" if live else "false", *([which.entry] if live else []))
     if which.since is not None:
         found.add("j.created_at >= ?", which.since)
     if which.tag is not None:

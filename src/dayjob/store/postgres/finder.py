@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from dayjob.states import State
+from dayjob.store.gating import Gating
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.filters import STATE, Condition, where
 from dayjob.store.records import Filter, JobRow, Page, Progress
@@ -27,7 +28,7 @@ LOOKED_AT = 5_000
 _COMMON = "j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, j.reason, j.created_at, j.run_at, j.expires_at"
 LIVE = (
     f"j.id::text, j.entry, j.task, j.queue, {STATE}, {_COMMON}, r.claimed_at, NULL::bigint, NULL::bigint, r.name, j.suspect, "
-    "j.cancelling, j.progress, NULL::bytea, NULL::bytea, j.tags, j.meta, j.options, j.place"
+    "j.cancelling, j.progress, NULL::bytea, NULL::bytea, j.tags, j.meta, j.options, j.place, j.gating::text"
 )
 RUNS = (
     "LEFT JOIN LATERAL (SELECT l.claimed_at, w.name FROM {ns}.lease AS l LEFT JOIN {ns}.worker AS w ON w.id = l.worker "
@@ -35,13 +36,14 @@ RUNS = (
 )
 DONE = (
     f"j.id::text, j.entry, j.task, j.queue, j.state, {_COMMON}, j.started_at, j.finished_at, j.keep_until, j.worker, false, "
-    "false, j.progress, j.result, j.error, j.tags, j.meta, j.options, 0::bigint"
+    "false, j.progress, j.result, j.error, j.tags, j.meta, j.options, 0::bigint, j.gating::text"
 )
 _CLAIMED = "(SELECT u.id FROM {ns}.lease AS l CROSS JOIN LATERAL unnest(l.ids) AS u (id) WHERE l.open > 0)"
 _NEWEST = "ORDER BY j.id DESC, j.entry DESC"
 _TERMINAL = [state for state in State if state.terminal]
 
 _progress = msgspec.json.Decoder(Progress).decode
+_gating = msgspec.json.Decoder(Gating).decode
 
 
 class Finder:
@@ -143,4 +145,7 @@ def job(row: tuple[Any, ...]) -> JobRow:
     found.state = State(row[4])
     if row[21] is not None:
         found.progress = _progress(row[21])
+    if row[28] is not None:
+        gating = _gating(row[28])
+        found.gating = None if gating == Gating() else gating  # held: a queue's matter, not the job's
     return found

@@ -6,16 +6,23 @@ import threading
 import time
 from collections.abc import Sequence
 
+import psycopg
 from psycopg.errors import LockNotAvailable
 
 from dayjob.errors import StoreUnavailable
+from dayjob.store.postgres.accepting import answered, written
 from dayjob.store.postgres.database import Connection, Database
 from dayjob.store.postgres.faults import translated
-from dayjob.store.postgres.flight import Flight, written
+from dayjob.store.postgres.flight import Flight
+from dayjob.store.postgres.flight import written as freight
 from dayjob.store.postgres.part import encode, uuids
 from dayjob.store.postgres.turns import TurnPart
 from dayjob.store.postgres.wire import Blobs, Uuids, plain, sixteens, words
 from dayjob.store.records import EXISTING, INSERTED, Checkpoint, Enqueued, Lease, Log, NewRow, Progress, Write
+
+
+class _LimitedQueue(Exception):
+    """Nothing was stored: one of the rows is for a queue with limits."""
 
 
 class JobsPart(TurnPart):
@@ -28,6 +35,14 @@ class JobsPart(TurnPart):
 
     def enqueue(self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None) -> list[Enqueued]:
         now = self.db.at(now)
+        if any(job.gating is not None for job in jobs):
+            return self._accept(jobs, repeat, now)
+        try:
+            return self._enqueue_plain(jobs, repeat, now)
+        except _LimitedQueue:
+            return self._accept(jobs, repeat, now)
+
+    def _enqueue_plain(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
         if len(jobs) == 1 and not self.db.pooled:
             with self.db.session() as connection:
                 return [INSERTED if self._put(connection, jobs[0], repeat, now) else EXISTING]
@@ -50,6 +65,19 @@ class JobsPart(TurnPart):
             answers.append(INSERTED if job.id in fresh else EXISTING)
             fresh.discard(job.id)
         return answers
+
+    def _accept(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
+        """Rows of which one has a gating or a queue with limits: the server looks at those one by one."""
+        with self.db.write() as connection:
+            told = connection.execute(self.sql.accept, (written(jobs), now, None, repeat, True)).fetchall()
+        self._said.awake = 0.0
+        answers = [answered(job, row, self.db.url) for job, row in zip(jobs, told, strict=True)]
+        self.shed(sorted({job.queue for job, answer in zip(jobs, answers, strict=True) if answer is INSERTED}), now)
+        return answers
+
+    def shed(self, queues: Sequence[str], now: int | None) -> None:
+        """Overridden where waiting jobs can be ended."""
+        raise NotImplementedError
 
     def _enqueue_apart(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
         """Somebody's open transaction has an id of *jobs*: that one is refused, its neighbours are stored.
@@ -109,6 +137,8 @@ class JobsPart(TurnPart):
             prepare=self._prepared,
         ).fetchone()
         assert row is not None
+        if row[2]:
+            raise _LimitedQueue
         self._said.awake = time.monotonic() if row[1] else 0.0
         return [one.id for one in jobs] if row[0] is None else list(row[0])
 
@@ -118,7 +148,12 @@ class JobsPart(TurnPart):
             now, sixteens((job.id,)), job.queue, job.task, job.payload, job.priority, job.delay, job.run_at, job.expires,
             job.max_attempts, job.tags, job.meta, job.options, repeat,
         )  # fmt: skip
-        fresh = Flight(connection, "dayjob_put", self.sql.put, written(row)).land() == b"t"
+        try:
+            fresh = Flight(connection, "dayjob_put", self.sql.put, freight(row)).land() == b"t"
+        except psycopg.DatabaseError as error:
+            if error.diag.sqlstate == "DJ001":
+                raise _LimitedQueue from error
+            raise
         self._said.awake = time.monotonic()
         return fresh
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 
 from dayjob.errors import ConfigError, DayjobError, StoreError, StoreUnavailable
+from dayjob.store.postgres.accepting import answered, written
 from dayjob.store.postgres.database import SCHEMA, Database
 from dayjob.store.postgres.faults import translated
 from dayjob.store.postgres.lending import Lender, LentTransaction
 from dayjob.store.postgres.part import Part, encode, uuids
 from dayjob.store.records import (
-    EXISTING,
-    INSERTED,
     Enqueued,
     Lease,
     Log,
@@ -25,9 +23,6 @@ from dayjob.store.records import (
 
 AT_ONCE = 1000
 """Rows in one statement."""
-
-_NEW = ("inserted", b"inserted")
-"""Text is bytes in a session that has no encoding."""
 
 _NOT_HERE = ("3F000", "42P01", "42883")  # no such schema, table, function
 _ELSEWHERE = "3D000"
@@ -58,9 +53,9 @@ class JoiningPart(Part):
     ) -> Script[list[Enqueued]]:
         outcomes: list[Enqueued] = []
         for start in range(0, len(jobs), AT_ONCE):
-            rows = encode([_row(job) for job in jobs[start : start + AT_ONCE]]).decode()
-            found = yield Statement(self.sql.enqueue_joined, (rows, self.db.at(now), self.db.home(), repeat))
-            outcomes += [INSERTED if outcome in _NEW else EXISTING for _, outcome in found]
+            some = jobs[start : start + AT_ONCE]
+            found = yield Statement(self.sql.accept, (written(some), self.db.at(now), self.db.home(), repeat, False))
+            outcomes += [answered(job, told, self.db.url) for job, told in zip(some, found, strict=True)]
         return outcomes
 
     def enqueue_by_function(self, jobs: Sequence[NewRow], *, repeat: bool, now: int | None = None) -> list[Enqueued]:
@@ -143,15 +138,3 @@ def _state(error: BaseException) -> str | None:
     """The SQLSTATE, under the names that the drivers have for it."""
     found = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return found if isinstance(found, str) else None
-
-
-def _row(job: NewRow) -> dict[str, object]:
-    """*job* as `enqueue_rows` reads it."""
-    given = {name: getattr(job, name) for name in _PLAIN if getattr(job, name) is not None}
-    given["payload"] = b64encode(job.payload).decode()
-    if job.options is not None:
-        given["options"] = b64encode(job.options).decode()
-    return given
-
-
-_PLAIN = tuple(name for name in NewRow.__struct_fields__ if name not in ("payload", "options"))

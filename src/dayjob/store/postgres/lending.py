@@ -23,7 +23,7 @@ from dayjob.errors import StoreError, StoreUnavailable, TransactionExpired
 from dayjob.store.callers.caller import BROKEN
 from dayjob.store.callers.drivers import Psycopg
 from dayjob.store.postgres.database import SCHEMA, Connection, Database
-from dayjob.store.postgres.faults import translated
+from dayjob.store.postgres.faults import FAULTS, translated
 from dayjob.store.records import Rows, Statement
 
 KEPT, KEEP = 4, 15.0
@@ -59,7 +59,7 @@ class Lender:
             connection = known or self._connect()
             try:
                 connection.execute("")  # begins, and shows whether it lives; the isolation level is the job's to set
-            except psycopg.Error as error:
+            except FAULTS as error:
                 connection.close()
                 if known is None:
                     raise translated(error, self.db.url, SCHEMA) from error
@@ -157,7 +157,7 @@ class LentTransaction:
                 if self.connection.info.transaction_status is TransactionStatus.INERROR:
                     raise StoreError("a statement in ctx.transaction() failed, and nothing of it can be committed")
                 self.connection.commit()
-            except psycopg.Error as error:
+            except FAULTS as error:
                 url = self._lender.db.url
                 if (
                     self.connection.info.transaction_status is TransactionStatus.IDLE

@@ -37,6 +37,11 @@ class Part:
         if ids:
             connection.execute(self.sql.forget, (now, plain(ids)))
 
+    def by_turn(self, connection: Connection, rows: Sequence[tuple[str, ...]], now: int | None) -> None:
+        """Jobs with lanes, the first column of *rows*, get the places of their turns."""
+        if rows:
+            connection.execute(self.sql.place_lanes, (now, plain(row[0] for row in rows)))
+
     def value(self, connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:
         """The first column of the first row, None when there is none."""
         row = connection.execute(statement, parameters).fetchone()

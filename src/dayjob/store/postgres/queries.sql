@@ -6,7 +6,8 @@
 -- name: insert
 -- $2.. columns: id, queue, task, payload, priority, delay, run_at, expires, max_attempts, tags, meta, options
 -- $14 how long to wait for somebody else's transaction that stores one of the ids
--- Answers the ids that were new, null when all were; and whether nobody sleeps who would have to be woken.
+-- Answers the ids that were new, null when all were; whether nobody sleeps who would have to be woken; and whether nothing
+-- was stored as one of the queues has a limit: such rows go by `accept`.
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now, set_config('lock_timeout', $14::text, true)),
 s AS (
     SELECT s.*, t.now, nextval('dayjob.entry') AS n,
@@ -14,6 +15,7 @@ s AS (
     FROM t, unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::double precision[], $8::bigint[],
         $9::double precision[], $10::integer[], $11::text[], $12::text[], $13::bytea[])
         AS s (id, queue, task, payload, priority, delay, run_at, expires, max_attempts, tags, meta, options)
+    WHERE NOT $3::text[] && ARRAY(SELECT l.queue::text FROM dayjob.queue_limit AS l WHERE l.max_depth IS NOT NULL OR l.closed IS NOT NULL)
 ), new AS (
     INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, state, queue, task,
         payload, tags, meta, options)
@@ -32,7 +34,8 @@ s AS (
     SELECT place, entry, id, priority, 0, queue FROM new WHERE state = 'available'
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(id::text), '{}') END,
-    dayjob.nobody(10)
+    dayjob.nobody(10),
+    $3::text[] && ARRAY(SELECT l.queue::text FROM dayjob.queue_limit AS l WHERE l.max_depth IS NOT NULL OR l.closed IS NOT NULL)
 FROM new
 
 -- name: put
@@ -46,19 +49,19 @@ WITH known AS (
     WHERE coalesce((SELECT true FROM dayjob.history AS h WHERE h.id = s.id LIMIT 1),
         (SELECT true FROM dayjob.gone AS g WHERE g.id = s.id LIMIT 1))
 ), job AS (
-    DELETE FROM dayjob.job AS j USING known AS k WHERE j.id = k.id RETURNING j.id, j.queue, j.priority, j.place
+    DELETE FROM dayjob.job AS j USING known AS k WHERE j.id = k.id RETURNING j.id, j.queue, j.priority, j.place, j.entry
 ), ready AS (
     DELETE FROM dayjob.ready AS r USING job AS j
-    WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind = 0 AND r.place = j.place
+    WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind = 0 AND r.place = j.place AND r.entry = j.entry
 )
 SELECT id::text FROM job
 
 -- == in a caller's transaction ===================================================================================
 
--- name: enqueue_joined
--- $1 JSON array of rows  $2 now  $3 where the jobs are  $4 ids may be those of finished jobs
-SELECT number, outcome FROM dayjob.enqueue_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint), CAST($3 AS text),
-    CAST($4 AS boolean)) ORDER BY number
+-- name: accept
+-- $1 JSON array of rows  $2 now  $3 where the jobs are  $4 ids may be those of finished jobs  $5 the transaction is our own
+SELECT number, outcome, CAST(job AS text), detail FROM dayjob.accept_rows(CAST(CAST($1 AS text) AS jsonb), CAST($2 AS bigint),
+    CAST($3 AS text), CAST($4 AS boolean), CAST($5 AS boolean)) ORDER BY number
 
 -- name: complete_joined
 -- $1 worker  $2 id  $3 entry  $4 started  $5 finished  $6 seconds to keep  $7 result  $8 JSON array of log lines  $9 now
@@ -100,7 +103,7 @@ WITH done AS (
         j.id, j.created_at, j.run_at, j.expires_at, nullif(s.started_at, 0) AS started_at,
         coalesce(nullif(s.finished_at, 0), t.now) AS finished_at, t.now + (CASE WHEN s.keep < 31536000000 THEN s.keep END * 1000000)::bigint AS keep_until,
         j.priority, j.max_attempts, j.attempt + $13::integer AS attempt, j.crashes + $14::integer AS crashes, j.round,
-        j.recorded, j.task, j.payload, s.body, j.tags, j.meta, j.options, j.progress
+        j.recorded, j.task, j.payload, s.body, j.tags, j.meta, j.options, j.progress, j.gating
 ), closed AS (
     UPDATE dayjob.lease AS l SET open = l.open - d.n
     FROM (SELECT claim_no, count(*)::integer AS n FROM done GROUP BY claim_no) AS d
@@ -111,11 +114,11 @@ WITH done AS (
 ), kept AS (
     INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes,
         priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
-        options, reason, worker, progress)
+        options, reason, worker, progress, gating)
     SELECT id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes, priority, max_attempts,
         attempt, crashes, round, recorded, $11::text, queue, task, payload,
         CASE WHEN $11 = 'completed' THEN body END, CASE WHEN $11 <> 'completed' THEN body END,
-        tags, meta, options, $12::text, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9), progress
+        tags, meta, options, $12::text, (SELECT w.name FROM dayjob.worker AS w WHERE w.id = $9), progress, gating
     FROM done WHERE keep IS DISTINCT FROM 0
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END,
@@ -144,7 +147,8 @@ ORDER BY j.id FOR UPDATE OF j
 -- name: put_back
 -- $1.. columns: id, entry, state, attempt, crashes, suspect, parked, run_at, reason, begun. What has begun cannot expire.
 WITH back AS (
-    UPDATE dayjob.job AS j SET entry = nextval('dayjob.entry'), state = s.state, attempt = s.attempt, crashes = s.crashes,
+    UPDATE dayjob.job AS j SET entry = nextval('dayjob.entry'),
+        state = CASE WHEN s.state = 'available' THEN dayjob.next_state(j.gating) ELSE s.state END, attempt = s.attempt, crashes = s.crashes,
         suspect = s.suspect, parked = s.parked, run_at = coalesce(s.run_at, j.run_at), reason = s.reason,
         expires_at = CASE WHEN s.begun THEN NULL ELSE j.expires_at END, cancelling = false,
         recorded = true
@@ -256,28 +260,28 @@ SELECT h.id::text, h.entry FROM dayjob.history AS h WHERE h.id = ANY ($1::uuid[]
 
 -- name: drop_ready
 -- $1 ids: no longer claimable
-WITH j AS (SELECT id, queue, priority, place FROM dayjob.job WHERE id = ANY ($1::uuid[])),
+WITH j AS (SELECT id, queue, priority, place, entry FROM dayjob.job WHERE id = ANY ($1::uuid[])),
 came AS (
     DELETE FROM dayjob.arrival AS a USING (
         SELECT a.xid, a.entry FROM dayjob.arrival AS a WHERE a.id = ANY ($1::uuid[])) AS x WHERE a.xid = x.xid AND a.entry = x.entry
 )
 DELETE FROM dayjob.ready AS r USING j
-WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (0, 1, 2) AND r.place = j.place
+WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (0, 1, 2, 3) AND r.place = j.place AND r.entry = j.entry
 
 -- name: cancel_waiting
--- $1 now  $2 ids  $3 reason  $4 seconds to keep
+-- $1 now  $2 ids  $3 reason  $4 seconds to keep  $5 state
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 done AS (DELETE FROM dayjob.job WHERE id = ANY ($2::uuid[]) RETURNING *),
 kept AS (
     INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, finished_at, keep_until, goes, priority,
-        max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, tags, meta, options, reason, progress)
+        max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, tags, meta, options, reason, progress, gating)
     SELECT id, entry, created_at, run_at, expires_at, now, now + (CASE WHEN $4::double precision < 31536000000 THEN $4 END * 1000000)::bigint,
         CASE WHEN $4 < 5400000 THEN DATE '1970-01-01' + ((now + ($4 * 1000000)::bigint) / 86400000000)::integer ELSE 'infinity' END,
-        priority, max_attempts, attempt, crashes, round, recorded, 'cancelled', queue, task, payload, tags, meta, options,
-        $3::text, progress
+        priority, max_attempts, attempt, crashes, round, recorded, $5::text, queue, task, payload, tags, meta, options,
+        $3::text, progress, gating
     FROM done, t RETURNING goes, queue
 )
-INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, 'cancelled', count(*) FROM kept GROUP BY goes, queue
+INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, $5::text, count(*) FROM kept GROUP BY goes, queue
 
 -- name: ask_to_cancel
 UPDATE dayjob.job SET cancelling = true, reason = $2::text WHERE id = ANY ($1::uuid[])
@@ -294,7 +298,8 @@ counted AS (
 SELECT count(*) FROM over
 
 -- name: revive
--- $1 now  $2 ids of finished jobs: available again, in a new round. One whose id lives again only gives way.
+-- $1 now  $2 ids of finished jobs: available again, in a new round. One whose id lives again only gives way. Answers those
+-- that want a place by the turn of their lane.
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 h AS MATERIALIZED (
     SELECT DISTINCT ON (o.n) h.*, o.n FROM unnest($2::uuid[]) WITH ORDINALITY AS o (id, n)
@@ -303,56 +308,70 @@ h AS MATERIALIZED (
     SELECT h.*, nextval('dayjob.entry') AS no FROM h
 ), new AS (
     INSERT INTO dayjob.job (id, entry, place, created_at, run_at, priority, max_attempts, round, state, queue, task, payload,
-        tags, meta, options)
-    SELECT id, no, no, created_at, now, priority, max_attempts, round + 1, 'available', queue, task, payload, tags, meta, options
-    FROM numbered, t ON CONFLICT (id) DO NOTHING RETURNING id, place, priority, queue
+        tags, meta, options, gating)
+    SELECT id, no, no, created_at, now, priority, max_attempts, round + 1, dayjob.next_state(gating), queue, task, payload, tags,
+        meta, options, gating
+    FROM numbered, t ON CONFLICT (id) DO NOTHING
+    RETURNING id, place, priority, queue, state = 'available' AND (gating ? 'lane') IS NOT TRUE AS plain,
+        state = 'available' AND gating ? 'lane' AS laned
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT n.queue, n.priority, 0, now FROM (SELECT DISTINCT queue, priority FROM new) AS n, t
+    SELECT n.queue, n.priority, 0, now FROM (SELECT DISTINCT queue, priority FROM new WHERE plain) AS n, t
     WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = 0
         AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, 0, queue FROM new WHERE plain
 )
-INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, 0, queue FROM new
+SELECT id::text FROM new WHERE laned ORDER BY place
 
 -- name: promote
--- $1 now  $2 ids of scheduled jobs, in order
+-- $1 now  $2 ids of scheduled jobs, in order. Answers as `revive`.
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
 new AS (
-    UPDATE dayjob.job AS j SET entry = s.no, place = s.no, state = 'available', run_at = t.now FROM s, t WHERE j.id = s.id
-    RETURNING j.id, j.place, j.priority, j.queue, CASE WHEN j.suspect THEN 2 ELSE 0 END AS kind
+    UPDATE dayjob.job AS j SET entry = s.no, place = s.no, state = dayjob.next_state(j.gating), run_at = t.now FROM s, t
+    WHERE j.id = s.id
+    RETURNING j.id, j.place, j.priority, j.queue, CASE WHEN j.suspect THEN 2 ELSE 0 END AS kind,
+        j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain, j.state = 'available' AND j.gating ? 'lane' AS laned
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new) AS n, t
+    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE plain) AS n, t
     WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
         AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, kind, queue FROM new WHERE plain
 )
-INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue) SELECT place, place, id, priority, kind, queue FROM new
+SELECT id::text FROM new WHERE laned ORDER BY place
 
 -- name: edit
 -- $1 now  $2 ids in order  $3 run_at or null  $4 priority  $5 queue  $6 payload. Their rows in `ready` are gone already.
+-- Answers as `revive`.
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
 new AS (
     UPDATE dayjob.job AS j SET entry = s.no,
         place = CASE WHEN $3::bigint IS NULL AND $4::integer IS NULL AND $5::text IS NULL THEN j.place ELSE s.no END,
         run_at = CASE WHEN $3 IS NULL THEN j.run_at ELSE greatest($3, t.now) END,
-        state = CASE WHEN $3 IS NULL THEN j.state WHEN $3 > t.now THEN 'scheduled' ELSE 'available' END,
+        state = CASE WHEN $3 IS NULL THEN CASE WHEN j.state = 'available' THEN dayjob.next_state(j.gating) ELSE j.state END WHEN $3 > t.now THEN 'scheduled' ELSE dayjob.next_state(j.gating) END,
         priority = coalesce($4, j.priority), queue = coalesce($5, j.queue), payload = coalesce($6::bytea, j.payload)
     FROM s, t WHERE j.id = s.id
     RETURNING j.id, j.entry, j.place, j.priority, j.queue, j.state,
-        CASE WHEN j.suspect THEN 2 WHEN j.place < s.no THEN 1 ELSE 0 END AS kind
+        CASE WHEN j.suspect THEN 2 WHEN j.place <> s.no THEN 1 ELSE 0 END AS kind,
+        j.state = 'available' AND ((j.gating ? 'lane') IS NOT TRUE OR j.place <> s.no) AS plain,
+        j.state = 'available' AND j.gating ? 'lane' AND j.place = s.no AS laned
 ), known AS (
     INSERT INTO dayjob.level (queue, priority, kind, used_at)
-    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE state = 'available') AS n, t
+    SELECT n.queue, n.priority, n.kind, now FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE plain) AS n, t
     WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
         AND k.used_at > t.now - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
+), stored AS (
+    INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
+    SELECT place, entry, id, priority, kind, queue FROM new WHERE plain
 )
-INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
-SELECT place, entry, id, priority, kind, queue FROM new WHERE state = 'available'
+SELECT id::text FROM new WHERE laned ORDER BY place
 
 -- name: delete_live
 DELETE FROM dayjob.job WHERE id = ANY ($1::uuid[])
@@ -538,7 +557,7 @@ CROSS JOIN LATERAL (
     SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
         AND r.place >= CASE WHEN l.kind = 0 THEN l.floor ELSE 0 END
     ORDER BY r.place LIMIT 1) AS r
-JOIN dayjob.job AS j ON j.id = r.id WHERE l.kind < 2 GROUP BY l.queue
+JOIN dayjob.job AS j ON j.id = r.id WHERE l.kind <> 2 GROUP BY l.queue
 
 -- name: rates
 SELECT queue, name, value FROM dayjob.sample WHERE at = $1
@@ -575,6 +594,18 @@ RETURNING version
 SELECT kind, key, value, version, expires_at FROM dayjob.record
 WHERE ($2::text IS NULL OR kind = $2) AND (expires_at IS NULL OR expires_at > coalesce($1::bigint, dayjob.clock()))
 ORDER BY kind, key
+
+-- name: tick_records
+-- $1 keys  $2 the versions expected  $3 values. Locked in the order of their keys, so that two leaders do not wait for each other.
+WITH wanted AS MATERIALIZED (
+    SELECT s.* FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS s (key, expected, value)
+), held AS MATERIALIZED (
+    SELECT r.key FROM dayjob.record AS r JOIN wanted AS w ON w.key = r.key AND w.expected = r.version
+    WHERE r.kind = 'schedule' ORDER BY r.key FOR UPDATE OF r
+)
+UPDATE dayjob.record AS r SET value = w.value, version = r.version + 1
+FROM wanted AS w JOIN held AS h ON h.key = w.key WHERE r.kind = 'schedule' AND r.key = w.key AND r.version = w.expected
+RETURNING r.key
 
 -- name: erase_record
 DELETE FROM dayjob.record WHERE kind = $1 AND key = $2 AND ($3::bigint IS NULL OR version = $3)
@@ -613,52 +644,55 @@ WHERE coalesce((SELECT true FROM dayjob.job AS j WHERE j.id = s.id),
 
 -- name: adopt_live
 -- $1 now  $2.. columns: id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
--- attempt, crashes, round, suspect, recorded, progress. Answers the ids that were new.
+-- attempt, crashes, round, suspect, recorded, progress, gating. Answers the ids that were new, and whether they want a place by
+-- the turn of their lane.
 WITH s AS (
     SELECT s.*, nextval('dayjob.entry') AS n
     FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::integer[], $8::text[], $9::text[],
         $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::integer[], $16::integer[],
-        $17::boolean[], $18::boolean[], $19::text[])
+        $17::boolean[], $18::boolean[], $19::text[], $20::jsonb[])
         AS s (id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
-            attempt, crashes, round, suspect, recorded, progress)
+            attempt, crashes, round, suspect, recorded, progress, gating)
 ), new AS (
     INSERT INTO dayjob.job (id, entry, place, created_at, run_at, expires_at, priority, max_attempts, attempt, crashes, round,
-        suspect, recorded, state, queue, task, payload, tags, meta, options, progress)
+        suspect, recorded, state, queue, task, payload, tags, meta, options, progress, gating)
     SELECT id, n, n, created_at, run_at, expires_at, priority, max_attempts, attempt, crashes, round, suspect, recorded,
-        CASE WHEN run_at > $1::bigint THEN 'scheduled' ELSE 'available' END, queue, task, payload, tags, meta, options, progress
+        CASE WHEN run_at > $1::bigint THEN 'scheduled' ELSE dayjob.next_state(gating) END, queue, task, payload, tags, meta, options,
+        progress, gating
     FROM s ON CONFLICT (id) DO NOTHING
-    RETURNING id, entry, place, state, queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END AS kind
+    RETURNING id, entry, place, queue, priority, CASE WHEN suspect THEN 2 ELSE 0 END AS kind,
+        state = 'available' AND (gating ? 'lane') IS NOT TRUE AS plain, state = 'available' AND gating ? 'lane' AS laned
 ), known AS (
     INSERT INTO dayjob.level AS l (queue, priority, kind, used_at)
-    SELECT n.queue, n.priority, n.kind, $1 FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE state = 'available') AS n
+    SELECT n.queue, n.priority, n.kind, $1 FROM (SELECT DISTINCT queue, priority, kind FROM new WHERE plain) AS n
     WHERE NOT EXISTS (SELECT 1 FROM dayjob.level AS k WHERE k.queue = n.queue AND k.priority = n.priority AND k.kind = n.kind
         AND k.used_at > $1 - 3600000000)
     ON CONFLICT (queue, priority, kind) DO UPDATE SET used_at = excluded.used_at
 ), stored AS (
     INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
-    SELECT place, entry, id, priority, kind, queue FROM new WHERE state = 'available'
+    SELECT place, entry, id, priority, kind, queue FROM new WHERE plain
 )
-SELECT id::text FROM new
+SELECT id::text, coalesce(laned, false) FROM new ORDER BY entry
 
 -- name: adopt_finished
 -- $1 now  $2.. columns: as above up to expires_at; attempt, crashes, round, recorded, progress; state, reason, result, error,
--- started_at, finished_at, keep_until, worker. As in `finish`, what is kept for less than two months has its day.
+-- started_at, finished_at, keep_until, worker, gating. As in `finish`, what is kept for less than two months has its day.
 WITH kept AS (
     INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, started_at, finished_at, keep_until, goes,
         priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
-        options, reason, worker, progress)
+        options, reason, worker, progress, gating)
     SELECT id, nextval('dayjob.entry'), created_at, run_at, expires_at, started_at, finished_at, keep_until,
         CASE WHEN keep_until < $1::bigint + 5400000000000 THEN DATE '1970-01-01' + (keep_until / 86400000000)::integer
             ELSE 'infinity' END,
         priority, max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, result, error, tags, meta,
-        options, reason, worker, progress
+        options, reason, worker, progress, gating
     FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::integer[], $7::integer[], $8::text[], $9::text[],
         $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::integer[], $16::integer[],
         $17::boolean[], $18::text[], $19::text[], $20::text[], $21::bytea[], $22::bytea[], $23::bigint[], $24::bigint[],
-        $25::bigint[], $26::text[])
+        $25::bigint[], $26::text[], $27::jsonb[])
         AS s (id, queue, task, payload, priority, max_attempts, tags, meta, options, created_at, run_at, expires_at,
             attempt, crashes, round, recorded, progress, state, reason, result, error, started_at, finished_at, keep_until,
-            worker)
+            worker, gating)
     RETURNING goes, queue, state
 )
 INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, state, count(*) FROM kept GROUP BY goes, queue, state
@@ -673,3 +707,197 @@ INSERT INTO dayjob.log (id, at, level, message) SELECT * FROM unnest($1::uuid[],
 
 -- name: adopt_checkpoints
 INSERT INTO dayjob.checkpoint (id, value) SELECT * FROM unnest($1::uuid[], $2::bytea[]) ON CONFLICT (id) DO NOTHING
+
+-- name: take_keys
+-- $1 now  $2 ids  $3 their gatings: the ids of those that get no key, as another has it
+SELECT k.id::text FROM (
+    SELECT u.id, u.gating FROM unnest($2::uuid[], $3::jsonb[]) WITH ORDINALITY AS u (id, gating, n)
+    WHERE u.gating ? 'unique' ORDER BY u.gating #>> '{unique,hash}', u.n) AS k
+WHERE dayjob.take_key(k.gating, k.id, coalesce($1::bigint, dayjob.clock())) IS NOT NULL
+
+-- name: retake_keys
+-- $1 now  $2 ids of finished jobs: as `take_keys`
+SELECT k.id::text FROM (
+    SELECT o.id, h.gating FROM unnest($2::uuid[]) WITH ORDINALITY AS o (id, n) CROSS JOIN LATERAL (
+        SELECT h.gating FROM dayjob.history AS h WHERE h.id = o.id ORDER BY h.entry DESC LIMIT 1) AS h
+    WHERE h.gating ? 'unique' ORDER BY h.gating #>> '{unique,hash}', o.n) AS k
+WHERE dayjob.take_key(k.gating, k.id, coalesce($1::bigint, dayjob.clock())) IS NOT NULL
+
+-- name: place_lanes
+-- $1 now  $2 ids of available jobs with lanes, in order
+SELECT dayjob.place_lanes($2::uuid[], coalesce($1::bigint, dayjob.clock()))
+
+-- == gates =======================================================================================================
+
+-- name: admit_lines
+SELECT dayjob.admit_lines($1, $2)
+
+-- name: take_back_idle
+-- $1 now  $2 after so many microseconds
+SELECT dayjob.take_back($1, $2)
+
+-- name: next_opening
+SELECT dayjob.next_opening($1)
+
+-- name: sweep_gates
+-- $1 now  $2 a gate: what is over, and of the next 500 gates those that nobody needs any more. Answers the last of these, and
+-- whether so much went that there may be a lot more.
+WITH t AS (
+    DELETE FROM dayjob.token WHERE (gate, holder, no) IN (
+        SELECT t.gate, t.holder, t.no FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000)
+    RETURNING 1
+), k AS (
+    DELETE FROM dayjob.unique_key WHERE hash IN (
+        SELECT u.hash FROM dayjob.unique_key AS u WHERE u.frees <= $1 ORDER BY u.frees LIMIT 5000 FOR UPDATE SKIP LOCKED)
+    RETURNING 1
+), page AS MATERIALIZED (
+    SELECT g.id, g.opens, g.shut_until, g.said_tokens FROM dayjob.gate AS g WHERE g.id > $2::uuid ORDER BY g.id LIMIT 500
+), g AS (
+    DELETE FROM dayjob.gate WHERE id IN (
+        SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= $1
+            AND NOT EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.gate = p.id)
+            AND NOT EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = p.id))
+    RETURNING 1
+)
+SELECT (SELECT p.id::text FROM page AS p ORDER BY p.id OFFSET 499),
+    (SELECT count(*) FROM g) >= 250 OR (SELECT count(*) FROM t) >= 5000 OR (SELECT count(*) FROM k) >= 5000
+
+-- name: gates
+-- $1 now  $2 keys or null  $3 limit
+SELECT g.kind, g.key, coalesce(g.said_tokens, g.tokens), coalesce(g.said_per, g.per), c.taken, w.waiting,
+    CASE WHEN g.shut_until > $1 THEN g.shut_until WHEN g.kind = 'rate' AND c.taken >= coalesce(g.said_tokens, g.tokens) THEN (
+        SELECT t.until FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > $1) ORDER BY t.until
+        LIMIT 1 OFFSET c.taken - coalesce(g.said_tokens, g.tokens)) END
+FROM dayjob.gate AS g CROSS JOIN LATERAL (
+    SELECT count(*) AS taken FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > $1)) AS c
+CROSS JOIN LATERAL (
+    SELECT count(*) AS waiting FROM (
+        SELECT 1 FROM dayjob.line AS l JOIN dayjob.waits AS w ON w.line = l.id WHERE l.gate = g.id LIMIT 10000) AS w) AS w
+WHERE ($2::text[] IS NULL OR g.key = ANY ($2)) AND (c.taken > 0 OR w.waiting > 0) ORDER BY g.kind, g.key LIMIT $3
+
+-- name: say_limit
+-- $1 kind  $2 key  $3 tokens or null  $4 seconds, of a rate
+INSERT INTO dayjob.gate AS g (id, kind, key, tokens, per, said_tokens, said_per)
+VALUES (dayjob.gate_id($1, $2), $1, $2, coalesce($3::integer, 1), $4, $3, CASE WHEN $3 IS NOT NULL AND $1 = 'rate' THEN $4::double precision END)
+ON CONFLICT (id) DO UPDATE SET said_tokens = excluded.said_tokens, said_per = excluded.said_per
+
+-- name: restamp
+-- $1 kind  $2 key  $3 now: tokens of a rate end by its present period
+UPDATE dayjob.token AS t SET until = t.at + (coalesce(g.said_per, g.per) * 1000000)::bigint FROM dayjob.gate AS g
+WHERE g.id = dayjob.gate_id($1, $2) AND g.kind = 'rate' AND t.gate = g.id AND t.until > $3
+
+-- name: park_surplus
+-- $1 kind  $2 key  $3 now: of those admitted and not claimed, the least urgent that are beyond the limit
+SELECT dayjob.park(ARRAY(
+    SELECT j.id FROM dayjob.gate AS g JOIN dayjob.token AS t ON t.gate = g.id
+    JOIN dayjob.job AS j ON t.no <> 0 AND t.until IS NULL AND j.id = t.holder::uuid AND j.entry = t.no
+    JOIN dayjob.ready AS r ON r.queue = j.queue AND r.priority = j.priority AND r.kind IN (1, 2) AND r.place = j.place AND r.entry = j.entry
+    WHERE g.id = dayjob.gate_id($1, $2) AND g.kind IN ('concurrency', 'rate')
+    ORDER BY j.priority, j.place DESC LIMIT (
+        SELECT greatest(count(*) - max(coalesce(h.said_tokens, h.tokens)), 0) FROM dayjob.gate AS h JOIN dayjob.token AS c ON c.gate = h.id
+        WHERE h.id = dayjob.gate_id($1, $2) AND (c.until IS NULL OR c.until > $3))), false)
+
+-- name: wake_gate
+-- $1 kind  $2 key
+INSERT INTO dayjob.wake (target, line) VALUES (dayjob.gate_id($1, $2), false) ON CONFLICT DO NOTHING
+
+-- name: know_gates
+-- $1 JSON: gates
+SELECT dayjob.know_gates(ARRAY[$1::jsonb], ARRAY[0::bigint])
+
+-- name: free_tokens
+-- $1 kinds  $2 keys  $3 now
+SELECT unnest(dayjob.free_tokens(ARRAY(
+    SELECT dayjob.gate_id(u.kind, u.key) FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (kind, key, n) ORDER BY u.n), $3))
+
+-- name: opening
+-- $1 kinds  $2 keys  $3 now: the earliest stamps at which each may have a token
+SELECT CASE WHEN g.shut_until > $3 THEN g.shut_until
+    WHEN g.kind = 'breaker' THEN (SELECT b.until FROM dayjob.breaker AS b WHERE b.key = g.key AND b.state = 'open') ELSE (
+    SELECT t.until FROM dayjob.token AS t WHERE t.gate = g.id AND t.until > $3 ORDER BY t.until LIMIT 1) END
+FROM unnest($1::text[], $2::text[]) AS u (kind, key) JOIN dayjob.gate AS g ON g.id = dayjob.gate_id(u.kind, u.key)
+
+-- name: has_tokens
+-- $1 holder  $2 now
+SELECT count(*) FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.until > $2
+
+-- name: prolong_tokens
+-- $1 holder  $2 now  $3 until
+UPDATE dayjob.token AS t SET until = $3 WHERE t.holder = $1 AND t.no = 0 AND t.kind <> 'rate' AND t.until > $2
+
+-- name: take_tokens
+-- $1 kinds  $2 keys  $3 holder  $4 now  $5 until
+INSERT INTO dayjob.token AS t (gate, holder, no, kind, at, until)
+SELECT g.id, $3, 0, g.kind, $4::bigint, CASE WHEN g.kind = 'rate' THEN $4 + (coalesce(g.said_per, g.per) * 1000000)::bigint ELSE $5::bigint END
+FROM unnest($1::text[], $2::text[]) AS u (kind, key) JOIN dayjob.gate AS g ON g.id = dayjob.gate_id(u.kind, u.key)
+ON CONFLICT (gate, holder, no) DO UPDATE SET at = excluded.at, until = excluded.until
+
+-- name: wake_openings
+-- $1 kinds  $2 keys  $3 now: what waits at these gates knows when they open
+SELECT dayjob.set_opens(ARRAY(SELECT dayjob.gate_id(u.kind, u.key) FROM unnest($1::text[], $2::text[]) AS u (kind, key)), $3)
+
+-- name: give_tokens
+-- $1 holder: a rate's tokens stay until their time, and are nobody's
+WITH gone AS (DELETE FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.kind <> 'rate' RETURNING t.gate),
+kept AS (UPDATE dayjob.token AS t SET no = -nextval('dayjob.entry') WHERE t.holder = $1 AND t.no = 0 AND t.kind = 'rate')
+INSERT INTO dayjob.wake (target, line) SELECT g.gate, false FROM gone AS g ON CONFLICT DO NOTHING
+
+-- name: delay_gate
+-- $1 kind  $2 key  $3 until
+INSERT INTO dayjob.gate AS g (id, kind, key, tokens, per, shut_until) VALUES (dayjob.gate_id($1, $2), $1, $2, 1, 1, $3)
+ON CONFLICT (id) DO UPDATE SET shut_until = greatest(g.shut_until, excluded.shut_until)
+
+-- name: breakers
+-- $1 keys or null
+SELECT b.key, b.state, b.since, b.until, b.fails, b.within FROM dayjob.breaker AS b
+WHERE $1::text[] IS NULL OR b.key = ANY ($1) ORDER BY b.key
+
+-- name: set_breaker
+-- $1 key  $2 state  $3 since  $4 until  $5 failures  $6 window
+INSERT INTO dayjob.breaker (key, state, since, until, fails, within) VALUES ($1, $2, $3, $4, $5::bigint[], $6)
+ON CONFLICT (key) DO UPDATE SET state = $2, since = $3, until = $4, fails = $5::bigint[], within = $6
+
+-- name: forget_breaker
+DELETE FROM dayjob.breaker WHERE key = $1
+
+-- name: park_behind
+-- $1 key: what is admitted behind this breaker, and not claimed
+SELECT dayjob.park(ARRAY(SELECT t.holder::uuid FROM dayjob.token AS t WHERE t.gate = dayjob.gate_id('breaker', $1) AND t.no <> 0), false)
+
+-- == the limits of queues ========================================================================================
+
+-- name: queue_limits
+SELECT queue, origin, max_depth, when_full, concurrency, rate, per, closed FROM dayjob.limit_in_force
+
+-- name: limit_queue
+-- $1 queue  $2 origin  $3.. the limits
+INSERT INTO dayjob.queue_limit (queue, origin, max_depth, when_full, concurrency, rate, per, closed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (queue, origin) DO UPDATE SET max_depth = $3, when_full = $4, concurrency = $5, rate = $6, per = $7, closed = $8
+
+-- name: unlimit_queue
+DELETE FROM dayjob.queue_limit WHERE queue = $1 AND origin = $2
+
+-- name: restamp_queue
+-- $1 queue  $2 now: claims count by the present period
+UPDATE dayjob.token AS t SET until = t.at + (l.per * 1000000)::bigint FROM dayjob.limit_in_force AS l
+WHERE l.queue = $1 AND l.rate IS NOT NULL AND t.gate = dayjob.gate_id('queue', $1) AND t.until > $2
+
+-- name: over_full
+-- $1 queues: those that drop their oldest, and how many they have too many
+SELECT l.queue, dayjob.depth_of(l.queue, l.max_depth + 1000) - l.max_depth FROM dayjob.limit_in_force AS l
+WHERE l.queue = ANY ($1::text[]) AND l.when_full = 'drop_oldest' AND l.max_depth IS NOT NULL
+    AND dayjob.depth_of(l.queue, l.max_depth + 1) > l.max_depth
+
+-- name: overfull
+DELETE FROM dayjob.overfull RETURNING queue
+
+-- name: oldest_waiting
+-- $1 queue  $2 how many: the oldest of the lowest priority
+SELECT w.id::text FROM (
+    SELECT r.id, l.priority, r.entry FROM dayjob.level AS l CROSS JOIN LATERAL (
+        SELECT r.id, r.entry FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+        ORDER BY r.place LIMIT $2) AS r
+    WHERE l.queue = $1
+    UNION ALL (SELECT w.id, w.priority, w.entry FROM dayjob.waits AS w WHERE w.queue = $1 ORDER BY w.priority, w.entry LIMIT $2)
+    UNION ALL (SELECT j.id, j.priority, j.entry FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = $1 ORDER BY j.priority, j.entry LIMIT $2)
+) AS w JOIN dayjob.job AS j ON j.id = w.id ORDER BY w.priority, j.created_at, j.place, w.entry LIMIT $2

@@ -55,7 +55,7 @@ GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA dayjob TO dayjob_worker;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA dayjob TO dayjob_worker;
 
 -- producer: enqueue, from SQL and from Python.
-GRANT EXECUTE ON FUNCTION dayjob.versions, dayjob.home, dayjob.enqueue, dayjob.enqueue_rows, dayjob.nobody TO dayjob_producer;
+GRANT EXECUTE ON FUNCTION dayjob.versions, dayjob.home, dayjob.enqueue, dayjob.enqueue_rows, dayjob.accept_rows, dayjob.nobody TO dayjob_producer;
 
 -- viewer: see all, arguments and results included.
 GRANT SELECT ON ALL TABLES IN SCHEMA dayjob TO dayjob_viewer;

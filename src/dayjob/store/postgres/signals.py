@@ -23,6 +23,7 @@ import psycopg
 from dayjob.errors import StoreError, StoreUnavailable
 from dayjob.store.hearing import AWAKE, KEPT, Ear, Hub
 from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.faults import FAULTS
 
 LETTERS = {"work": "w", "control": "c", "done": "d", "event": "e"}
 TOPICS = {letter: topic for topic, letter in LETTERS.items()}
@@ -66,7 +67,7 @@ class Notices(Hub):
         try:
             connection.execute(f'LISTEN "{self._db.namespace}"')
             self._announce(topics)
-        except psycopg.Error as error:
+        except FAULTS as error:
             connection.close()
             raise StoreUnavailable(f"cannot listen on {self._db.url}: {error}") from error
         self._said_asleep = False
@@ -115,7 +116,7 @@ class Notices(Hub):
                 if bell[0] in dict(poll.poll(timeout * 1000)):
                     os.read(bell[0], 4096)
         except (psycopg.Error, OSError, ValueError) as error:
-            self._broken(me, StoreUnavailable(f"the line to {self._db.url} for wake-ups broke: {error}"))
+            self._broken(me, f"the line to {self._db.url} for wake-ups broke: {error}")
         finally:
             with contextlib.suppress(psycopg.Error):
                 connection.close()

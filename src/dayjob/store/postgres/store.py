@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 
 from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.postgres import schema
+from dayjob.store.postgres.breakers import BreakersPart
 from dayjob.store.postgres.copying import CopyingPart
 from dayjob.store.postgres.database import Database
 from dayjob.store.postgres.health import Examination
-from dayjob.store.postgres.joining import JoiningPart
 from dayjob.store.postgres.signals import Signals
-from dayjob.store.postgres.upkeep import UpkeepPart
+from dayjob.store.postgres.ticking import TicksPart
 from dayjob.store.records import Durability, Enqueued, Health, NewRow
 
 JUST_NOW = 0.05
 """Seconds between an enqueue and the signal that belongs to it, at most."""
 
 
-class PostgresStore(UpkeepPart, CopyingPart, JoiningPart):
+class PostgresStore(BreakersPart, CopyingPart, TicksPart):
     """`dayjob.store.contract.Store` on PostgreSQL.
 
     Attributes:

@@ -29,6 +29,8 @@ class TurnPart(Part):
     def __init__(self, db: Database, lease: float) -> None:
         super().__init__(db, lease)
         self.floors = Floors()
+        self.gated = False
+        """Whether the last claim saw tokens, lines or limits: then what is settled may let in what is claimed next."""
         self.ears_open = (0.0, 0)
         """When a claim last told who listens, and what it told (see `signals`)."""
 
@@ -49,7 +51,7 @@ class TurnPart(Part):
                 settlements = self._prepare(connection, worker, settlements, turn.refused)
             if not settlements:
                 self._claim(connection, worker, claim_no, wants, now, turn)
-            elif self.db.pooled or any(one.outcome is not Outcome.COMPLETED for one in settlements):
+            elif self.db.pooled or self.gated or any(one.outcome is not Outcome.COMPLETED for one in settlements):
                 self._settle(connection, worker, settlements, now, turn)
                 self._claim(connection, worker, claim_no, wants, now, turn)
             else:
@@ -281,6 +283,7 @@ class TurnPart(Part):
         top, seen, levels, heard, more, writers, incarnation = told[5:]
         self.floors.learn(asked, Answer(turn.now, top, seen, levels, more, writers, incarnation))
         self.ears_open = (time.monotonic(), heard)
+        self.gated = bool(heard & 4)
         if claimed:
             turn.claimed = [Claimed(*row) for row in rows]
 

@@ -53,6 +53,7 @@ class ActsPart(JobsPart):
                 False if action.run_at is None else stamped(action.run_at, "run_at"),
                 False if action.priority is None else ranked(action.priority),
                 False if action.queue is None else action.queue,
+                False if which.entry is None else which.entry,
             )
             if action.payload is not None:
                 anew = [packed((one.max_attempts, one.tags, one.meta, one.options, action.payload)) for one in jobs]
@@ -77,7 +78,7 @@ class ActsPart(JobsPart):
             return
         seen: set[str] = set()
         for state in states:
-            at, page = 0, [b""] if state is not State.BLOCKED else []
+            at, page = 0, [b""]
             while page:
                 page = self.server.call("among", state.value, which.queue or "", at, AT_ONCE)
                 at += len(page)

@@ -23,21 +23,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, DefaultParser, SSLConnection, UnixDomainSocketConnection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from dayjob.errors import ConfigError
+from dayjob.store.frames import let_go
+from dayjob.store.urls import without_password
 
 PORT, SENTINEL_PORT = 6379, 26379
 FORMS = ("", "unix", "sentinel", "cluster")
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-SECRET = ("password", "sentinel_password")
 OPTIONS = frozenset(
     {
         "wait_replicas",
@@ -70,6 +71,18 @@ class Line(Protocol):
     def read_response(self) -> Any: ...
 
     def can_read(self, timeout: float = 0) -> bool: ...
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # which of theirs it is, is known at run time
+    """redis-py's, which ends with its connection.
+
+    Theirs holds itself, by a method that is for a protocol not spoken here. So it would wait for the collector, which counts
+    two small objects and sees nothing of the buffer: hundreds of broken lines, of 256 kB each, before it comes by.
+    """
+
+    def __init__(self, socket_read_size: int) -> None:
+        super().__init__(socket_read_size)
+        self.set_pubsub_push_handler(None)
 
 
 class Address(Struct, frozen=True):
@@ -185,17 +198,6 @@ def _unclear(url: str, why: str) -> ConfigError:
     )
 
 
-def without_password(url: str) -> str:
-    """*url* for people: no password, wherever it stood."""
-    parts = urlsplit(url)
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    user = quote(unquote(credentials.partition(":")[0]))
-    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name not in SECRET])
-    netloc = f"{user}{at}{hosts}" if user else hosts
-    plain = urlunsplit((parts.scheme, netloc, parts.path, query, ""))
-    return plain if "://" in plain else plain.replace(":/", ":///", 1)
-
-
 def _made(kind: Any, **how: Any) -> Line:
     made: Line = kind(**how)
     return made
@@ -244,6 +246,7 @@ class Way:
             "socket_timeout": self._where.timeout,
             "socket_read_size": 262_144,
             "protocol": 2,
+            "parser_class": Parser,
             "retry": Retry(NoBackoff(), 0),
             "driver_info": None,
         }
@@ -253,7 +256,7 @@ class Way:
 
     def _by_sentinel(self) -> tuple[str, int]:
         """Ask one Sentinel after the other."""
-        problem: Exception | None = None
+        problem = None
         for host, port in self._where.hosts:
             kind = SSLConnection if self._where.sentinel_tls else Connection
             asked = _made(kind, host=host, port=port, socket_connect_timeout=2.0, **self._common(self._where.sentinel))
@@ -263,14 +266,15 @@ class Way:
                 if found:
                     return found[0].decode(), int(found[1])
             except RedisError as error:
-                problem = error
+                let_go(error)
+                problem = str(error)  # the error itself would hold this frame, and this frame it
             finally:
                 asked.disconnect()
         raise LookupError(f"no Sentinel of {self._where.url} knows a primary {self._where.path!r} ({problem})")
 
     def _by_cluster(self) -> tuple[str, int]:
         """Ask one node after the other who has the namespace's slot."""
-        problem: Exception | None = None
+        problem = None
         for host, port in self._where.hosts:
             asked = self._to(host, port)
             try:
@@ -280,7 +284,8 @@ class Way:
                     if first <= self._slot <= last:
                         return (primary[0].decode() if primary[0] else host), int(primary[1])
             except RedisError as error:
-                problem = error
+                let_go(error)
+                problem = str(error)  # the error itself would hold this frame, and this frame it
             finally:
                 asked.disconnect()
         raise LookupError(f"no node of {self._where.url} knows who has slot {self._slot} ({problem})")

@@ -12,7 +12,7 @@ from dayjob.states import State
 from dayjob.store.records import EXISTING, INSERTED, AttemptRow, Enqueued, JobRow, Log, Whole
 from dayjob.store.redis.inspector import InspectorPart
 from dayjob.store.redis.part import ENOUGH
-from dayjob.store.redis.wire import EXACT, URGENT, Head, Mine, Tried, attempt, packed, row
+from dayjob.store.redis.wire import EXACT, URGENT, Head, Mine, Tried, attempt, gated, packed, row
 
 AT_ONCE = 500
 _EACH = 48
@@ -59,7 +59,8 @@ class _Parcel:
         attempts = [_attempt(each) for each in job.attempts]
         logs = [packed(log) for log in one.logs]
         recorded = one.checkpoint is not None
-        self.told = (job.id, *state, len(attempts), len(logs), recorded)
+        gating: object = False if job.gating is None else gated(job.gating)
+        self.told = (job.id, *state, len(attempts), len(logs), recorded, gating)
         self.values = [record, first, second, one.checkpoint or b"", *attempts, *logs]
         self.weight = sum(map(len, self.values)) + _EACH * len(self.values)
 

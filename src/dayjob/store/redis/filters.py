@@ -14,6 +14,7 @@ def matches(job: JobRow, which: Filter) -> bool:
     return (
         (which.states is None or job.state in which.states)
         and (which.ids is None or job.id in which.ids)
+        and (which.entry is None or job.entry == which.entry)
         and (which.queue is None or job.queue == which.queue)
         and (which.task is None or job.task == which.task)
         and (which.since is None or job.created_at >= which.since)

@@ -71,7 +71,7 @@ class InspectorPart(ActsPart):
             return list(dict.fromkeys(which.ids))
         if which.states is None:
             return None
-        states = {state.value for state in which.states} - {State.BLOCKED.value}
+        states = {state.value for state in which.states}
         found = self.server.call("few", which.queue or "", most, *states)
         return None if found is None else [id.decode() for id in found]
 

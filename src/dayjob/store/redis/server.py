@@ -20,9 +20,11 @@ from redis.exceptions import NoScriptError, RedisError
 
 from dayjob.clock import SECOND
 from dayjob.errors import StoreError, StoreUnavailable
+from dayjob.store.frames import let_go
 from dayjob.store.redis.address import Line, Way, address
 from dayjob.store.redis.faults import MOVES, Uncopied, told, translated
-from dayjob.store.redis.scripts import Script, script
+from dayjob.store.redis.scripts import Script, script, sources
+from dayjob.store.room import Room
 from dayjob.store.sqlfile import in_namespace
 
 SCHEMA = 1
@@ -54,12 +56,13 @@ class Server:
         self._way = Way(self.address, self.meta)
         self._waits = self.address.wait_replicas > 0 or self.address.wait_fsync
         self._latest = 0
+        sources()
         self._reset()
         _OPEN.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._room = threading.BoundedSemaphore(MOST)
+        self._room = Room(MOST)
         self._idle: list[tuple[Line, float]] = []
         self._asked: weakref.WeakSet[Line] = weakref.WeakSet()
         self._closed = 0
@@ -85,6 +88,7 @@ class Server:
         except FAULTS as error:
             if connection is not None:
                 connection.disconnect()
+            let_go(error)
             self._way.forget()
             self._failed_at = time.monotonic()
             raise translated(error, self.url, SCHEMA, connecting=True) from error
@@ -93,9 +97,12 @@ class Server:
     @contextlib.contextmanager
     def session(self, patience: float = 10.0) -> Iterator[Line]:
         """A connection for one operation; errors come out as dayjob's."""
-        if not self._room.acquire(timeout=patience):
-            raise StoreUnavailable(f"all {MOST} connections of this process to {self.url} are busy for {patience:g} s")
+        guest = object()
         try:
+            if not self._room.enter(guest, patience):
+                raise StoreUnavailable(
+                    f"all {MOST} connections of this process to {self.url} are busy for {patience:g} s"
+                )
             connection, closed = self._take(), self._closed
             sound = False
             try:
@@ -108,11 +115,12 @@ class Server:
                 if not sound or told(error) in MOVES:
                     sound = False
                     self._way.forget()
-                raise translated(error, self.url, SCHEMA) from error
+                cause = error.with_traceback(None)  # on CPython 3.13 it would hold itself by this function's frame
+                raise translated(error, self.url, SCHEMA) from cause
             finally:
                 self._give_back(connection, sound and closed == self._closed)
         finally:
-            self._room.release()
+            self._room.leave(guest)
 
     def _take(self) -> Line:
         while True:

@@ -59,9 +59,9 @@ class Channels(Hub):
                     raise
             self._ring()
             told = self._changed.wait_for(lambda: self._thread is None or ear.topics <= self._confirmed, HEARD_WITHIN)
-        if ear.failed is not None or not told:
+        if ear.failed or not told:
             self.leave(ear)
-            raise ear.failed or StoreUnavailable(f"{self._server.url} does not answer to SUBSCRIBE")
+            raise StoreUnavailable(ear.failed or f"{self._server.url} does not answer to SUBSCRIBE")
         return ear
 
     def _open(self) -> None:
@@ -95,7 +95,7 @@ class Channels(Hub):
         except (RedisError, OSError, ValueError, TypeError) as error:
             if self._thread is me:
                 self._server.lost()
-            self._broken(me, StoreUnavailable(f"the line to {self._server.url} for wake-ups broke: {error}"))
+            self._broken(me, f"the line to {self._server.url} for wake-ups broke: {error}")
         finally:
             connection.disconnect()
             self._put_away(bell)

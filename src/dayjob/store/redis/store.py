@@ -11,17 +11,19 @@ from dayjob.store.contract import Listener, MigrationPart
 from dayjob.store.records import Durability, Enqueued, Health, NewRow
 from dayjob.store.redis.cluster import ClusterPart
 from dayjob.store.redis.copying import CopyingPart
+from dayjob.store.redis.gates import GatesPart
 from dayjob.store.redis.health import Examination
 from dayjob.store.redis.joining import JoiningPart
 from dayjob.store.redis.server import SCHEMA, Server
 from dayjob.store.redis.signals import Signals
+from dayjob.store.redis.ticking import TicksPart
 
 JUST_NOW = 0.05
 """Seconds between an enqueue and the signal that belongs to it, at most."""
 STEP = "001_initial"
 
 
-class RedisStore(ClusterPart, CopyingPart, JoiningPart):
+class RedisStore(ClusterPart, CopyingPart, JoiningPart, GatesPart, TicksPart):
     """`dayjob.store.contract.Store` on Redis and Valkey.
 
     Attributes:

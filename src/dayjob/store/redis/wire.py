@@ -15,6 +15,7 @@ from msgspec import Struct
 from dayjob.clock import SECOND
 from dayjob.errors import BadRow
 from dayjob.states import Outcome, State
+from dayjob.store.gating import Conflict, Gate, Gating, Unique, Until
 from dayjob.store.records import AttemptRow, Claimed, JobRow, Progress
 
 EXACT = 1 << 53
@@ -129,6 +130,32 @@ class Attempted(Struct, array_like=True, gc=False):
     ended: Ended
 
 
+class _Unique(Struct, array_like=True, gc=False):
+    hash: str
+    key: str
+    until: Until
+    ttl: float | bool
+    on_conflict: Conflict
+    latest: float | bool
+
+
+class _Gating(Struct, array_like=True, gc=False):
+    """What one job may have to wait for: GATING of the scripts."""
+
+    unique: _Unique | bool
+    lane: str | bool
+    weight: int
+    gates: tuple[Gate, ...]
+
+    def row(self) -> Gating:
+        unique = given(self.unique)
+        held = unique and Unique(
+            unique.hash, unique.key, unique.until, given(unique.ttl), unique.on_conflict, given(unique.latest)
+        )
+        return Gating(held or None, given(self.lane), self.weight, self.gates)
+
+
+_gating = msgspec.msgpack.Decoder(_Gating).decode
 _givens = msgspec.msgpack.Decoder(list[Given]).decode
 _whole = msgspec.msgpack.Decoder(Whole).decode
 _dyn = msgspec.msgpack.Decoder(Dyn).decode
@@ -195,6 +222,34 @@ def given(value: T | bool) -> T | None:
     return None if isinstance(value, bool) else value
 
 
+def gated(gating: Gating) -> tuple[object, ...]:
+    """*gating* as scripts read it; each gate once.
+
+    Raises:
+        BadRow: a number that they cannot count with.
+    """
+    unique = gating.unique
+    held: object = False
+    if unique is not None:
+        for seconds in (unique.ttl, unique.latest):
+            micros(seconds or 0.0, "ttl or latest")
+        ttl, latest = (False if seconds is None else seconds for seconds in (unique.ttl, unique.latest))
+        held = (unique.hash, unique.key, unique.until, ttl, unique.on_conflict, latest)
+    return held, False if gating.lane is None else gating.lane, gating.weight, gates(gating.gates)
+
+
+def gates(some: Sequence[Gate]) -> tuple[tuple[str, str, int, float], ...]:
+    """*some*, each once, as scripts read them.
+
+    Raises:
+        BadRow: a number that they cannot count with.
+    """
+    for gate in some:
+        micros(gate.per, "per")
+        stamped(gate.limit, "limit")
+    return tuple({(gate.kind, gate.key): (gate.kind, gate.key, gate.limit, gate.per) for gate in some}.values())
+
+
 def claimed(ids: Sequence[bytes], entries: Sequence[bytes], blob: bytes) -> list[Claimed]:
     """The jobs that a turn hands out, decoded in one go."""
     decoded = _givens(b"\xdd" + len(ids).to_bytes(4, "big") + blob)
@@ -223,7 +278,7 @@ def whole(record: bytes) -> Whole:
 
 def row(found: Sequence[bytes]) -> JobRow:
     """A job from what the scripts' `rows` tell of it."""
-    id, record, dyn_text, run, end, state, score, worker = found
+    id, record, dyn_text, run, end, state, score, worker, gating_text = found
     stored = whole(record)
     head, mine = stored.head, stored.mine
     ending = _ending(_three + end) if end else None
@@ -233,6 +288,8 @@ def row(found: Sequence[bytes]) -> JobRow:
         max_attempts=mine.max_attempts, created_at=head.created_at, run_at=head.run_at,
         expires_at=head.expires_at or None, tags=mine.tags, meta=mine.meta, options=mine.options,
     )  # fmt: skip
+    if gating_text:
+        job.gating = _gating(gating_text).row()
     if dyn is not None:
         job.attempt, job.crashes, job.round = dyn.attempt, dyn.crashes, dyn.round
         job.run_at, job.expires_at = dyn.run_at, dyn.expires_at or None

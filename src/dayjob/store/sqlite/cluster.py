@@ -11,9 +11,10 @@ import msgspec
 
 from dayjob.clock import SECOND
 from dayjob.states import Outcome, State
-from dayjob.store.exits import KEEP_CANCELLED, REMEMBERED, UNLISTED, Held, lost
+from dayjob.store.exits import KEEP_CANCELLED, REMEMBERED, UNLISTED, Held, given_up, lost
 from dayjob.store.records import Beat, Bound, Gone, Rescued, Tally, WorkerInfo
-from dayjob.store.sqlite.jobs import JobsPart
+from dayjob.store.sqlite.gates import GatesPart
+from dayjob.store.sqlite.lines import PAUSED
 from dayjob.store.sqlite.part import encode, rows, text
 
 DAY = 86_400 * SECOND
@@ -21,7 +22,7 @@ DAY = 86_400 * SECOND
 _info = msgspec.json.Decoder(WorkerInfo).decode
 
 
-class ClusterPart(JobsPart):
+class ClusterPart(GatesPart):
     """The Cluster and Upkeep protocols."""
 
     def beat(
@@ -76,20 +77,23 @@ class ClusterPart(JobsPart):
             if claim_no not in listed and claimed_at < now - UNLISTED and (claims is None or claim_no <= claims)
         ]
         if over:
-            self._take_leases(connection, worker, over, Outcome.RELEASED, None, now)
+            self._take_leases(connection, worker, over, None, now, orderly=True)
 
     def _take_leases(
         self,
         connection: sqlite3.Connection,
         worker: str,
         leases: Sequence[int],
-        outcome: Outcome,
         how: str | None,
         now: int,
+        *,
+        orderly: bool,
+        solo: bool = False,
     ) -> list[Rescued]:
-        """End *leases* of *worker*: what still runs under them leaves with *outcome*."""
+        """End *leases* of *worker*, with what still runs under them."""
         batch = text(leases)
         held = [Held(*row) for row in rows(connection, self.sql.jobs_of_leases, (batch,))]
+        outcome = given_up(len(held), orderly=orderly, solo=solo)
         exits = [lost(job, now, outcome, how) for job in held]
         self.leave_claims(connection, worker, exits, now)
         connection.execute(self.sql.drop_leases, (batch,))
@@ -110,10 +114,9 @@ class ClusterPart(JobsPart):
     def _give_up(
         self, connection: sqlite3.Connection, row: tuple[Any, ...], how: str | None, now: int, *, orderly: bool = False
     ) -> Gone:
-        worker, solo = row[0], bool(row[2])
-        outcome = Outcome.RELEASED if orderly else Outcome.CRASHED if solo else Outcome.LOST
+        worker = row[0]
         leases = [lease[0] for lease in connection.execute(self.sql.leases_of_worker, (worker,))]
-        taken = self._take_leases(connection, worker, leases, outcome, how, now)
+        taken = self._take_leases(connection, worker, leases, how, now, orderly=orderly, solo=bool(row[2]))
         if orderly:
             connection.execute(self.sql.drop_worker, (worker,))
         else:
@@ -134,6 +137,7 @@ class ClusterPart(JobsPart):
             changed = connection.execute(self.sql.pause if paused else self.sql.resume, (queue,)).rowcount > 0
             if changed:
                 connection.execute(self.sql.bump_control)
+                connection.execute(self.gate_sql.look_again, (text([PAUSED + queue]),))
         return changed
 
     # -- upkeep ------------------------------------------------------------------------------------------------
@@ -152,7 +156,8 @@ class ClusterPart(JobsPart):
                 self.cancel_waiting(connection, [entry for entry, _ in expired], "expired", now, keep_until)
                 for queue, count in Counter(queue for _, queue in expired).items():
                     self.add_tally(connection, now, queue, "cancelled", count)
-            staged = self.stage_batch(connection, now, limit - len(expired))
+            gated = bool(connection.execute(self.sql.is_gated).fetchone()[0])
+            staged = self.stage_batch(connection, now, limit - len(expired), gated)
             due = connection.execute(self.sql.next_due).fetchone()
         return staged + len(expired), None if due is None else due[0]
 
@@ -191,6 +196,9 @@ class ClusterPart(JobsPart):
             connection.execute(self.sql.prune_records, (now,))
             connection.execute(self.sql.prune_samples, (now - 7 * DAY,))
             connection.execute(self.sql.prune_workers, (now - DAY,))
+            connection.execute(self.gate_sql.prune_keys, (now,))
+            connection.execute(self.gate_sql.prune_failures, (now,))
+            connection.execute(self.gate_sql.prune_gates, (now,))
         return pruned
 
     def _prune(
@@ -217,6 +225,7 @@ class ClusterPart(JobsPart):
             for statement, state in (
                 (self.sql.count_available, State.AVAILABLE),
                 (self.sql.count_scheduled, State.SCHEDULED),
+                (self.sql.count_blocked, State.BLOCKED),
                 (self.sql.count_running, State.RUNNING),
             ):
                 for queue, count in connection.execute(statement).fetchall():

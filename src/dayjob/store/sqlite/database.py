@@ -24,6 +24,7 @@ from pathlib import Path
 from dayjob.clock import wall
 from dayjob.errors import BadRow, ConfigError, SchemaMismatch, StoreError, StoreUnavailable
 from dayjob.store.migrate import Migration, migrations
+from dayjob.store.room import Room
 from dayjob.store.sqlfile import in_namespace
 from dayjob.store.sqlite.bootclock import BootClock
 
@@ -60,7 +61,7 @@ class Database:
         self._forking: tuple[threading.Lock, ...] = ()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock() if self.path else self._write_lock
-        self._lending = threading.Lock()
+        self._lending = Room(1)
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -128,9 +129,10 @@ class Database:
             except (OverflowError, UnicodeError) as error:  # a number of more than 64 bits, a lone surrogate
                 raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
 
-    def write_one(self, statement: str, parameters: Callable[[], Sequence[object]]) -> None:
+    def write_one(self, statement: str, parameters: Callable[[], Sequence[object]]) -> int:
         """A write transaction of a single statement: SQLite begins and commits by itself, at a third of the calls.
 
+        Returns: how many rows it wrote.
         Raises:
             sqlite3.IntegrityError: as it is; the caller knows which constraint it may meet.
         """
@@ -139,7 +141,7 @@ class Database:
             try:
                 connection = self._writer_connection()
                 self._sync(connection, True)
-                self._begin(connection, statement, parameters())
+                return self._begin(connection, statement, parameters()).rowcount
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
@@ -161,24 +163,24 @@ class Database:
         and come to an end. In memory there is only the one.
         """
         self._make_ready()
-        lock = self._write_lock if self.path is None else self._lending
-        if not lock.acquire(timeout=BUSY_LIMIT):
-            raise StoreUnavailable(f"{self.path or ':memory:'}: another job of this process has a transaction open")
-        connection = None
+        guest, connection = object(), None
         try:
-            connection = self._writer_connection() if self.path is None else self._connect(first=False)
-            self._begin(connection, "BEGIN IMMEDIATE")
-            yield connection
-        except sqlite3.Error as error:
-            raise translated(error, self.path) from error
+            if not self._lending.enter(guest, BUSY_LIMIT):
+                raise StoreUnavailable(f"{self.path or ':memory:'}: another job of this process has a transaction open")
+            with self._write_lock if self.path is None else contextlib.nullcontext():
+                try:
+                    connection = self._writer_connection() if self.path is None else self._connect(first=False)
+                    self._begin(connection, "BEGIN IMMEDIATE")
+                    yield connection
+                except sqlite3.Error as error:
+                    raise translated(error, self.path) from error
+                finally:
+                    if connection is not None:
+                        self._roll_back(connection)
+                        if self.path is not None:
+                            connection.close()
         finally:
-            try:
-                if connection is not None:
-                    self._roll_back(connection)
-                    if self.path is not None:
-                        connection.close()
-            finally:
-                lock.release()
+            self._lending.leave(guest)
 
     @contextlib.contextmanager
     def read(self, *, schema: bool = True) -> Iterator[sqlite3.Connection]:
@@ -207,12 +209,13 @@ class Database:
         connection.execute("ROLLBACK")
         self._begin(connection, "BEGIN IMMEDIATE")
 
-    def _begin(self, connection: sqlite3.Connection, statement: str, parameters: Sequence[object] = ()) -> None:
+    def _begin(
+        self, connection: sqlite3.Connection, statement: str, parameters: Sequence[object] = ()
+    ) -> sqlite3.Cursor:
         give_up = None
         while True:
             try:
-                connection.execute(statement, parameters)
-                return
+                return connection.execute(statement, parameters)
             except sqlite3.OperationalError as error:
                 if (error.sqlite_errorcode & 0xFF) not in _WAITING:
                     raise
@@ -322,9 +325,10 @@ class Database:
         if self.path is None:
             return
         # A transaction takes 5 s at most. Past that a fork with connections open is the lesser evil: see `after_fork`.
-        locks = (self._lending, self._write_lock, self._read_lock)
+        alone = self._lending.enter(self, 10.0)
+        locks = (self._write_lock, self._read_lock)
         self._forking = tuple(lock for lock in locks if lock.acquire(timeout=10.0))
-        if len(self._forking) == len(locks):
+        if alone and len(self._forking) == len(locks):
             self._drop_connections()
 
     def after_fork(self, *, child: bool) -> None:
@@ -333,6 +337,7 @@ class Database:
         if not child:
             for lock in forking:
                 lock.release()
+            self._lending.leave(self)
             return
         for connection in (self._writer, self._reader):
             if connection is not None:

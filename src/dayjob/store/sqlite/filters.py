@@ -26,6 +26,9 @@ def where(which: Filter, states: Sequence[str] | None, *, by_id: bool = False) -
         if (value := getattr(which, column)) is not None:
             parts.append(f"{'+' if by_id else ''}{column} = ?")
             values.append(value)
+    if which.entry is not None:
+        parts.append("entry = ?")
+        values.append(which.entry)
     if which.since is not None:
         parts.append("created_at >= ?")
         values.append(which.since)

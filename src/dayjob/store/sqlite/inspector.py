@@ -24,18 +24,19 @@ from dayjob.store.records import (
     WorkerRow,
 )
 from dayjob.store.sqlite.filters import where
+from dayjob.store.sqlite.lines import gating_of
 from dayjob.store.sqlite.part import Part
 
 LIVE = (
     "j.id, j.entry, j.task, j.queue, j.state, j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, "
     "j.reason, j.created_at, j.run_at, j.expires_at, (SELECT claimed_at FROM {ns}_lease WHERE no = j.lease), NULL, NULL, "
     "(SELECT w.name FROM {ns}_lease AS l JOIN {ns}_worker AS w ON w.id = l.worker WHERE l.no = j.lease), j.suspect, "
-    "j.cancelling, j.progress, NULL, NULL, j.tags, j.meta, j.options, j.place"
+    "j.cancelling, j.progress, NULL, NULL, j.tags, j.meta, j.options, j.place, j.gating"
 )
 DONE = (
     "j.id, j.entry, j.task, j.queue, j.state, j.payload, j.priority, j.attempt, j.crashes, j.round, j.max_attempts, "
     "j.reason, j.created_at, j.run_at, j.expires_at, j.started_at, j.finished_at, j.keep_until, j.worker, 0, 0, "
-    "j.progress, j.result, j.error, j.tags, j.meta, j.options, 0"
+    "j.progress, j.result, j.error, j.tags, j.meta, j.options, 0, j.gating"
 )
 _RARE = frozenset({State.DEAD, State.CANCELLED})
 
@@ -132,6 +133,7 @@ class InspectorPart(Part):
             (self.sql.count_available, "available"),
             (self.sql.count_suspect, "available"),
             (self.sql.count_scheduled, "scheduled"),
+            (self.sql.count_blocked, "blocked"),
             (self.sql.count_running, "running"),
         ):
             found += [(queue, state, count) for queue, count in connection.execute(statement)]
@@ -207,4 +209,6 @@ def job_of(row: tuple[Any, ...]) -> JobRow:
     job.suspect, job.cancelling = bool(row[19]), bool(row[20])
     if row[21] is not None:
         job.progress = _progress(row[21])
+    if row[28] is not None:
+        job.gating = gating_of(row[28])
     return job

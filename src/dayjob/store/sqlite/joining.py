@@ -30,8 +30,8 @@ from dayjob.store.records import (
     Statement,
 )
 from dayjob.store.sqlite.database import Database, translated
-from dayjob.store.sqlite.jobs import values_of
-from dayjob.store.sqlite.part import Part, chunked, with_rows
+from dayjob.store.sqlite.entering import EnteringPart, values_of, word
+from dayjob.store.sqlite.part import chunked, with_rows
 
 LIMIT = 1.0
 """Seconds for which a job may hold the only write lock of the file. Producers and workers wait for it up to 5 s."""
@@ -44,7 +44,7 @@ _IN_OUR_FILE = " AND EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'ma
 _STANDINGS: tuple[Standing, ...] = ("lost", "held", "completed")
 
 
-class JoiningPart(Part):
+class JoiningPart(EnteringPart):
     """The Joining protocol. A caller's connection must have our file as its main database."""
 
     system, exclusive, located = "sqlite", True, True
@@ -56,17 +56,35 @@ class JoiningPart(Part):
         self, jobs: Sequence[NewRow], *, repeat: bool = False, now: int | None = None
     ) -> Script[list[Enqueued]]:
         now = self.db.glance() if now is None else now
+        if any(job.gating is not None for job in jobs):
+            yield from self._here(_numbered(self.gate_sql.mark_joined), (), 1)
+            return (yield from self._enter_joined(jobs, now))
         rows = [(number, *values_of(job, now)) for number, job in enumerate(jobs, 1)]
         stored: set[str] = set()
         for size, chunk in chunked(rows):
             statement = _numbered(with_rows(self.sql.insert_joined, size, 14))
             found = yield from self._here(statement, tuple(chain.from_iterable(chunk)), size)
-            stored.update(_word(row[0]) for row in found)
+            if not found and int((yield Statement(self.gate_sql.is_limited))[0][0]):
+                return (yield from self._enter_joined(jobs, now))
+            stored.update(word(row[0]) for row in found)
         outcomes = []
         for job in jobs:
             outcomes.append(INSERTED if job.id in stored else EXISTING)
             stored.discard(job.id)  # given twice, the second exists
         return outcomes
+
+    def _enter_joined(self, jobs: Sequence[NewRow], now: int) -> Script[list[Enqueued]]:
+        """Rows that have gating, or queues that have limits; the write lock is held."""
+        limited = yield Statement(self.gate_sql.is_limited)
+        script = self.entry_script(jobs, bool(int(limited[0][0])), now)
+        try:
+            statement = next(script)
+            while True:
+                found = yield Statement(_numbered(statement.sql), statement.parameters)
+                statement = script.send(found)
+        except StopIteration as end:
+            answers: list[Enqueued] = end.value
+            return answers
 
     def completion_script(
         self, lease: Lease, settlement: Settlement, logs: Sequence[Log] = (), *, now: int | None = None
@@ -94,7 +112,7 @@ class JoiningPart(Part):
         found = yield Statement(sql, (*parameters, ours))
         if len(found) < wanted:
             named = yield Statement(self.sql.main_file)
-            theirs = _word(named[0][0] or "")
+            theirs = word(named[0][0] or "")
             if not _same(theirs, ours):
                 raise self._elsewhere(theirs or ":memory:")
             if theirs != ours:  # the same under another name
@@ -227,8 +245,3 @@ def _same(theirs: str, ours: str) -> bool:
         return Path(theirs).samefile(ours)
     except OSError:
         return False
-
-
-def _word(value: Any) -> str:
-    """*value* as text, whatever the connection's `text_factory` makes of it."""
-    return value.decode() if isinstance(value, (bytes, bytearray)) else str(value)

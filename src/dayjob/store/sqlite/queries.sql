@@ -5,12 +5,15 @@
 -- name: last_entry
 -- Numbers only rise: above all that is stored, and above what was when rows were last deleted (`keep_entries_rising`).
 -- So handing out a number writes nothing, and a lone enqueue commits one page less.
-SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
-    coalesce((SELECT max(entry) FROM dayjob_history), 0))
+SELECT max(entry, coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0)), limited FROM dayjob_cluster
 
 -- name: keep_entries_rising
 UPDATE dayjob_cluster SET entry = max(entry, coalesce((SELECT max(entry) FROM dayjob_job), 0),
     coalesce((SELECT max(entry) FROM dayjob_history), 0))
+
+-- name: is_gated
+SELECT gated FROM dayjob_cluster
 
 -- name: bump_control
 UPDATE dayjob_cluster SET control = control + 1
@@ -24,13 +27,14 @@ INSERT INTO dayjob_job (
 VALUES {rows}
 
 -- name: insert_alone
--- `insert` of one row that takes its number by itself (`last_entry`).
+-- `insert` of one row that takes its number by itself (`last_entry`). Nothing, where a queue has limits.
 INSERT INTO dayjob_job (
     entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
     options)
 SELECT l.n + 1, l.n + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
     coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l
+WHERE (SELECT limited FROM dayjob_cluster) = 0
 
 -- name: known_ids
 SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WHERE id = j.value)
@@ -44,7 +48,7 @@ SELECT file FROM pragma_database_list WHERE name = 'main'
 -- name: insert_joined
 -- Rows: number from 1, then the columns of `insert`; then our file. Begins with INSERT, by which drivers know that a
 -- transaction is to be begun. Reads nothing before: a transaction that has read may not be able to write any more. An id
--- that is known, or twice among the rows, is left out; what is returned was stored.
+-- that is known, or twice among the rows, is left out; what is returned was stored. Nothing, where a queue has limits.
 INSERT INTO dayjob_job (
     entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
     options)
@@ -52,8 +56,8 @@ WITH g (no, id, queue, task, state, priority, payload, max_attempts, created_at,
     options) AS (VALUES {rows})
 SELECT l.n + g.no, l.n + g.no, g.id, g.queue, g.task, g.state, g.priority, g.payload, g.max_attempts, g.created_at,
     g.run_at, g.expires_at, g.tags, g.meta, g.options
-FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
-    coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l CROSS JOIN g
+FROM (SELECT max(entry, coalesce((SELECT max(entry) FROM dayjob_job), 0),
+    coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n FROM dayjob_cluster WHERE limited = 0) AS l CROSS JOIN g
 WHERE NOT EXISTS (SELECT 1 FROM dayjob_history AS h WHERE h.id = g.id)
     AND NOT EXISTS (SELECT 1 FROM dayjob_gone AS o WHERE o.id = g.id)
     AND EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'main' AND file = ?)
@@ -83,12 +87,13 @@ SELECT CASE
 -- 20 microseconds that a job costs here. OR REPLACE: see `Jobs.enqueue` on ids that finished and were stored again.
 INSERT OR REPLACE INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at,
-    expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
+    expires_at, started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress,
+    gating)
 WITH s (entry, id, started_at, finished_at, keep_until, body) AS (VALUES {rows})
 SELECT j.entry, j.id, j.queue, j.task, ?, ?, j.priority, j.payload, iif(?, s.body, NULL), iif(?, NULL, s.body),
     j.max_attempts, j.created_at, j.run_at, j.expires_at, nullif(s.started_at, 0), s.finished_at, s.keep_until,
     j.tags, j.meta, j.options, j.attempt + ?, j.crashes + ?, j.round,
-    (SELECT name FROM dayjob_worker WHERE id = ?), j.progress
+    (SELECT name FROM dayjob_worker WHERE id = ?), j.progress, j.gating
 FROM s CROSS JOIN dayjob_job AS j ON j.entry = s.entry
 WHERE j.id = s.id AND j.state = 'running' AND j.lease IN (SELECT no FROM dayjob_lease WHERE worker = ?)
 
@@ -106,13 +111,15 @@ WHERE j.id = json_extract(s.value, '$[1]') AND j.state = 'running'
 
 -- name: put_back
 -- ?1 JSON [[entry, new entry, state, attempt, crashes, suspect, parked, run_at or null, reason or null, begun], …]
--- What has begun cannot expire any more.
-UPDATE dayjob_job SET entry = json_extract(s.value, '$[1]'), state = json_extract(s.value, '$[2]'),
+-- What has begun cannot expire any more. What has gates stands at them again. A new entry may not cost a job of a
+-- lane its place among equals: it goes before them.
+UPDATE dayjob_job SET entry = json_extract(s.value, '$[1]'),
+    state = iif(line IS NOT NULL AND json_extract(s.value, '$[2]') = 'available', 'blocked', json_extract(s.value, '$[2]')),
     attempt = json_extract(s.value, '$[3]'), crashes = json_extract(s.value, '$[4]'),
     suspect = json_extract(s.value, '$[5]'), parked = json_extract(s.value, '$[6]'),
     run_at = coalesce(json_extract(s.value, '$[7]'), run_at), reason = json_extract(s.value, '$[8]'),
     expires_at = iif(json_extract(s.value, '$[9]'), NULL, expires_at),
-    lease = NULL, cancelling = 0
+    place = place - iif(lane IS NOT NULL AND json_extract(s.value, '$[2]') = 'available', 1, 0), lease = NULL, cancelling = 0
 FROM json_each(?1) AS s WHERE dayjob_job.entry = json_extract(s.value, '$[0]')
 
 -- name: add_attempts
@@ -146,7 +153,8 @@ SELECT count(*) FROM (SELECT 1 FROM dayjob_job WHERE state = 'scheduled' AND run
 
 -- name: stage
 -- ?1 now  ?2 limit  ?3 last entry before the new ones
-UPDATE dayjob_job SET state = 'available', entry = ?3 + due.n, place = ?3 + due.n
+UPDATE dayjob_job SET state = iif(line IS NULL, 'available', 'blocked'), entry = ?3 + due.n,
+    place = ?3 + due.n
 FROM (SELECT entry AS old, row_number() OVER (ORDER BY run_at, entry) AS n
       FROM (SELECT entry, run_at FROM dayjob_job WHERE state = 'scheduled' AND run_at <= ?1 ORDER BY run_at LIMIT ?2)
      ) AS due
@@ -171,7 +179,7 @@ WHERE state = 'available' AND suspect = 1 AND queue NOT IN (SELECT queue FROM da
 -- ?1 JSON array of entries  ?2 how many
 SELECT json_group_array(entry) FROM (
     SELECT j.entry FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
-    ORDER BY j.priority DESC, j.place LIMIT ?2)
+    ORDER BY j.priority DESC, j.place, j.entry LIMIT ?2)
 
 -- name: paused
 SELECT queue FROM dayjob_paused
@@ -182,7 +190,7 @@ SELECT control, (SELECT run_at FROM dayjob_job WHERE state = 'scheduled' ORDER B
     EXISTS (SELECT 1 FROM dayjob_worker WHERE id = ?1 AND lost_at IS NULL),
     (SELECT no FROM dayjob_lease WHERE worker = ?1 AND claim_no = ?2),
     EXISTS (SELECT 1 FROM dayjob_job WHERE state = 'available' AND suspect = 1),
-    EXISTS (SELECT 1 FROM dayjob_paused)
+    EXISTS (SELECT 1 FROM dayjob_paused), gated, limited
 FROM dayjob_cluster
 
 -- name: entries_of_lease
@@ -239,25 +247,29 @@ SELECT value FROM dayjob_checkpoint WHERE id = ?
 -- ?1 JSON array of entries  ?2 reason  ?3 now  ?4 keep until
 INSERT OR REPLACE INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, max_attempts, created_at, run_at, expires_at, finished_at,
-    keep_until, tags, meta, options, attempt, crashes, round, progress)
+    keep_until, tags, meta, options, attempt, crashes, round, progress, gating)
 SELECT entry, id, queue, task, 'cancelled', ?2, priority, payload, max_attempts, created_at, run_at, expires_at, ?3,
-    ?4, tags, meta, options, attempt, crashes, round, progress
+    ?4, tags, meta, options, attempt, crashes, round, progress, gating
 FROM dayjob_job WHERE entry IN (SELECT value FROM json_each(?1))
 
 -- name: ask_to_cancel
 UPDATE dayjob_job SET cancelling = 1, reason = ?2 WHERE entry IN (SELECT value FROM json_each(?1))
 
 -- name: revive
--- ?1 JSON array of history entries  ?2 last entry before the new ones  ?3 now
+-- ?1 JSON [[history entry, lane, line], …]  ?2 last entry before the new ones  ?3 now
 INSERT OR IGNORE INTO dayjob_job (
-    entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, tags, meta, options, round)
-SELECT ?2 + e.key + 1, h.id, ?2 + e.key + 1, h.queue, h.task, 'available', h.priority, h.payload, h.max_attempts,
-    h.created_at, ?3, h.tags, h.meta, h.options, h.round + 1
-FROM json_each(?1) AS e CROSS JOIN dayjob_history AS h ON h.entry = e.value
+    entry, id, place, queue, task, state, priority, payload, max_attempts, created_at, run_at, tags, meta, options, round,
+    gating, lane, line)
+SELECT ?2 + e.key + 1, h.id, ?2 + e.key + 1, h.queue, h.task,
+    iif(json_extract(e.value, '$[2]') IS NULL, 'available', 'blocked'), h.priority, h.payload, h.max_attempts,
+    h.created_at, ?3, h.tags, h.meta, h.options, h.round + 1, h.gating, json_extract(e.value, '$[1]'),
+    json_extract(e.value, '$[2]')
+FROM json_each(?1) AS e CROSS JOIN dayjob_history AS h ON h.entry = json_extract(e.value, '$[0]')
 
 -- name: promote
 -- ?1 JSON array of entries  ?2 last entry before the new ones  ?3 now
-UPDATE dayjob_job SET entry = ?2 + e.key + 1, place = ?2 + e.key + 1, state = 'available', run_at = ?3
+UPDATE dayjob_job SET entry = ?2 + e.key + 1, state = iif(line IS NULL, 'available', 'blocked'), run_at = ?3,
+    place = ?2 + e.key + 1
 FROM json_each(?1) AS e WHERE dayjob_job.entry = e.value
 
 -- name: forget_finished
@@ -410,6 +422,9 @@ GROUP BY queue
 -- name: count_scheduled
 SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_due WHERE state = 'scheduled' GROUP BY queue
 
+-- name: count_blocked
+SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE state = 'blocked' GROUP BY queue
+
 -- name: count_running
 SELECT j.queue, count(*) FROM dayjob_lease AS l CROSS JOIN json_each(l.entries) AS e
 CROSS JOIN dayjob_job AS j ON j.entry = e.value WHERE j.state = 'running' AND j.lease = l.no GROUP BY j.queue
@@ -455,6 +470,9 @@ WHERE kind = ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY key
 SELECT kind, key, value, version, expires_at FROM dayjob_record
 WHERE expires_at IS NULL OR expires_at > ? ORDER BY kind, key
 
+-- name: tick_record
+UPDATE dayjob_record SET value = ?1, version = version + 1 WHERE kind = 'schedule' AND key = ?2 AND version = ?3
+
 -- name: erase_record
 DELETE FROM dayjob_record WHERE kind = ?1 AND key = ?2 AND (?3 IS NULL OR version = ?3)
 
@@ -477,13 +495,13 @@ WHERE id IN (SELECT value FROM json_each(?)) AND state = 'cancelled' AND reason 
 -- name: adopt_live
 INSERT INTO dayjob_job (
     entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
-    options, attempt, crashes, round, suspect, recorded, progress)
+    options, attempt, crashes, round, suspect, recorded, progress, gating, lane, line)
 VALUES {rows}
 
 -- name: adopt_finished
 INSERT INTO dayjob_history (
     entry, id, queue, task, state, reason, priority, payload, result, error, max_attempts, created_at, run_at, expires_at,
-    started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress)
+    started_at, finished_at, keep_until, tags, meta, options, attempt, crashes, round, worker, progress, gating)
 VALUES {rows}
 
 -- name: adopt_attempt

@@ -14,11 +14,11 @@ from dayjob.store.records import Durability, Health
 from dayjob.store.sqlite.cluster import ClusterPart
 from dayjob.store.sqlite.copying import CopyingPart
 from dayjob.store.sqlite.database import SCHEMA, Database
-from dayjob.store.sqlite.joining import JoiningPart
 from dayjob.store.sqlite.signals import FileSignals, LocalSignals
+from dayjob.store.sqlite.ticking import TicksPart
 
 
-class SQLiteStore(ClusterPart, CopyingPart, JoiningPart):
+class SQLiteStore(ClusterPart, CopyingPart, TicksPart):
     """`dayjob.store.contract.Store` on SQLite.
 
     Attributes:

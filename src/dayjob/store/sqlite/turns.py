@@ -13,7 +13,10 @@ from dayjob.clock import SECOND
 from dayjob.states import EFFECTS, Outcome, State
 from dayjob.store.exits import REMEMBERED, Exit, Held, begun, exit_of, finished, first_of_each, returned
 from dayjob.store.records import Claimed, Settlement, Turn, Want
-from dayjob.store.sqlite.part import Part, chunked, rows, strung, text, with_rows
+from dayjob.store.sqlite.admitting import AdmittingPart
+from dayjob.store.sqlite.caps import Caps
+from dayjob.store.sqlite.entering import run
+from dayjob.store.sqlite.part import chunked, rows, strung, text, with_rows
 
 TOGETHER = 200
 """Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
@@ -23,7 +26,7 @@ _lengths = msgspec.json.Decoder(list[int]).decode
 _lengths_or_none = msgspec.json.Decoder(list[int | None]).decode
 
 
-class TurnPart(Part):
+class TurnPart(AdmittingPart):
     """The Jobs protocol's `turn`, and the exits that rescue and leave share with it."""
 
     def turn(
@@ -41,19 +44,28 @@ class TurnPart(Part):
             settled: list[tuple[str, int, State]] = []
             if settlements:
                 self._settle(connection, worker, settlements, now, refused, settled)
-            control, next_due, stands, lease, suspects, pauses = connection.execute(
+            control, next_due, stands, lease, suspects, pauses, gated, limited = connection.execute(
                 self.sql.situation, (worker, claim_no)
             ).fetchone()
             if next_due is not None and next_due <= now:
-                next_due = self._stage_due(connection, now)
+                next_due = self._stage_due(connection, now, bool(gated))
                 suspects = True  # perhaps now: looked up below
+            if gated:
+                self.admission(connection, now)
+                suspects = True  # as above
             claimed: list[Claimed] = []
             if lease is not None:  # the reply to this claim was lost: the same batch again
                 entries = connection.execute(self.sql.entries_of_lease, (lease,)).fetchone()[0]
                 claimed = self._fetch(connection, entries, lease)
             elif wants and stands:
                 assert claim_no is not None, "a claim needs its number"
-                claimed = self._claim(connection, worker, claim_no, wants, now, bool(pauses))
+                caps = Caps(self, connection, now) if limited else None
+                claimed = self._claim(connection, worker, claim_no, wants, now, bool(pauses), caps)
+                if gated and claimed:
+                    self.started(connection, [job.entry for job in claimed], now)
+            if gated:
+                opens = self.next_opening(connection)
+                next_due = min((due for due in (next_due, opens) if due is not None), default=None)
             suspects = bool(suspects) and self._suspects_wait(connection, wants)
         return Turn(now, claimed, refused, settled, control, next_due, suspects)
 
@@ -186,28 +198,38 @@ class TurnPart(Part):
 
     # -- stage -------------------------------------------------------------------------------------------------
 
-    def _stage_due(self, connection: sqlite3.Connection, now: int) -> int | None:
+    def _stage_due(self, connection: sqlite3.Connection, now: int, gated: bool) -> int | None:
         """Make what is due available; returns the next due time that lies ahead (or is left over)."""
-        self.stage_batch(connection, now, 1000)
+        self.stage_batch(connection, now, 1000, gated)
         found = connection.execute(self.sql.next_due).fetchone()
         return None if found is None else int(found[0])
 
-    def stage_batch(self, connection: sqlite3.Connection, now: int, limit: int) -> int:
+    def stage_batch(self, connection: sqlite3.Connection, now: int, limit: int, gated: bool) -> int:
         """Up to *limit* due jobs become available in the order of their time; returns how many."""
         count = int(connection.execute(self.sql.count_due, (now, limit)).fetchone()[0])
         if count:
-            connection.execute(self.sql.stage, (now, limit, self.last_entry(connection)))
+            base = self.last_entry(connection)
+            connection.execute(self.sql.stage, (now, limit, base))
+            if gated:
+                run(connection, self.take_turns(base))
         return count
 
     # -- claim -------------------------------------------------------------------------------------------------
 
     def _claim(
-        self, connection: sqlite3.Connection, worker: str, claim_no: int, wants: Sequence[Want], now: int, pauses: bool
+        self,
+        connection: sqlite3.Connection,
+        worker: str,
+        claim_no: int,
+        wants: Sequence[Want],
+        now: int,
+        pauses: bool,
+        caps: Caps | None,
     ) -> list[Claimed]:
         entries: list[int] = []
         lease: int | None = None
         for want in wants:
-            picked = self._pick(connection, want, pauses)
+            picked = self._pick(connection, want, pauses, caps)
             if not picked:
                 continue
             entries += picked
@@ -216,9 +238,11 @@ class TurnPart(Part):
             else:
                 connection.execute(self.sql.extend_lease, (lease, text(entries)))
             connection.execute(self.sql.run, (lease, text(picked)))  # at once: the next want may overlap
+            if caps is not None:
+                caps.count(picked)
         return [] if lease is None else self._fetch(connection, text(entries), lease)
 
-    def _pick(self, connection: sqlite3.Connection, want: Want, pauses: bool) -> list[int]:
+    def _pick(self, connection: sqlite3.Connection, want: Want, pauses: bool, caps: Caps | None) -> list[int]:
         """The entries that *want* takes."""
         if want.id is not None:
             return rows(connection, self.sql.available, (want.id,))
@@ -228,7 +252,9 @@ class TurnPart(Part):
         picked: list[int] = []
         for start in range(0, len(queues), TOGETHER):
             some = queues[start : start + TOGETHER]
-            picked += rows(connection, _pick(len(some), want.suspects, self.db.namespace), (*some, want.limit))
+            statement = _pick(len(some), want.suspects, self.db.namespace, caps is not None)
+            most = () if caps is None else [caps.most(queue, want.limit) for queue in some]
+            picked += rows(connection, statement, (*some, want.limit, *most))
         if len(queues) > TOGETHER:
             picked = rows(connection, self.sql.most_urgent, (text(picked), want.limit))
         return picked
@@ -268,20 +294,22 @@ class TurnPart(Part):
 
 
 @lru_cache(maxsize=256)
-def _pick(queues: int, suspects: bool, namespace: str) -> str:
+def _pick(queues: int, suspects: bool, namespace: str, capped: bool = False) -> str:
     """The statement that picks the first entries of so many queues, by the index alone.
 
-    Each queue's first ones come from one short range of its index; merging them costs the limit, not the backlog.
+    Each queue's first ones come from one short range of its index; merging them costs the limit, not the backlog. With
+    *capped* each queue has a limit of its own, after the common one.
     """
     index = f"{namespace}_job_{'suspect' if suspects else 'ready'}"
     one = (
         "SELECT * FROM (SELECT entry, priority, place FROM {ns}_job INDEXED BY {index} WHERE queue = ?{q} "
-        "AND state = 'available' AND suspect = {suspect} ORDER BY priority DESC, place LIMIT ?{n})"
+        "AND state = 'available' AND suspect = {suspect} ORDER BY priority DESC, place, entry LIMIT ?{n})"
     )
     parts = [
-        one.format(ns=namespace, index=index, q=q, n=queues + 1, suspect=int(suspects)) for q in range(1, queues + 1)
+        one.format(ns=namespace, index=index, q=q, n=queues + 1 + q * capped, suspect=int(suspects))
+        for q in range(1, queues + 1)
     ]
     if queues == 1:
         return f"SELECT json_group_array(entry) FROM ({parts[0]})"
     merged = " UNION ALL ".join(parts)
-    return f"SELECT json_group_array(entry) FROM (SELECT entry FROM ({merged}) ORDER BY priority DESC, place LIMIT ?{queues + 1})"
+    return f"SELECT json_group_array(entry) FROM (SELECT entry FROM ({merged}) ORDER BY priority DESC, place, entry LIMIT ?{queues + 1})"

@@ -1,11 +1,11 @@
 -- Cancel, retry, delete or edit jobs whose state fits.
--- Uses: base room jobs ready exits cancel finished
+-- Uses: base room jobs ready gating lanes exits cancel finished
 -- Writes.
 --
 -- KEYS  1 meta
 -- ARGV  1 now, or empty for the server's clock
 --       2 cancel, retry, delete or edit
---       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false]
+--       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false, their entry or false]
 --       4 ids  5 states that fit  6 the queue they must be in, or empty
 --       7... edit of the payload: the client's part of each job, anew
 -- Returns  the ids that were touched
@@ -14,17 +14,26 @@ local verb, how, ids, queue = ARGV[2], unpacked(ARGV[3]), unpacked(ARGV[4]), ARG
 local fits = {}
 for _, state in ipairs(unpacked(ARGV[5])) do fits[state] = true end
 local records, dyns, ends = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids), gather('HMGET', END, ids)
+local known, taken = gatings(ids), {}  -- a key is taken anew by the first
 local touched, live, states, scores, over, at_of, seen = {}, {}, {}, {}, {}, {}, {}
 for i, id in ipairs(ids) do
   if records[i] and not seen[id] then
     seen[id] = true
     local h = head(records[i])
     local d = dyns[i] and unpacked(dyns[i]) or fresh(h)
-    local state, score
+    local state, score, kept
     if ends[i] then state = ending(ends[i])[1] else state, score = standing(id, h, d) end
-    if fits[state] and (queue == '' or h[1] == queue) and not (verb == 'cancel' and d[10] and not ends[i]) then
+    local unique = known[i] and known[i][1]
+    if ends[i] and verb == 'retry' and unique then
+      local holder = taken[unique[1]] or holder_of(unique[1], now)
+      kept = holder and holder ~= id
+    end
+    local stale = verb == 'edit' and how[4] and (d[1] ~= 0 and d[1] or place_of(tonumber(score or 0))) ~= how[4]
+    if fits[state] and (queue == '' or h[1] == queue) and not (verb == 'cancel' and d[10] and not ends[i])
+      and not kept and not stale then
       insert(touched, id)
       if ends[i] then
+        if unique then taken[unique[1]] = id end
         insert(over, {id, h, i, state})
       else
         insert(live, {id, h, d})
@@ -62,6 +71,13 @@ local function cancel()
 end
 
 local function retry()
+  local back = {}
+  for i, job in ipairs(over) do
+    local gating = known[job[3]]
+    if gating and gating[1] then take_key(job[1], gating[1], now) end
+    back[i] = gating
+  end
+  arrive(back, false, now)
   take_waiting(live, states)
   local jobs, finished, values = {}, {}, {}
   for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2]} end
@@ -93,6 +109,7 @@ local function delete()
     insert(untils, job[1])
   end
   many('ZREM', EXPIRES, gone)
+  leave(gone, true, now)
   erase(gone, untils)
   for i, job in ipairs(over) do done[i] = job[1] end
   forget_finished(done, now, true)
@@ -100,7 +117,17 @@ end
 
 local function edit()
   if #live == 0 then return end
+  local names, held = {}, {}
+  for i, job in ipairs(live) do
+    names[i] = job[1]
+    if how[3] and how[3] ~= job[2][1] then  -- to that one it is not new
+      call('SREM', '@later:' .. job[2][1], job[1])
+    else
+      held[i] = call('ZSCORE', '@hold:' .. job[2][1], job[1])
+    end
+  end
   take_waiting(live, states)
+  leave(names, false, now)
   local entry = entries(#live) - 1
   local moved = how[1] or how[2] or how[3]
   for i, job in ipairs(live) do
@@ -119,9 +146,12 @@ local function edit()
     if state == 'scheduled' then
       call('ZADD', DUE, digits(d[8]), id)
       depth('s' .. h[1], 1)
+      if held[i] then call('SADD', '@later:' .. h[1], id) end
+    elseif held[i] then
+      hold(h[1], {{id, h[1], moved and digits(d[1] - h[2] * LEVEL) or held[i]}})
     else
-      local score = (moved or not scores[i]) and digits(d[1] - h[2] * LEVEL) or scores[i]
-      make_ready(h[1], d[6], {score, id})
+      local stays = not moved and scores[i]
+      make_ready(h[1], d[6], {stays or digits(d[1] - h[2] * LEVEL), id}, stays)
     end
   end
 end

@@ -15,7 +15,9 @@ if state == 'running' then
   return found
 end
 local keys = {}
-if state == 'available' then
+if state == 'blocked' then
+  for _, name in ipairs(queue ~= '' and {queue} or call('SMEMBERS', '@blocked')) do insert(keys, '@blocked:' .. name) end
+elseif state == 'available' then
   for _, kind in ipairs({'ready', 'suspect'}) do
     for _, name in ipairs(queue ~= '' and {queue} or call('ZRANGE', P .. kind, 0, -1)) do
       insert(keys, P .. kind .. ':' .. name)

@@ -1,5 +1,5 @@
 -- Renew a worker's lease on all that it holds; who leads; release batches it does not know of.
--- Uses: base room jobs ready exits
+-- Uses: base room jobs ready gating lanes exits
 -- Writes.
 --
 -- KEYS  1 meta

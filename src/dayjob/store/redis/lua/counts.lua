@@ -26,6 +26,9 @@ for _, kind in ipairs({'ready', 'suspect'}) do
   end
 end
 for queue, count in pairs(waiting) do insert(found, {queue, 'available', count}) end
+for _, queue in ipairs(meta[2] and call('SMEMBERS', '@blocked') or {}) do
+  insert(found, {queue, 'blocked', call('ZCARD', '@blocked:' .. queue)})
+end
 local depths = call('HGETALL', DEPTH)
 for at = 1, #depths, 2 do
   local state = sub(depths[at], 1, 1) == 's' and 'scheduled' or 'running'

@@ -1,4 +1,4 @@
--- Store jobs, and wake whoever sleeps.
+-- Store jobs that wait for nothing but their time and turn, and wake whoever sleeps.
 -- Uses: base jobs ready
 -- Writes.
 --
@@ -9,7 +9,8 @@
 --       4 shapes: [queue, priority, delay or false, run_at or false, expires after or false, task] each, in microseconds
 --       5 which shape each job has, empty when all have the first
 --       6... the ids, then for each job the client's part of it
--- Returns  the positions, from 1, of those that exist; the others were stored
+-- Returns  the positions, from 1, of those that exist; the others were stored. Nothing where queues have limits: see `accept`
+if meta[3] then return false end
 local now = tonumber(ARGV[1]) or clock()
 local shapes, which = unpacked(ARGV[4]), ARGV[5] ~= '' and unpacked(ARGV[5])
 local n = (#ARGV - 5) / 2
@@ -63,7 +64,7 @@ many('HSET', DYN, dyns)
 many('ZADD', DUE, due)
 many('ZADD', EXPIRES, expires)
 for _, shape in pairs(made) do
-  if shape.later then depth('s' .. shape.queue, shape.count) else make_ready(shape.queue, false, shape.members) end
+  if shape.later then depth('s' .. shape.queue, shape.count) else put_ready(shape.queue, false, shape.members) end
 end
 local told = {}
 for _, shape in pairs(made) do

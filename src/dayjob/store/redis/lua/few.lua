@@ -16,6 +16,8 @@ for at = 3, #ARGV do
     look(DUE)
   elseif state == 'running' then
     left = left - call('HLEN', RUN) + call('HEXISTS', RUN, '')
+  elseif state == 'blocked' then
+    for _, name in ipairs(queue ~= '' and {queue} or call('SMEMBERS', '@blocked')) do look('@blocked:' .. name) end
   elseif state == 'available' then
     for _, kind in ipairs({'ready', 'suspect'}) do
       for _, name in ipairs(queue ~= '' and {queue} or call('ZRANGE', P .. kind, 0, left)) do

@@ -1,5 +1,5 @@
 -- A worker is over: its jobs go back.
--- Uses: base room jobs ready exits
+-- Uses: base room jobs ready gating lanes exits
 -- Writes.
 --
 -- KEYS  1 meta

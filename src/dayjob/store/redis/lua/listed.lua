@@ -10,4 +10,5 @@ for _, key in ipairs({RUN, END}) do places = places + call('HLEN', key) - call('
 for _, kind in ipairs({'ready', 'suspect'}) do
   for _, queue in ipairs(call('ZRANGE', P .. kind, 0, -1)) do places = places + call('ZCARD', P .. kind .. ':' .. queue) end
 end
+for _, queue in ipairs(call('SMEMBERS', '@blocked')) do places = places + call('ZCARD', '@blocked:' .. queue) end
 return {call('HLEN', JOB), call('ZCARD', IDS), places}

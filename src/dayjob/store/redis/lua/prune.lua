@@ -1,5 +1,5 @@
 -- Delete finished jobs that are past their time or beyond a bound, and what else is old.
--- Uses: base leads jobs ready exits finished
+-- Uses: base leads jobs ready gating lanes exits finished
 -- Writes.
 --
 -- KEYS  1 meta

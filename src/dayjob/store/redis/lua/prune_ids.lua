@@ -1,5 +1,5 @@
 -- Delete some finished jobs.
--- Uses: base leads jobs ready exits finished
+-- Uses: base leads jobs ready gating lanes exits finished
 -- Writes.
 --
 -- KEYS  1 meta

@@ -1,5 +1,5 @@
 -- Give up the workers whose live time ran out, and take their jobs from them.
--- Uses: base leads room jobs ready exits
+-- Uses: base leads room jobs ready gating lanes exits
 -- Writes.
 --
 -- KEYS  1 meta

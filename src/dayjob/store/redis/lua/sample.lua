@@ -15,6 +15,9 @@ for _, kind in ipairs({'ready', 'suspect'}) do
 end
 local function add(state, queue, count) insert(depths, {count, 'depth:' .. state .. '\0' .. queue}) end
 for queue, count in pairs(waiting) do add('available', queue, count) end
+for _, queue in ipairs(meta[2] and call('SMEMBERS', '@blocked') or {}) do
+  add('blocked', queue, call('ZCARD', '@blocked:' .. queue))
+end
 local others = call('HGETALL', DEPTH)
 for at = 1, #others, 2 do
   add(sub(others[at], 1, 1) == 's' and 'scheduled' or 'running', sub(others[at], 2), tonumber(others[at + 1]))

@@ -1,5 +1,5 @@
 -- Make due jobs available, and cancel those that expired before they started.
--- Uses: base leads room jobs ready stage exits cancel
+-- Uses: base leads room jobs ready gating lanes exits stage cancel
 -- Writes.
 --
 -- KEYS  1 meta
@@ -15,7 +15,7 @@ for i, id in ipairs(ids) do
   local d = h and (dyns[i] and unpacked(dyns[i]) or fresh(h))
   local state, score
   if h then state, score = standing(id, h, d) end
-  if state == 'scheduled' or state == 'available' then
+  if state and state ~= 'running' then
     insert(jobs, {id, h, d})
     states[#jobs], scores[#jobs] = state, score or false
     queues[h[1]] = (queues[h[1]] or 0) + 1

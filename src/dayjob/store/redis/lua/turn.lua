@@ -1,5 +1,5 @@
 -- Settle, stage what is due, claim.
--- Uses: base room jobs ready stage exits pick
+-- Uses: base room jobs ready gating lanes exits stage limits pick admit start
 -- Writes.
 --
 -- KEYS  1 meta
@@ -90,6 +90,17 @@ if due and tonumber(due) <= now then
   due = next_due()
 end
 
+-- admit
+local opening
+if GATED then
+  opening = next_opening(now)
+  if opening and opening <= now then
+    admit(now, 1000)
+    opening = next_opening(now)
+    if opening then opening = max(opening, now + 100000) end  -- more than one turn admits
+  end
+end
+
 -- claim
 local wants = ARGV[5] ~= '' and unpacked(ARGV[5]) or {}
 local paused = {}
@@ -97,6 +108,16 @@ if #wants > 0 then
   for _, queue in ipairs(call('SMEMBERS', '@paused')) do paused[queue] = true end
 end
 local claimed, claims, blob = {}, {}, {}
+local most
+if meta[3] and #wants > 0 then
+  most = {}
+  for _, queue in ipairs(call('HKEYS', '@limits')) do
+    local free_, at = may_start(queue, now)
+    if free_ < HUGE then most[queue] = free_ end
+    if free_ <= 0 then paused[queue] = true end
+    if at and call('ZSCORE', '@ready', queue) then opening = min(opening or at, at) end
+  end
+end
 local stands = worker and worker[6] == 0
 
 -- Hand out what was *taken*, with *known* entries or that of its place; a job whose record somebody has deleted is counted.
@@ -148,7 +169,7 @@ local function claim(picked)
     from[one[3]] = (from[one[3]] or 0) + 1
   end
   if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, taken) end  -- what runs does not expire
-  local at = #claims
+  local at, first = #claims, #claims + 1
   give(taken, nil, scores, queues)
   local runs, size, suffix, lost = {}, 0, {}, {}
   for i, id in ipairs(taken) do
@@ -171,13 +192,27 @@ local function claim(picked)
     depth('r' .. queue, number - (lost[queue] or 0))
   end
   many('HSET', RUN, runs)
+  if not GATED and not meta[3] then return end
+  local sides = {}
+  for i, id in ipairs(taken) do
+    if id then
+      local side = sides[queues[i]] or {{}, {}, {}}
+      sides[queues[i]] = side
+      insert(side[1], id)
+      insert(side[2], claims[first])
+      insert(side[3], scores[i])
+      first = first + 1
+    end
+  end
+  for queue, side in pairs(sides) do started(queue, side[1], side[2], side[3], now) end
 end
 
 if claim_no ~= '' and stands and call('HEXISTS', '@lease:' .. me, claim_no) == 1 then
   repeat_claim()  -- its reply was lost
 elseif #wants > 0 and stands then
   for _, want in ipairs(wants) do
-    local picked = pick(want, paused)
+    local picked = pick(want, paused, most)
+    if GATED then picked = without_broken(picked, now) end
     if #picked > 0 then claim(picked) end
   end
   if #claimed > 0 then
@@ -187,6 +222,12 @@ elseif #wants > 0 and stands then
   end
 end
 
+if GATED then
+  wake(ARGV[2])
+  local first = opening and call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
+  opening = first and min(opening, tonumber(first)) or opening
+end
+if opening and (not due or opening < tonumber(due)) then due = digits(opening) end
 local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[2] .. 'done', ARGV[2] .. 'event')
 if heard.err then heard = {'', 1, '', 1} end  -- who may not ask tells everybody
 return {

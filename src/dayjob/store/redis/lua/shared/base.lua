@@ -4,7 +4,7 @@
 -- of them; in literals the beginning is written as an at sign, and put in before the script is loaded: to join strings
 -- takes Lua a microsecond each. They are
 --
---   meta            hash   schema, entry (the highest so far), control, live, beat_at, term, leader
+--   meta            hash   schema, entry (the highest so far), control, live, beat_at, term, leader, gated (jobs have GATING), limited (queues have limits)
 --   job             hash   id -> H .. S: what scripts read (HEAD below), then the client's part, which they never do
 --   dyn             hash   id -> what has become of a live job (DYN below); absent: nothing yet
 --   run             hash   id -> "entry score claim_no claimed_at worker NUL queue" while it runs
@@ -25,6 +25,7 @@
 --   held:<worker>   hash   claim_no -> ids claimed;            left:<worker>  hash  claim_no -> how many still run
 --   paused          set;   samples  zset of minutes;           sample:<minute>  hash  name NUL queue -> value
 --   kinds           set;   record:<kind>  hash;                expiring  zset of kind NUL key
+--   and, where jobs wait for more than their turn, those of `gating`
 --
 -- `dyn`, `run` and `end` have one field more, without a name: its value is so long that the server keeps them as tables from
 -- the first job on. Short lists of short values it would search from end to end, 500 times for a batch of 500.
@@ -55,8 +56,8 @@ local AWAY = 4000000000000000
 -- there is asked for first, so that all scripts fail then before they have written anything.
 call('EXISTS', '@ready-never')
 
-local schema = call('HGET', META, 'schema')
-if schema ~= '1' then return redis.error_reply('DAYJOB SCHEMA ' .. (schema or '0')) end
+local meta = call('HMGET', META, 'schema', 'gated', 'limited')
+if meta[1] ~= '1' then return redis.error_reply('DAYJOB SCHEMA ' .. (meta[1] or '0')) end
 
 -- *number* as digits: `..` keeps only 14 of them.
 local function digits(number) return string.format('%.0f', number) end

@@ -27,6 +27,7 @@ end
 local function erase(ids, untils)
   many('HDEL', JOB, ids)
   many('HDEL', DYN, ids)
+  if GATED then many('HDEL', GATING, ids) end
   many('ZREM', IDS, ids)
   forget_traces(ids)
   many('ZADD', GONE, untils)
@@ -37,6 +38,7 @@ end
 local function finish(ids, queues, dyns, bodies, times, how, now)
   local count = #ids
   if count == 0 then return end
+  leave(ids, true, now)
   if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, ids) end
   if how.keep == 0 then
     local untils, over = {}, digits(now + HOUR)
@@ -142,9 +144,10 @@ local function leave_claims(exits, worker, now)
   end
   if #back == 0 then return end
   local entry = entries(#back)
-  local dyns, due, expires, queues = {}, {}, {}, {}
+  local dyns, due, expires, queues, named = {}, {}, {}, {}, {}
   for i, x in ipairs(back) do
     local d, h = x.d, x.h
+    named[i] = x.id
     local hurt = HURTS[x.outcome] or false
     d[1] = entry - 1 + i
     d[2], d[3] = d[2] + x.attempts, x.crashed
@@ -173,7 +176,8 @@ local function leave_claims(exits, worker, now)
   many('HSET', DYN, dyns)
   many('ZADD', DUE, due)
   many('ZADD', EXPIRES, expires)
-  for name, members in pairs(queues) do make_ready(sub(name, 2), sub(name, 1, 1) == '1', members) end
+  leave(named, false, now)
+  for name, members in pairs(queues) do make_ready(sub(name, 2), sub(name, 1, 1) == '1', members, true) end
 end
 
 -- The exits of *ids* (which run) with one outcome that nobody living tells of.
@@ -192,8 +196,8 @@ local function exits_of(ids, runs, outcome, crashes, how, now)
   return exits
 end
 
--- End the batch *no* of *worker*: what still runs of it leaves with *outcome*; what became of each, for `Rescued`.
-local function take_batch(worker, name, no, outcome, crashes, how, now)
+-- What still runs of the batch *no* of *worker*: ids, and what RUN says of each.
+local function still_runs(worker, no)
   local held = call('HGET', '@held:' .. worker, no)
   local ids, runs = {}, {}
   if held then
@@ -210,6 +214,12 @@ local function take_batch(worker, name, no, outcome, crashes, how, now)
       end
     end
   end
+  return ids, runs
+end
+
+-- End the batch *no* of *worker*: what still runs of it leaves with *outcome*; what became of each, for `Rescued`.
+local function take_batch(worker, name, no, outcome, crashes, how, now)
+  local ids, runs = still_runs(worker, no)
   local taken = {}
   if #ids > 0 then
     local exits = exits_of(ids, runs, outcome, crashes, how, now)
@@ -228,10 +238,15 @@ end
 -- whether there is more: until then one that was given up is marked with a time below 0, and an orderly one stays as it was.
 local function give_up(id, how, now, orderly, most)
   local known = unpacked(call('HGET', '@worker', id))
-  local solo = known[2]
+  local numbers, solo = call('HKEYS', '@lease:' .. id), known[2]
+  if solo and not orderly then  -- see `exits.given_up`
+    local held = 0
+    for _, no in ipairs(numbers) do held = held + #still_runs(id, no) end
+    solo = held == 1
+  end
   local outcome = orderly and 'released' or solo and 'crashed' or 'lost'
   local jobs, more = {}, false
-  for _, no in ipairs(call('HKEYS', '@lease:' .. id)) do
+  for _, no in ipairs(numbers) do
     more = #jobs >= most
     if more then break end
     for _, job in ipairs(take_batch(id, known[1], no, outcome, outcome == 'crashed' and 1 or 0, how, now)) do

@@ -2,7 +2,7 @@
 
 -- Merge the heads of several queues: the *limit* most urgent of all. A heap of [score, id, queue] by score, and of each
 -- queue a few jobs read ahead, so that the cost goes with the limit, not with what waits in how many queues.
-local function merged(queues, suspect, limit)
+local function merged(queues, suspect, limit, most)
   local ahead = max(2, math.ceil(2 * limit / #queues))
   local heap, size = {}, 0
   local function sink(at)
@@ -43,7 +43,9 @@ local function merged(queues, suspect, limit)
   while size > 0 and #picked < limit do
     local node = heap[1]
     insert(picked, {node.read[node.at], node.read[node.at + 1], node.queue})
-    if advance(node) then
+    local left = most and most[node.queue]
+    if left then most[node.queue] = left - 1 end
+    if left ~= 1 and advance(node) then
       sink(1)
     else
       heap[1] = heap[size]
@@ -55,7 +57,7 @@ local function merged(queues, suspect, limit)
   return picked
 end
 
--- The queues of *want* that may be claimed from now; where it names none, as many as can have the first *limit* jobs.
+-- The queues of *want* that may be claimed from now: not those that are *paused*, or may not start any; where it names none, as many as can have the first *limit* jobs.
 local function queues_of(want, paused)
   local found, seen = {}, {}
   if want.queues then
@@ -88,19 +90,21 @@ local function by_name(id)
   return {}
 end
 
--- [id, score, queue, suspect] each of what *want* takes, most urgent first.
-local function pick(want, paused)
+-- [id, score, queue, suspect] each of what *want* takes, most urgent first; from some queues *most* (queue -> number, counted down).
+local function pick(want, paused, most)
   if want.id then return by_name(want.id) end
   if want.limit <= 0 then return {} end
   local queues = queues_of(want, paused)
   if #queues == 0 then return {} end
   local picked
   if #queues == 1 then
-    local read = call('ZRANGE', key_of(queues[1], want.suspects), 0, want.limit - 1, 'WITHSCORES')
+    local limit = min(want.limit, most and most[queues[1]] or want.limit)
+    local read = call('ZRANGE', key_of(queues[1], want.suspects), 0, limit - 1, 'WITHSCORES')
     picked = {}
+    if most and most[queues[1]] then most[queues[1]] = most[queues[1]] - #read / 2 end
     for at = 1, #read, 2 do picked[(at + 1) / 2] = {read[at], read[at + 1], queues[1]} end
   else
-    picked = merged(queues, want.suspects, want.limit)
+    picked = merged(queues, want.suspects, want.limit, most)
   end
   for _, one in ipairs(picked) do one[4] = want.suspects end
   return picked

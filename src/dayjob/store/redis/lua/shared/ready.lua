@@ -1,9 +1,9 @@
--- Into and out of the order in which jobs are claimed.
+-- The order in which jobs are claimed; `lanes` has the doors to it.
 
 local function key_of(queue, suspect) return P .. (suspect and 'suspect:' or 'ready:') .. queue end
 
 -- Into a queue: *members* is score, id, score, id ...; scores that are numbers rise, those in digits come in any order.
-local function make_ready(queue, suspect, members)
+local function put_ready(queue, suspect, members)
   many('ZADD', key_of(queue, suspect), members)
   local first = members[1]
   if type(first) == 'string' then
@@ -22,17 +22,4 @@ local function set_right(queue, suspect)
   else
     call('ZREM', P .. (suspect and 'suspect' or 'ready'), queue)
   end
-end
-
--- Out of a queue.
-local function take_ready(queue, suspect, ids)
-  many('ZREM', key_of(queue, suspect), ids)
-  set_right(queue, suspect)
-end
-
--- The first *number* out of a queue, or only the job *named*.
-local function take_first(queue, suspect, number, named)
-  if named then return take_ready(queue, suspect, {named}) end
-  call('ZREMRANGEBYRANK', key_of(queue, suspect), 0, number - 1)
-  set_right(queue, suspect)
 end

@@ -1,10 +1,11 @@
 -- All that is kept of jobs, for people to read.
 
 -- For each of *ids* that exists: id, record, DYN or "", `run` or "", `end` or "", state of a live job, score,
--- name of the worker that runs it.
+-- name of the worker that runs it, GATING or "".
 local function rows(ids)
   local records, dyns = gather('HMGET', JOB, ids), gather('HMGET', DYN, ids)
   local runs, ends = gather('HMGET', RUN, ids), gather('HMGET', END, ids)
+  local gatings = meta[2] and gather('HMGET', '@gating', ids) or {}
   local found, names = {}, {}
   for i, id in ipairs(ids) do
     local record = records[i]
@@ -23,10 +24,13 @@ local function rows(ids)
         if not score then
           local suspect = dyns[i] and unpacked(dyns[i])[6]
           state, score = 'available', call('ZSCORE', P .. (suspect and 'suspect:' or 'ready:') .. head(record)[1], id)
+          if not score and meta[2] then
+            state, score = 'blocked', call('ZSCORE', '@blocked:' .. head(record)[1], id)
+          end
           if not score then state = 'scheduled' end  -- in no list: see `standing`
         end
       end
-      insert(found, {id, record, dyns[i] or '', runs[i] or '', ends[i] or '', state, score or '', name})
+      insert(found, {id, record, dyns[i] or '', runs[i] or '', ends[i] or '', state, score or '', name, gatings[i] or ''})
     end
   end
   return found

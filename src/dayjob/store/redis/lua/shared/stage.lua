@@ -19,6 +19,9 @@ local function stage(now, limit)
     return a[3][1] < b[3][1]
   end)
   local entry = entries(#jobs) - 1
+  local names = {}
+  for i, job in ipairs(jobs) do names[i] = job[1] end
+  local known = gatings(names)
   many('ZREM', DUE, ids)
   local queues, pristine, changed = {}, {}, {}
   for i, job in ipairs(jobs) do
@@ -30,7 +33,7 @@ local function stage(now, limit)
     insert(queues[name], id)
     depth('s' .. h[1], -1)
     if d[2] == 0 and d[3] == 0 and d[4] == 0 and d[5] == 0 and not suspect and not d[7] and d[8] == h[4] and d[9] == h[5]
-      and not d[11] and not d[12] then
+      and not d[11] and not d[12] and not (known[i] and known[i][2]) then
       insert(pristine, id)
     else
       d[1] = entry + i

@@ -1,0 +1,149 @@
+"""Gates, and the limits of queues: the Gates protocol but for breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from dayjob.clock import SECOND
+from dayjob.store.gating import UNCLAIMED, Gate, GateKind, GateRow, QueueLimits
+from dayjob.store.postgres.database import Connection, Database
+from dayjob.store.postgres.part import encode
+from dayjob.store.postgres.upkeep import UpkeepPart
+from dayjob.store.postgres.wire import words
+
+ASK_AGAIN = 0.05
+"""Seconds after which to ask for a token that comes free when somebody gives it back."""
+SWEEPS = 20
+"""Pages of gates that one sweep looks at, as long as it finds much to forget: keys that are used once come by thousands a second."""
+_FIRST = "00000000-0000-0000-0000-000000000000"
+
+
+class LimitsPart(UpkeepPart):
+    """What is said of gates and queues, and the leader's sweep of them."""
+
+    def __init__(self, db: Database, lease: float) -> None:
+        super().__init__(db, lease)
+        self._swept = _FIRST
+        """Up to which gate the last sweep looked for those that nobody needs any more."""
+
+    def _now(self, connection: Connection, now: int | None) -> int:
+        """The turn is ours, and this is the time."""
+        connection.execute(self.sql.take_turn)
+        moment = self.db.at(now)
+        return moment if moment is not None else int(self.value(connection, self.sql.settling))
+
+    # -- the leader --------------------------------------------------------------------------------------------
+
+    def admit(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
+        with self.db.write() as connection:
+            self.take_turn(connection, self.db.at(now))
+            now = self._leads(connection, term, now)
+            if now is None:
+                return None
+            admitted = int(self.value(connection, self.sql.admit_lines, (now, limit)))
+            connection.execute(self.sql.take_back_idle, (now, int(UNCLAIMED * SECOND)))
+            if admitted < limit:
+                admitted += int(self.value(connection, self.sql.admit_lines, (now, limit - admitted)))
+            swept = self._sweep(connection, now)
+            opens: int | None = self.value(connection, self.sql.next_opening, (now,))
+            overfull = {row[0] for row in connection.execute(self.sql.overfull).fetchall()}
+        self._swept = swept
+        if overfull:
+            self.shed(sorted(overfull), now)
+        return admitted, opens
+
+    def _sweep(self, connection: Connection, now: int) -> str:
+        """Forget what is over; the gate from which the next sweep goes on."""
+        swept = self._swept
+        for _ in range(SWEEPS):
+            row = connection.execute(self.sql.sweep_gates, (now, swept)).fetchone()
+            assert row is not None
+            swept = row[0] or _FIRST
+            if not row[1]:
+                break
+        return swept
+
+    # -- gates -------------------------------------------------------------------------------------------------
+
+    def gates(self, keys: Sequence[str] | None = None, *, limit: int = 1000, now: int | None = None) -> list[GateRow]:
+        now = self.db.at(now) or self.db.now()
+        with self.db.read() as connection:
+            rows = connection.execute(
+                self.sql.gates, (now, None if keys is None else words(list(keys)), limit)
+            ).fetchall()
+        return [
+            GateRow(Gate(kind, key, tokens, per), taken, waiting, opens)
+            for kind, key, tokens, per, taken, waiting, opens in rows
+        ]
+
+    def set_limit(
+        self, kind: GateKind, key: str, limit: int | None, per: float = 0.0, *, now: int | None = None
+    ) -> None:
+        with self.db.write() as connection:
+            moment = self._now(connection, now)
+            connection.execute(self.sql.say_limit, (kind, key, limit, per))
+            connection.execute(self.sql.restamp, (kind, key, moment))
+            connection.execute(self.sql.park_surplus, (kind, key, moment))
+            connection.execute(self.sql.wake_gate, (kind, key))
+
+    def delay_gate(self, kind: GateKind, key: str, seconds: float, *, now: int | None = None) -> None:
+        with self.db.write() as connection:
+            moment = self._now(connection, now)
+            connection.execute(self.sql.delay_gate, (kind, key, moment + int(seconds * SECOND)))
+            connection.execute(self.sql.wake_gate, (kind, key))
+
+    def take(self, gates: Sequence[Gate], holder: str, ttl: float, *, now: int | None = None) -> float | None:
+        gates = list({(gate.kind, gate.key): gate for gate in gates}.values())
+        kinds, keys = words([gate.kind for gate in gates]), words([gate.key for gate in gates])
+        with self.db.write() as connection:
+            moment = self._now(connection, now)
+            if self.value(connection, self.sql.has_tokens, (holder, moment)) >= len(gates):
+                connection.execute(self.sql.prolong_tokens, (holder, moment, moment + int(ttl * SECOND)))
+                return None
+            connection.execute(self.sql.know_gates, (encode(gates).decode(),))
+            free = [row[0] for row in connection.execute(self.sql.free_tokens, (kinds, keys, moment)).fetchall()]
+            if min(free) <= 0:
+                stamps = [row[0] for row in connection.execute(self.sql.opening, (kinds, keys, moment)).fetchall()]
+                waits = [(stamp - moment) / SECOND for stamp in stamps if stamp is not None]
+                soonest: float = min([*waits, ASK_AGAIN] if len(waits) < len(gates) else waits)
+                return max(0.001, soonest)
+            connection.execute(self.sql.take_tokens, (kinds, keys, holder, moment, moment + int(ttl * SECOND)))
+            connection.execute(self.sql.wake_openings, (kinds, keys, moment))
+        return None
+
+    def give(self, holder: str, *, now: int | None = None) -> bool:
+        with self.db.write() as connection:
+            moment = self._now(connection, now)
+            had = int(self.value(connection, self.sql.has_tokens, (holder, moment)))
+            connection.execute(self.sql.give_tokens, (holder,))
+        return had > 0
+
+    # -- queues ------------------------------------------------------------------------------------------------
+
+    def limit_queue(
+        self, queue: str, limits: QueueLimits | None, *, origin: Literal["code", "run"] = "run", now: int | None = None
+    ) -> None:
+        with self.db.write() as connection:
+            moment = self._now(connection, now)
+            if limits is None:
+                connection.execute(self.sql.unlimit_queue, (queue, origin))
+            else:
+                connection.execute(
+                    self.sql.limit_queue,
+                    (
+                        queue, origin, limits.max_depth, limits.when_full, limits.concurrency, limits.rate, limits.per,
+                        limits.closed,
+                    ),
+                )  # fmt: skip
+            connection.execute(self.sql.restamp_queue, (queue, moment))
+            connection.execute(self.sql.wake_gate, ("held", queue))
+            connection.execute(self.sql.bump_control)
+
+    def queue_limits(self, *, now: int | None = None) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
+        with self.db.read() as connection:
+            rows = connection.execute(self.sql.queue_limits).fetchall()
+        return {
+            queue: (QueueLimits(max_depth, when_full, concurrency, rate, per, closed), origin)
+            for queue, origin, max_depth, when_full, concurrency, rate, per, closed in rows
+        }

@@ -1,0 +1,221 @@
+-- Store jobs of which some have keys, lanes or gates, or whose queues have limits; wake whoever sleeps.
+-- Uses: base jobs ready gating lanes exits cancel limits
+-- Writes.
+--
+-- KEYS  1 meta
+-- ARGV  as of `enqueue`; a shape may have one value more, its GATING
+-- Returns  a number or a list for each row that was not stored as it is: the position, from 1, of one that exists; [position,
+--          'existing', 'replaced', 'extended', 'exists', 'full' or 'closed', the holder's id or depth, limit]
+call('EXISTS', GATING, '@limits', '@line:never')  -- first what not every user may
+local now = tonumber(ARGV[1]) or clock()
+local shapes, which = unpacked(ARGV[4]), ARGV[5] ~= '' and unpacked(ARGV[5])
+local n = (#ARGV - 5) / 2
+local ids = {unpack(ARGV, 6, 5 + n)}
+local stored = gather('HMGET', JOB, ids)
+local gone = ARGV[3] == '1' and call('EXISTS', GONE) == 1 and gather('ZMSCORE', GONE, ids)
+local told, seen, pending, woken = {}, {}, {}, {}
+local waiting, before = {}, {}  -- what is pending: the rows that hold keys, how many of each queue
+
+for _, shape in ipairs(shapes) do
+  shape.run_at = shape[4] or (shape[3] and now + shape[3]) or now
+  shape.over = shape[5] and now + shape[5] or 0
+  shape.head = pack({shape[1], shape[2], now, shape.run_at, shape.over, shape[6]})
+end
+
+-- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept.
+local function place(id, shape, number, d, gating)
+  local score = digits(number - shape[2] * LEVEL)
+  if d[8] > now then
+    call('ZADD', DUE, digits(d[8]), id)
+    depth('s' .. shape[1], 1)
+    return
+  end
+  local limits = limits_of(shape[1])
+  if limits and limits[6] == 'hold' then
+    gated()
+    hold(shape[1], {{id, shape[1], score}})
+  else
+    make_ready(shape[1], d[6], {score, id}, false, {gating or false})
+  end
+end
+
+local function store()
+  if #pending == 0 then return end
+  local entry = entries(#pending) - 1
+  local jobs, index, gates, expires, found = {}, {}, {}, {}, {}
+  local batches = {}
+  for at, i in ipairs(pending) do
+    local shape, id = shapes[which and which[i] or 1], ids[i]
+    local gating = shape[7]
+    jobs[2 * at - 1], jobs[2 * at] = id, shape.head .. ARGV[5 + n + i]
+    index[2 * at - 1], index[2 * at] = 0, id
+    found[at] = gating or false
+    if gating then
+      insert(gates, id)
+      insert(gates, pack(gating))
+      if gating[1] then take_key(id, gating[1], now) end
+    end
+    if shape.over > 0 then
+      insert(expires, digits(shape.over))
+      insert(expires, id)
+    end
+    batches[shape] = batches[shape] or {}
+    insert(batches[shape], at)
+  end
+  many('HSET', JOB, jobs)
+  many('ZADD', IDS, index)
+  many('HSET', GATING, gates)
+  many('ZADD', EXPIRES, expires)
+  if #gates > 0 then
+    gated()
+    arrive(found, true, now)
+  end
+  local dyns, due = {}, {}
+  local ready, known = {}, {}
+  local held = {}
+  for at, i in ipairs(pending) do
+    local shape, id, number = shapes[which and which[i] or 1], ids[i], entry + at
+    local queue, gating = shape[1], shape[7]
+    local limits = limits_of(queue)
+    local later = shape.run_at > now
+    if later or (gating and gating[2]) then
+      insert(dyns, id)
+      insert(dyns, pack({number, 0, 0, 0, 0, false, false, shape.run_at, shape.over, false, false, false}))
+    end
+    if later then
+      insert(due, digits(shape.run_at))
+      insert(due, id)
+      depth('s' .. queue, 1)
+      if limits and limits[6] == 'hold' then
+        gated()
+        call('SADD', '@later:' .. queue, id)
+      end
+    elseif limits and limits[6] == 'hold' then
+      local score = digits(number - shape[2] * LEVEL)
+      under(held, queue, {id, queue, score})
+    else
+      under(ready, queue, digits(number - shape[2] * LEVEL), id)
+      under(known, queue, gating or false)
+    end
+    if shape.run_at - now < 2000000 then woken[queue] = true end
+  end
+  many('HSET', DYN, dyns)
+  many('ZADD', DUE, due)
+  if next(held) then gated() end
+  for queue, some in pairs(held) do hold(queue, some) end
+  for queue, members in pairs(ready) do make_ready(queue, false, members, false, known[queue]) end
+  pending, waiting, before = {}, {}, {}
+end
+
+-- The holder *id*, if it waits, as the new row *i* has it, or only its time. What was done.
+local function put_off(id, i, shape)
+  local text = call('HGET', JOB, id)
+  if not text or call('HEXISTS', END, id) == 1 then return 'existing' end
+  local h, dyn = head(text), call('HGET', DYN, id)
+  local d = dyn and unpacked(dyn) or fresh(h)
+  local state, score = standing(id, h, d)
+  if state == 'running' then return 'existing' end
+  local unique, all = shape[7][1], shape[7][1][5] == 'replace'
+  local run_at = shape.run_at
+  if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
+  take_waiting({{id, h, d}}, {state})
+  leave({id}, false, now)
+  local number = entries(1)
+  d[1], d[8] = number, max(run_at, now)
+  if all then
+    h[2], d[9] = shape[2], shape.over
+    call('HSET', JOB, id, pack(h) .. ARGV[5 + n + i])
+    call('ZREM', EXPIRES, id)
+    if d[9] > 0 then call('ZADD', EXPIRES, digits(d[9]), id) end
+  end
+  call('HSET', DYN, id, pack(d))
+  local own = gatings({id})[1]
+  place(id, {h[1], h[2]}, number, d, own)
+  if d[8] - now < 2000000 then woken[h[1]] = true end
+  return all and 'replaced' or 'extended'
+end
+
+-- Room for one more in a queue that is full: the oldest of the lowest priority goes. Whether there was one.
+local function shed(queue)
+  local last
+  for _, key in ipairs({'@ready:' .. queue, '@suspect:' .. queue, '@blocked:' .. queue}) do
+    local found = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+    local level = found[2] and floor(tonumber(found[2]) / LEVEL)
+    if level then
+      found = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      if not last or level > last[2] or (level == last[2] and tonumber(found[2]) < last[3]) then
+        last = {found[1], level, tonumber(found[2])}
+      end
+    end
+  end
+  local from = 0
+  while not last and from < 1000 do  -- none but scheduled ones, which are listed by time alone
+    for _, id in ipairs(call('ZRANGE', DUE, from, from + 99)) do
+      local text = call('HGET', JOB, id)
+      if not last and text and head(text)[1] == queue then last = {id} end
+    end
+    from = from + 100
+  end
+  if not last then return false end
+  local id = last[1]
+  local h, dyn = head(call('HGET', JOB, id)), call('HGET', DYN, id)
+  local d = dyn and unpacked(dyn) or fresh(h)
+  local state, score = standing(id, h, d)
+  take_waiting({{id, h, d}}, {state})
+  local number = d[1] ~= 0 and d[1] or place_of(tonumber(score or 0))
+  d[6] = false
+  finish({id}, {queue}, {pack(d)}, {untold(number)}, {now}, {
+    state = 'dead', reason = 'shed', keep = false, attempts = 0, crashes = 0,
+  }, now)
+  add_tally(now, queue, 'shed', 1)
+  return true
+end
+
+-- Whether there is no room for row *i* in its queue; what is told of it then.
+local function refused(i, queue)
+  local limits = limits_of(queue)
+  if not limits then return end
+  if limits[6] == 'refuse' then return {i, 'closed'} end
+  local most = limits[1]
+  while most do
+    local found = depth_of(queue) + (before[queue] or 0)
+    if found < most then return end
+    if limits[2] ~= 'drop_oldest' then return {i, 'full', found, most} end
+    store()
+    if not shed(queue) then return {i, 'full', found, most} end
+  end
+end
+
+for i = 1, n do
+  local id, shape = ids[i], shapes[which and which[i] or 1]
+  local unique, queue = shape[7] and shape[7][1], shape[1]
+  if stored[i] or (gone and gone[i]) or seen[id] then
+    insert(told, i)
+  else
+    local holder = unique and (waiting[unique[1]] or holder_of(unique[1], now))
+    if holder then
+      local how = unique[5]
+      if how == 'raise' then
+        insert(told, {i, 'exists', holder})
+      elseif how == 'replace' or how == 'extend' then
+        if waiting[unique[1]] then store() end
+        insert(told, {i, put_off(holder, i, shape), holder})
+      else
+        insert(told, {i, 'existing', holder})
+      end
+    else
+      local no = refused(i, queue)
+      if no then
+        insert(told, no)
+      else
+        insert(pending, i)
+        before[queue] = (before[queue] or 0) + 1
+        if unique then waiting[unique[1]] = id end
+        seen[id] = true
+      end
+    end
+  end
+end
+store()
+for queue in pairs(woken) do redis.pcall('PUBLISH', ARGV[2] .. 'wake', queue) end
+return told

@@ -1,0 +1,66 @@
+-- What a claim does about gates and limits.
+
+-- Available jobs behind open breakers are blocked again, before they are claimed; the others of *picked*.
+local function without_broken(picked, now)
+  if #picked == 0 or call('EXISTS', '@breaker') == 0 then return picked end
+  local ids, stay, back = {}, {named = picked.named}, {}
+  for i, one in ipairs(picked) do ids[i] = one[1] end
+  for i, gating in ipairs(gatings(ids)) do
+    local broken
+    for _, gate in ipairs(gating and gating[4] or {}) do
+      local name = name_of(gate)
+      broken = broken or (sub(name, 1, 1) == 'b' and breaker_of(gate[2], now)[1] == 'open')
+    end
+    if broken then under(back, picked[i][3], ids[i]) else insert(stay, picked[i]) end
+  end
+  for queue, some in pairs(back) do
+    back_to_wait(take_back(queue, some, now))
+  end
+  return stay
+end
+
+-- Jobs of *queue* run from now: *ids*, with *claims*, their entries. Rates count from here, and some keys are free.
+local function started(queue, ids, claims, scores, now)
+  if #ids == 0 then return end
+  local limits = limits_of(queue)
+  if limits and limits[4] then
+    local stamps = {}
+    for i, id in ipairs(ids) do
+      insert(stamps, digits(now))
+      insert(stamps, id .. '\0' .. claims[i])
+    end
+    many('ZADD', '@started:' .. queue, stamps)
+    call('SADD', '@starts', queue)
+  end
+  if not GATED then return end
+  local known, tokens, used = gatings(ids), {}, {}
+  forget_ready(queue, ids, scores, known)
+  for i, gating in ipairs(known) do
+    local id = ids[i]
+    if gating and gating[1] and gating[1][3] == 'started' then free_key(id, gating[1]) end
+    for _, gate in ipairs(gating and gating[4] or {}) do
+      local name = name_of(gate)
+      local kind = sub(name, 1, 1)
+      if kind == 'r' then
+        under(tokens, name, digits(now), id .. '\0' .. claims[i])
+        under(used, name, id)
+      elseif kind == 'o' then
+        local place = call('ZSCORE', '@token:' .. name, id)
+        if place then under(tokens, name, digits(0 - math.abs(tonumber(place))), id) end
+      else
+        under(tokens, name, 0, id)
+      end
+    end
+  end
+  for name, members in pairs(tokens) do
+    if used[name] then
+      many('ZREM', '@token:' .. name, used[name])
+      many('ZADD', '@token:' .. name, members)
+      if call('EXISTS', '@wait:' .. name) == 1 then open_at(name, ends_at(name, gate_of(name)) or now) end
+    else
+      for at = 1, #members, 4000 do
+        call('ZADD', '@token:' .. name, 'XX', unpack(members, at, min(at + 3999, #members)))
+      end
+    end
+  end
+end

@@ -1,0 +1,200 @@
+"""Cancel, retry, delete, edit: acting on many jobs at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dayjob.clock import SECOND
+from dayjob.states import State
+from dayjob.store.exits import REMEMBERED
+from dayjob.store.gating import Gating
+from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
+from dayjob.store.sqlite.entering import key_of, run
+from dayjob.store.sqlite.filters import where
+from dayjob.store.sqlite.lines import gating_of, lane_of, line_of
+from dayjob.store.sqlite.part import text
+from dayjob.store.sqlite.turns import TurnPart
+
+_KEY_IS_FREE = (
+    " AND (gating IS NULL OR NOT EXISTS (SELECT 1 FROM {ns}_key AS k WHERE k.hash = json_extract(gating, '$.unique.hash')"
+    " AND k.id <> {ns}_history.id AND (k.expires IS NULL OR k.expires > ?)))"
+)
+
+
+class _Candidate(NamedTuple):
+    """A job that an action fits."""
+
+    entry: int
+    id: str
+    state: str
+    queue: str
+    priority: int
+    gating: Gating | None
+
+
+class ActingPart(TurnPart):
+    """The Jobs protocol's `act`."""
+
+    def act(self, which: Filter, action: Action, *, limit: int = 1000, now: int | None = None) -> list[str]:
+        live_states, done_states = FITS[type(action)]
+        with self.db.write() as connection:
+            now = self.db.now() if now is None else now
+            live = self._candidates(connection, "job", which, live_states, limit, action, now)
+            done = self._candidates(connection, "history", which, done_states, limit - len(live), action, now)
+            match action:
+                case Cancel():
+                    self._cancel(connection, live, action, now)
+                case Retry():
+                    self._promote(connection, live, now)
+                    revived = done = self._revive(connection, done, now)
+                    while revived and len(live) + len(done) < limit:  # until none is left that is not kept from its key
+                        more = self._candidates(
+                            connection, "history", which, done_states, limit - len(live) - len(done), action, now
+                        )
+                        revived = self._revive(connection, more, now)
+                        done = done + revived
+                case Delete():
+                    self._delete(connection, live, done, now)
+                case Edit():
+                    self._edit(connection, live, action, now)
+        return [job.id for job in (*live, *done)]
+
+    def _candidates(
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        which: Filter,
+        states: Sequence[str],
+        limit: int,
+        action: Action,
+        now: int,
+    ) -> list[_Candidate]:
+        """The jobs in *table* that the action fits, oldest first."""
+        fitting = [state for state in states if which.states is None or State(state) in which.states]
+        if not fitting or limit <= 0:
+            return []
+        condition, parameters = where(which, fitting)
+        if isinstance(action, Cancel):
+            condition += " AND cancelling = 0"
+        if isinstance(action, Retry) and table == "history":
+            condition += _KEY_IS_FREE.format(ns=self.db.namespace)
+            parameters.append(now)
+        found = connection.execute(
+            f"SELECT entry, id, state, queue, priority, gating FROM {self.db.namespace}_{table} WHERE {condition} "
+            "ORDER BY entry LIMIT ?",
+            (*parameters, limit),
+        )
+        return [
+            _Candidate(entry, id, state, queue, priority, None if gating is None else gating_of(gating))
+            for entry, id, state, queue, priority, gating in found
+        ]
+
+    def _cancel(self, connection: sqlite3.Connection, live: list[_Candidate], action: Cancel, now: int) -> None:
+        running = [job.entry for job in live if job.state == "running"]
+        waiting = [job.entry for job in live if job.state != "running"]
+        if waiting:
+            keep_until = None if action.keep is None else now + int(action.keep * SECOND)
+            self.cancel_waiting(connection, waiting, action.reason, now, keep_until)
+        if running:
+            connection.execute(self.sql.ask_to_cancel, (text(running), action.reason))
+            connection.execute(self.sql.bump_control)
+
+    def cancel_waiting(
+        self,
+        connection: sqlite3.Connection,
+        entries: Sequence[int],
+        reason: str | None,
+        now: int,
+        keep_until: int | None,
+    ) -> None:
+        """Waiting jobs go to the history as cancelled."""
+        batch = text(entries)
+        connection.execute(self.sql.cancel_waiting, (batch, reason, now, keep_until))
+        connection.execute(self.sql.forget, (batch,))
+
+    def _promote(self, connection: sqlite3.Connection, live: list[_Candidate], now: int) -> None:
+        if live:
+            base = self.last_entry(connection)
+            connection.execute(self.sql.promote, (text([job.entry for job in live]), base, now))
+            if any(job.gating is not None for job in live):
+                run(connection, self.take_turns(base))
+
+    def _revive(self, connection: sqlite3.Connection, done: list[_Candidate], now: int) -> list[_Candidate]:
+        """Put *done* back; of several that want one key only the first."""
+        done = self._take_keys_anew(connection, done, now)
+        if not done:
+            return []
+        base = self.last_entry(connection)
+        batch, blocked = [], []
+        for entry, job in enumerate(done, base + 1):
+            line = line_of(job.queue, job.gating)
+            batch.append((job.entry, lane_of(job.gating), line))
+            if line is not None:
+                blocked.append((line, job.priority, entry))
+        connection.execute(self.sql.revive, (text(batch), base, now))
+        self.erase_finished(connection, [job.entry for job in done])
+        connection.execute(self.sql.drop_checkpoints, (text([job.id for job in done]),))
+        run(connection, self.stand(blocked))
+        if any(lane_of(job.gating) is not None for job in done):
+            run(connection, self.take_turns(base))
+        return done
+
+    def _take_keys_anew(self, connection: sqlite3.Connection, done: list[_Candidate], now: int) -> list[_Candidate]:
+        first: dict[str, _Candidate] = {}
+        for job in done:
+            if job.gating is not None and job.gating.unique is not None:
+                first.setdefault(job.gating.unique.hash, job)
+        if first:
+            connection.execute(self.gate_sql.take_keys, (text([key_of(job, now) for job in first.values()]),))
+        return [
+            job
+            for job in done
+            if job.gating is None or job.gating.unique is None or first[job.gating.unique.hash] is job
+        ]
+
+    def _delete(self, connection: sqlite3.Connection, live: list[_Candidate], done: list[_Candidate], now: int) -> None:
+        ids = [job.id for job in (*live, *done)]
+        if ids:
+            self.erase_finished(connection, [job.entry for job in done])
+            connection.execute(self.sql.forget, (text([job.entry for job in live]),))
+            self.forget_traces(connection, ids)
+            connection.execute(self.sql.remember_gone, (text(ids), now + REMEMBERED))
+
+    def _edit(self, connection: sqlite3.Connection, live: list[_Candidate], change: Edit, now: int) -> None:
+        base = self.last_entry(connection) if live else 0
+        placed = change.run_at is not None or change.priority is not None or change.queue is not None
+        for number, job in enumerate(live, base + 1):
+            sets: list[str] = ["entry = ?"]
+            values: list[Any] = [number]
+            for column in ("priority", "queue", "payload"):
+                if (value := getattr(change, column)) is not None:
+                    sets.append(f"{column} = ?")
+                    values.append(value)
+            state = job.state
+            if change.run_at is not None:
+                run_at = max(change.run_at, now)
+                state = "scheduled" if run_at > now else "available"
+                sets.append("run_at = ?")
+                values.append(run_at)
+            if change.queue not in (None, job.queue):  # and what was held is not new to that one
+                line = line_of(change.queue, job.gating)
+                if state != "scheduled":
+                    state = "available" if line is None else "blocked"
+                sets += ["line = ?", "state = ?"]
+                values += [line, state]
+            else:
+                sets.append("state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?)")
+                values += [state, state]
+            if placed:
+                sets.append("place = ?")
+                values.append(number)
+            else:
+                sets.append(
+                    "place = place - (lane IS NOT NULL)"
+                )  # its new entry may not cost it the place among equals
+            statement = f"UPDATE {self.db.namespace}_job SET {', '.join(sets)} WHERE entry = ?"
+            connection.execute(statement, (*values, job.entry))
+        if placed and any(job.gating is not None for job in live):
+            run(connection, self.take_turns(base))

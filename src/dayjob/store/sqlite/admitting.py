@@ -1,0 +1,258 @@
+"""Admission: blocked jobs pass their gates, all or none, and what was admitted to no use is taken back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from dayjob.clock import SECOND
+from dayjob.store.admission import UNBOUNDED, Head, Merge, Need, free_tokens
+from dayjob.store.gating import UNCLAIMED
+from dayjob.store.sqlite.entering import EnteringPart, run
+from dayjob.store.sqlite.lines import (
+    HELD,
+    KINDS,
+    PAUSED,
+    gating_of,
+    held_line,
+    lane_of,
+    limits_of,
+    line_of,
+    name_of,
+    names_of,
+)
+from dayjob.store.sqlite.part import decode, rows, text
+
+_SHOWN = 8
+"""So many times more of a line is shown to the merge each time it asks."""
+_WAITING = 50
+"""Lines that wait at one gate, read at a time."""
+_LOOKED = 10_000
+"""Admitted jobs that one sweep looks at, the oldest first."""
+
+
+class _Look:
+    """One admission under way."""
+
+    def __init__(self, merge: Merge[int, str], shut: dict[str, int], limit: int) -> None:
+        self.merge, self.shut, self.limit = merge, shut, limit
+        self.shown: dict[int, int] = {}
+        self.read: dict[str, int] = {}
+        self.reopened: set[str] = set()
+        self.gates: dict[int, tuple[str, ...]] = {}
+        self.said: dict[str, tuple[int, int]] = {}
+
+
+class AdmittingPart(EnteringPart):
+    """What a turn and the leader's sweep do about gates."""
+
+    def admission(
+        self, connection: sqlite3.Connection, now: int, limit: int = 1000, aside: Collection[str] = ()
+    ) -> int:
+        """Admit up to *limit* jobs; how many passed."""
+        connection.execute(self.gate_sql.end_tokens, (now,))
+        admitted = 0
+        for _ in range(2):  # who came in from a queue that was closed finds the gates in the second round
+            found = connection.execute(self.gate_sql.pending, (now, limit)).fetchone()
+            gates, lines = decode(found[0]), decode(found[1])
+            if not gates and not lines:
+                break
+            passed, again = self._admit(connection, gates, lines, now, limit - admitted, aside)
+            admitted += passed
+            if not again or admitted >= limit:
+                break
+        return admitted
+
+    def next_opening(self, connection: sqlite3.Connection) -> int | None:
+        """The stamp at which time opens the next gate at which somebody waits."""
+        opening = connection.execute(self.gate_sql.next_opening).fetchone()
+        return None if opening is None else int(opening[0])
+
+    def _admit(
+        self,
+        connection: sqlite3.Connection,
+        gates: Sequence[str],
+        lines: Sequence[int],
+        now: int,
+        limit: int,
+        aside: Collection[str],
+    ) -> tuple[int, bool]:
+        paused, held = (decode(names) for names in connection.execute(self.gate_sql.paused_or_closed).fetchone())
+        shut = {PAUSED + queue: 0 for queue in paused} | {HELD + queue: 0 for queue in held}
+        opened = [gate for gate in gates if gate.startswith(HELD) and gate not in shut]
+        passed = sum(self._open_held(connection, gate.removeprefix(HELD), limit) for gate in opened)
+        look = _Look(Merge({}, limit, aside), shut, limit)
+        open_gates = self._open(connection, look, [gate for gate in gates if gate not in opened], now)
+        self._show(connection, look, lines, max(2, min(64, limit // max(1, len(lines)))), now)
+        if open_gates:
+            each = max(2, min(_WAITING, limit // len(open_gates)))
+            self._read(connection, look, open_gates, each, now)
+        while (need := look.merge.run()) is not None:
+            self._answer(connection, look, need, now)
+        self._write(connection, look, [gate for gate in gates if gate not in opened], now)
+        passed += sum(self._open_held(connection, queue, limit) for queue in sorted(look.reopened))
+        return passed + len(look.merge.admitted), bool(opened or look.reopened)
+
+    # -- what the merge is shown -------------------------------------------------------------------------------
+
+    def _answer(self, connection: sqlite3.Connection, look: _Look, need: Need[int, str], now: int) -> None:
+        if need.line is not None:
+            self._show(connection, look, [need.line], min(look.limit, look.shown[need.line] * _SHOWN), now)
+        elif need.gate is not None:
+            self._read(connection, look, [need.gate], _WAITING, now)
+
+    def _open(self, connection: sqlite3.Connection, look: _Look, gates: Iterable[str], now: int) -> list[str]:
+        """Learn how many may pass *gates*; those of them that are open."""
+        names = [gate for gate in dict.fromkeys(gates) if gate not in look.merge.free]
+        real = [gate for gate in names if gate[0] in KINDS]
+        look.merge.free.update((gate, look.shut.get(gate, UNBOUNDED)) for gate in names)
+        if real:
+            if any(gate[0] == "b" for gate in real):
+                connection.execute(self.gate_sql.probe, (now,))
+            for gate, limit, shut, taken, breaker, known in rows(
+                connection, self.gate_sql.gate_states, (text(real), now)
+            ):
+                if not known and gate in look.said:
+                    limit = look.said[gate][0] if limit is None else limit
+                    connection.execute(self.gate_sql.recall_gates, (text([(gate, *look.said[gate])]),))
+                look.merge.free[gate] = free_tokens(KINDS[gate[0]], limit or 0, taken, bool(shut), breaker)
+        return [gate for gate in names if look.merge.free[gate] > 0]
+
+    def _read(self, connection: sqlite3.Connection, look: _Look, gates: Sequence[str], each: int, now: int) -> None:
+        """Show the merge the next lines that wait at each of *gates*, which are as far."""
+        start = look.read.get(gates[0], 0)
+        wide = max((min(look.limit, look.merge.free[gate]) for gate in gates), default=1)
+        found: dict[str, list[tuple[int, int, int]]] = {gate: [] for gate in gates}
+        for gate, *line in rows(connection, self.gate_sql.waiting_lines, (text(list(gates)), each + 1, start)):
+            found[gate].append((line[0], line[1], line[2]))
+        fresh: list[int] = []
+        for gate, lines in found.items():
+            lines.sort(key=lambda line: (-line[1], line[2]))
+            fresh += [line[0] for line in lines[:each]]
+            look.read[gate] = start + each
+            for _, priority, place in lines[each:]:
+                look.merge.wait(gate, priority, place)
+        if fresh:
+            self._show(connection, look, fresh, max(2, min(wide + 1, 2 * look.limit // len(fresh))), now)
+
+    def _show(self, connection: sqlite3.Connection, look: _Look, lines: Sequence[int], count: int, now: int) -> None:
+        """Show the merge the next *count* jobs of each of *lines*, which are as far."""
+        if not lines:
+            return
+        start = look.shown.get(lines[0], 0)
+        found: dict[int, list[Head[str]]] = {line: [] for line in lines}
+        for row in rows(connection, self.gate_sql.heads, (text(list(lines)), count + 1, start)):
+            found[row[0]].append(self._head(look, row))
+        for line, heads in found.items():
+            heads.sort(key=lambda head, strict=line < 0: (0 if strict else -head.priority, head.place, head.entry))  # type: ignore[misc]
+        lanes = {
+            gate for line in lines if line < 0 for head in found[line][:1] for gate in head.gates if gate[0] == "o"
+        }
+        if lanes:
+            for row in rows(connection, self.gate_sql.comes_back, (text(sorted(lanes)),)):
+                again = self._head(look, row)
+                found[row[0]] = [again._replace(gates=tuple(gate for gate in again.gates if gate[0] != "o"))] + [
+                    head for head in found[row[0]] if head.id != again.id
+                ]
+        self._open(connection, look, (gate for heads in found.values() for head in heads for gate in head.gates), now)
+        for line, heads in found.items():
+            look.shown[line] = start + count
+            more = len(heads) > count
+            dry = look.merge.offer(line, heads[:count], more=more, strict=line < 0)
+            while dry is not None:
+                self._answer(connection, look, dry, now)
+                dry = None
+
+    def _head(self, look: _Look, row: Sequence[Any]) -> Head[str]:
+        """A row of `heads`, with all that the job has to pass."""
+        line, entry, id, queue, priority, place, gating = row
+        if line in look.gates:  # jobs of one line have the same, but in a strict lane
+            return Head(priority, place, entry, id, look.gates[line])
+        gates: tuple[str, ...] = (PAUSED + queue,)
+        if line == held_line(queue):
+            gates = (HELD + queue,)
+            if gates[0] not in look.shut:  # it was opened meanwhile
+                look.reopened.add(queue)
+                look.shut[gates[0]] = 0
+        elif gating is not None:
+            given = gating_of(gating)
+            gates += names_of(given)
+            look.said.update((name_of(gate), limits_of(gate)) for gate in given.gates)
+        if line > 0:
+            look.gates[line] = gates
+        return Head(priority, place, entry, id, gates)
+
+    # -- what comes of it --------------------------------------------------------------------------------------
+
+    def _write(self, connection: sqlite3.Connection, look: _Look, gates: Sequence[str], now: int) -> None:
+        merge = look.merge
+        if merge.admitted:
+            connection.execute(self.gate_sql.release, (text([head.entry for _, head in merge.admitted]),))
+            tokens = [(gate, head.id) for _, head in merge.admitted for gate in head.gates if gate[:2] != PAUSED]
+            connection.execute(self.gate_sql.add_tokens, (text(tokens), now))
+        moved = [(line, gate, head.priority, head.place) for line, (gate, head) in merge.stopped.items()]
+        moved += [(line, "", head.priority, head.place) for line, head in merge.left.items()]
+        if moved:
+            connection.execute(self.gate_sql.move_lines, (text(moved),))
+        if merge.ended:
+            connection.execute(self.gate_sql.end_lines, (text(merge.ended),))
+        done = [gate for gate in gates if gate not in merge.unread]
+        if done:
+            connection.execute(self.gate_sql.looked_at, (text(done),))
+        if merge.unread:  # those that time opened, too, are looked at by the next turn
+            connection.execute(self.gate_sql.look_again, (text(sorted(merge.unread)),))
+        again = sorted({*gates, *(gate for gate, _ in merge.stopped.values())})
+        if again:
+            connection.execute(self.gate_sql.set_openings, (text(again), now))
+
+    def _open_held(self, connection: sqlite3.Connection, queue: str, limit: int) -> int:
+        """Jobs that waited for *queue* to take new ones again come in, as if they came now."""
+        held = rows(connection, self.gate_sql.held_jobs, (held_line(queue), limit))
+        base = self.last_entry(connection)
+        moved, come = [], []
+        for new, (entry, name, gating) in enumerate(held, base + 1):
+            given = None if gating is None else gating_of(gating)
+            line = line_of(name, given)
+            moved.append((entry, new, line, lane_of(given)))
+            come.append(line)
+        if moved:
+            connection.execute(self.gate_sql.open_held, (text(moved),))
+            run(connection, self.take_turns(base))
+        if len(held) < limit:
+            connection.execute(self.gate_sql.looked_at, (text([HELD + queue]),))
+            connection.execute(self.gate_sql.end_lines, (text([held_line(queue)]),))
+        else:  # the rest comes with the next turn
+            connection.execute(self.gate_sql.look_again, (text([HELD + queue]),))
+        return sum(line is None for line in come)
+
+    def started(self, connection: sqlite3.Connection, entries: Sequence[int], now: int) -> None:
+        """Jobs were claimed: what was reserved for them is used from *now* on, and keys held until then are free."""
+        batch = text(entries)
+        rates = connection.execute(self.gate_sql.reserved_rates, (batch,)).fetchone()[0]
+        connection.execute(self.gate_sql.stamp, (batch, now))
+        connection.execute(self.gate_sql.free_started, (batch,))
+        if rates != "[]":
+            connection.execute(self.gate_sql.set_openings, (rates, now))
+
+    # -- taking back -------------------------------------------------------------------------------------------
+
+    def take_back_useless(self, connection: sqlite3.Connection, now: int) -> set[str] | None:
+        """Take back what was admitted to no use; the ids of those that nobody claimed in time. None: there was nothing."""
+        found = rows(connection, self.gate_sql.to_no_use, (now, now - int(UNCLAIMED * SECOND), _LOOKED))
+        if not found:
+            return None
+        self.take_back(connection, [job[:5] for job in found])
+        return {job[1] for job in found if job[5]}
+
+    def take_back(self, connection: sqlite3.Connection, jobs: Sequence[Sequence[Any]]) -> None:
+        """Available jobs, each as (entry, id, line, priority, place), stand in their lines again; their tokens are free."""
+        if not jobs:
+            return
+        connection.execute(self.gate_sql.take_back, (text(sorted({job[0] for job in jobs})),))
+        first: dict[int, tuple[int, int]] = {}
+        for _, _, line, priority, place in jobs:
+            first[line] = max(first.get(line, (priority, -place)), (priority, -place))
+        lines = [(line, priority, -place) for line, (priority, place) in first.items()]
+        connection.execute(self.gate_sql.look_at_lines, (text(lines),))
+        connection.execute(self.gate_sql.drop_tokens, (text(sorted({job[1] for job in jobs})),))

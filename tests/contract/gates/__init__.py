@@ -1,0 +1,1 @@
+"""Keys, lanes, gates, the limits of queues and breakers: the proof of `dayjob.store.gates`."""

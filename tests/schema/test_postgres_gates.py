@@ -1,0 +1,94 @@
+"""Keys and gates where another transaction stays open: who must wait for it, and who must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dayjob.store
+from dayjob.errors import StoreUnavailable
+from dayjob.store.contract import Store
+from tests.contract.engines import Postgres15, Postgres18
+from tests.contract.gates.words import concurrency, gated, laned, unique
+from tests.contract.scene import Scene
+from tests.contract.theirs import Theirs, theirs
+
+if "postgresql" not in dayjob.store.ENGINES:
+    pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
+
+
+@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    engine = request.param(tmp_path)
+    yield Scene(engine)
+    engine.close()
+
+
+@pytest.fixture
+def app(scene: Scene) -> Iterator[Theirs]:
+    """An application on a connection of its own, whose transaction stays open."""
+    with theirs(scene) as app:
+        yield app
+
+
+def test_a_key_in_an_open_transaction_refuses_its_row_and_not_the_neighbours(scene: Scene, app: Theirs) -> None:
+    app.enqueue(scene.row(gating=unique()))
+    rows = [scene.row(), scene.row(gating=unique()), scene.row(gating=unique("another"))]
+
+    answers = scene.store.enqueue(rows, now=scene.now)
+
+    assert [answer.outcome for answer in answers] == ["inserted", "refused", "inserted"]
+    assert isinstance(answers[1].error, StoreUnavailable)
+    app.rollback()
+
+
+def test_a_claim_does_not_wait_for_a_replacement_that_is_not_committed(scene: Scene, app: Theirs) -> None:
+    id, other = scene.job(gating=unique(), payload=b"old"), scene.job()
+    app.enqueue(scene.row(gating=unique(on_conflict="replace"), payload=b"new"))
+    ann = scene.worker()
+
+    assert ann.ids() == [other]
+
+    app.commit()
+    assert ann.take(id).payload == b"new"
+
+
+def test_what_is_due_and_being_put_off_is_left_for_the_next_turn(scene: Scene, app: Theirs) -> None:
+    id, other = scene.job(gating=unique(), delay=5.0), scene.job(delay=5.0)
+    app.enqueue(scene.row(gating=unique(on_conflict="extend"), delay=60.0))
+    scene.advance(6)
+    ann = scene.worker()
+
+    assert ann.ids() == [other]
+
+    app.rollback()
+    assert ann.ids() == [id]
+
+
+def test_producers_at_one_gate_do_not_wait_for_each_other(scene: Scene, app: Theirs) -> None:
+    app.enqueue(scene.row(gating=gated(concurrency())))
+    id = scene.job(gating=gated(concurrency()))
+
+    assert scene.worker().ids() == [id]
+    app.rollback()
+
+
+def test_lanes_of_a_transaction_get_their_turns_when_it_is_committed(scene: Scene, app: Theirs) -> None:
+    scene.jobs(10, gating=laned("many"))
+    row = scene.row(gating=laned("one"))
+    app.enqueue(row)
+    app.commit()
+
+    assert row.id in scene.worker().ids(3)
+
+
+def test_a_role_that_may_only_call_functions_is_told_of_refusals(scene: Scene) -> None:
+    store: Store = scene.store
+    id = scene.job(gating=unique())
+    store.db.inserts = False  # type: ignore[attr-defined]  # as `producer` finds it
+
+    [answer] = store.enqueue([scene.row(gating=unique())], now=scene.now)
+
+    assert (answer.outcome, answer.id) == ("existing", id)

@@ -1,0 +1,152 @@
+"""Keys, lanes and gates in the server: nothing stays behind jobs that are gone, and who has none of them pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from dayjob.states import Outcome, State
+from dayjob.store.gating import Gate, Gating, QueueLimits, Report, Unique
+from dayjob.store.records import Bound, Cancel, Delete, Edit, Filter, Retry, Want
+from tests.contract.engines import Redis
+from tests.contract.scene import Scene
+from tests.schema.redis_place import do, place, scene
+from tests.schema.test_redis_bounds import Calls
+from tests.schema.test_redis_keys import ALWAYS, keys
+
+__all__ = ["place", "scene"]
+
+
+def all_of_it(n: int) -> Gating:
+    """A key, and gates of every kind."""
+    gates = (
+        Gate("concurrency", f"c{n % 3}", 2), Gate("rate", f"r{n % 2}", 5, 10.0), Gate("order", f"o{n}"),
+        Gate("breaker", "b"),
+    )  # fmt: skip
+    return Gating(Unique(f"{n:032x}", f"key {n}", ttl=3600.0), None, 1, gates)
+
+
+def swept(scene: Scene) -> set[bytes]:
+    """The keys that are left when all times are over."""
+    for _ in range(3):
+        scene.advance(4 * 86400)
+        scene.leader.beat()
+        scene.store.admit(scene.leader.lead(), now=scene.now)
+        scene.store.prune(scene.term, [Bound(state, 0) for state in State if state.terminal], now=scene.now)
+    scene.leader.leave()
+    return keys(scene.engine)  # type: ignore[arg-type]
+
+
+EXITS: dict[str, Callable[[Scene, list[str]], object]] = {
+    "cancelled": lambda scene, ids: scene.act(Cancel(), *ids),
+    "deleted": lambda scene, ids: scene.act(Delete(), *ids),
+    "edited": lambda scene, ids: (scene.act(Edit(queue="other", priority=3), *ids), scene.act(Delete(), *ids)),
+    "expired": lambda scene, _: (scene.advance(101), scene.store.stage(scene.term, now=scene.now)),
+}
+
+
+@pytest.mark.parametrize("way", EXITS)
+def test_nothing_of_a_gate_stays_behind_jobs_that_left_while_they_waited(scene: Scene, place: Redis, way: str) -> None:
+    ids = [scene.job(gating=all_of_it(n), expires=100.0, delay=None if n % 4 else 50.0) for n in range(20)]
+    ids += [scene.job(gating=Gating(lane=f"lane {n % 2}"), expires=100.0) for n in range(4)]
+    scene.store.admit(scene.term, now=scene.now)
+    assert {scene.state(id) for id in ids} == {State.SCHEDULED, State.BLOCKED, State.AVAILABLE}
+    assert len(keys(place)) > 30
+
+    EXITS[way](scene, ids)
+
+    assert swept(scene) == ALWAYS
+    assert do(place, "HGET", "{dayjob}:meta", "gated") is None
+
+
+def test_nothing_of_a_gate_stays_behind_jobs_that_ran(scene: Scene, place: Redis) -> None:
+    ann, solo = scene.worker(), scene.worker("solo", solo=True)
+    for n, outcome in enumerate(Outcome):
+        id = scene.job(gating=all_of_it(n))
+        scene.store.admit(scene.term, now=scene.now)
+        [job] = ann.turn(wants=[Want(None, 1, id=id)]).claimed
+        ann.settle(job, outcome, delay=1.0)
+        scene.advance(11)
+    for _ in range(30):
+        scene.leader.beat()
+        for worker in (ann, solo):
+            worker.beat()
+            for job in worker.claim():
+                worker.settle(job)
+        later = [job.id for job in scene.store.find(Filter(states=(State.SCHEDULED,))).jobs]
+        if later:
+            scene.act(Retry(), *later)
+        scene.advance(11)
+    assert {job.state for job in scene.store.find(Filter()).jobs} <= {State.COMPLETED, State.DEAD, State.CANCELLED}
+    ann.leave()
+    solo.leave()
+
+    assert swept(scene) == ALWAYS
+
+
+def test_nothing_stays_behind_limits_breakers_and_guests(scene: Scene, place: Redis) -> None:
+    store, now = scene.store, scene.now
+    gates = (Gate("concurrency", "c", 1), Gate("rate", "r", 1, 10.0))
+    store.limit_queue("default", QueueLimits(max_depth=9, rate=5, concurrency=5, closed="hold"), now=now)
+    scene.jobs(2)
+    scene.job(delay=1.0)
+    store.set_limit("concurrency", "c", 3, now=now)
+    store.delay_gate("rate", "r", 5.0, now=now)
+    assert store.take(gates[:1], "guest", 60.0, now=now) is None
+    assert store.take(gates[:1], "other", 60.0, now=now) is None
+    assert store.give("other", now=now)
+    store.report([Report("b", True, 2, 60.0, 30.0)], now=now)
+    store.set_breaker("other", "open", now=now)
+
+    store.set_breaker("other", "closed", now=now)
+    store.set_limit("concurrency", "c", None, now=now)
+    store.limit_queue("default", None, now=now)
+    ann = scene.worker()
+    scene.advance(2)
+    ann.claim()
+    for job in ann.claim() or [job for batch in ann.batches.values() for job in batch]:
+        ann.settle(job)
+    ann.leave()
+
+    assert swept(scene) == ALWAYS
+
+
+def test_jobs_without_gates_cost_not_one_command_more_for_those_of_others(scene: Scene, place: Redis) -> None:
+    """But for what a turn asks once."""
+    ann = scene.worker()
+
+    def drained() -> int:
+        ids = scene.jobs(500)
+        with Calls(place) as calls:
+            jobs = ann.claim(500)
+            ann.turn([ann.settlement(job, Outcome.COMPLETED) for job in jobs])
+        assert [job.id for job in jobs] == ids
+        return sum(calls.of.values())
+
+    drained()
+    before = drained()
+    scene.jobs(3, queue="other", gating=Gating(gates=(Gate("concurrency", "c", 1),)), delay=1e6)
+    drained()
+
+    assert drained() - before < 20
+
+
+def test_a_turn_looks_at_what_it_admits_and_not_at_what_waits(scene: Scene, place: Redis) -> None:
+    gating = Gating(gates=(Gate("concurrency", "c", 1),))
+    scene.jobs(1000, gating=gating)
+    ann = scene.worker()
+
+    def turn() -> int:
+        [job] = ann.claim()
+        with Calls(place) as calls:
+            ann.settle(job)
+        return sum(calls.of.values())
+
+    turn()
+    before = turn()
+    for _ in range(5):
+        scene.jobs(1000, gating=gating)
+    turn()
+
+    assert turn() == before
