@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import arena
+from tests.chaos import app as chaos
 from tests.crash.power import Disk
 from tests.crash.storm import Storm
-from tests.servers.lossy import Lossy
 from tests.servers.needed import needed
+from tests.servers.proxy import Proxy
 from tests.servers.redis import Sentinel, Server, program
+from tests.servers.wire.operations import CLAIM, ENQUEUE, SETTLE
+from tests.servers.wire.redis import RedisWire
+
+REPLIES = {"enqueue": ENQUEUE, "claim": CLAIM, "settle": SETTLE}
+EACH = 10
 
 pytestmark = [pytest.mark.crash, pytest.mark.storm, pytest.mark.processes, pytest.mark.timeout(150)]
-
-
-@pytest.fixture(autouse=True)
-def _ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "LEDGER", tmp_path)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_server_that_is_away_for_longer_than_a_lease(server: Server, tmp_path:
     def fault() -> None:
         server.kill()
         crashes.append(time.monotonic())
-        time.sleep(1.5 * arena.LEASE)  # the outage itself
+        time.sleep(1.5 * chaos.LEASE)  # the outage itself
         server.start()
 
     with Storm(server.url(), tmp_path) as storm:
@@ -126,18 +126,21 @@ def test_every_connection_is_killed_again_and_again(server: Server, tmp_path: Pa
 
 
 def test_replies_are_lost_of_what_was_done(server: Server, tmp_path: Path) -> None:
-    with Lossy(server.port) as line, Storm(server.url(port=line.port), tmp_path, judged_at=server.url()) as storm:
+    losses = {}
+
+    with Proxy(server.port, RedisWire) as proxy:
 
         def fault() -> None:
-            for _ in range(40):
-                line.lose(1)
-                time.sleep(0.05)  # the pace of the losses
+            losses.update({what: proxy.lose_replies(pattern["redis"], EACH) for what, pattern in REPLIES.items()})
+            for what, loss in losses.items():
+                assert loss.done.wait(60), f"{what}: only {len(loss.texts)} replies were lost"
 
-        storm.suffer(fault)
-        storm.end()
+        with Storm(server.url(port=proxy.port), tmp_path, judged_at=server.url()) as storm:
+            storm.suffer(fault)
+            storm.end()
 
-        assert line.lost >= 20
-        assert storm.broken() == []
+            assert {what: len(loss.texts) for what, loss in losses.items()} == dict.fromkeys(REPLIES, EACH)
+            assert storm.broken() == []
 
 
 def test_somebody_flushes_the_scripts_and_the_memory_is_full_for_a_while(server: Server, tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import app as chaos
 from tests.contract.engines import Postgres, Postgres15, Postgres18
-from tests.crash import arena
 from tests.crash.storm import Storm
 from tests.servers.postgres import Server
 from tests.servers.proxy import Proxy
+from tests.servers.wire.operations import CLAIM, ENQUEUE, SETTLE
+from tests.servers.wire.postgres import PostgresWire
 
-REPLIES = {"enqueue": r"INSERT INTO \S*\bjob\b", "claim": r"\bclaim\(", "settle": r"INSERT INTO \S*\bhistory\b"}
-"""What the statements of each step have in their text."""
+REPLIES = {"enqueue": ENQUEUE, "claim": CLAIM, "settle": SETTLE}
 EACH = 10
 
 pytestmark = [pytest.mark.crash, pytest.mark.storm, pytest.mark.processes, pytest.mark.timeout(150)]
@@ -38,11 +39,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]
     under_test.close()
 
 
-@pytest.fixture(autouse=True)
-def _ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "LEDGER", tmp_path)
-
-
 @pytest.fixture
 def server(engine: Postgres) -> Server:
     return engine.server
@@ -50,7 +46,7 @@ def server(engine: Postgres) -> Server:
 
 @pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
+    with Proxy(server.port, PostgresWire) as proxy:
         yield proxy
 
 
@@ -87,7 +83,7 @@ def test_a_crash_of_the_server(storm: Storm, server: Server) -> None:
 def test_a_server_that_is_away_for_longer_than_a_lease(storm: Storm, server: Server) -> None:
     def fault() -> None:
         server.stop("fast")
-        time.sleep(1.5 * arena.LEASE)  # the outage itself
+        time.sleep(1.5 * chaos.LEASE)  # the outage itself
         server.start()
 
     storm.suffer(fault)
@@ -117,14 +113,14 @@ def test_replies_are_lost_of_what_was_committed(storm_on_a_bad_line: Storm, prox
     losses = {}
 
     def fault() -> None:
-        losses.update({what: proxy.lose_replies(pattern, EACH) for what, pattern in REPLIES.items()})
+        losses.update({what: proxy.lose_replies(pattern["postgres"], EACH) for what, pattern in REPLIES.items()})
         for what, loss in losses.items():
             assert loss.done.wait(60), f"{what}: only {len(loss.texts)} replies were lost"
 
     storm_on_a_bad_line.suffer(fault)
     storm_on_a_bad_line.end()
 
-    assert {what: len(loss.texts) >= EACH for what, loss in losses.items()} == dict.fromkeys(REPLIES, True)
+    assert {what: len(loss.texts) for what, loss in losses.items()} == dict.fromkeys(REPLIES, EACH)
     assert storm_on_a_bad_line.broken() == []
 
 
@@ -159,9 +155,10 @@ def test_nobody_is_let_in_and_then_everything_is_late(storm_on_a_bad_line: Storm
         proxy.refusing = True
         proxy.cut()
         time.sleep(1.0)  # the fault itself
-        proxy.refusing, proxy.delay = False, 0.03
+        proxy.refusing = False
+        proxy.delay(0.03)
         time.sleep(3.0)
-        proxy.delay = 0.0
+        proxy.delay(0.0)
 
     storm_on_a_bad_line.suffer(fault)
     storm_on_a_bad_line.end()

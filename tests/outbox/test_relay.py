@@ -223,6 +223,22 @@ def test_an_outage_of_the_store_is_waited_for(scene: Scene) -> None:
     assert ids == scene.stored()
 
 
+def test_what_a_full_queue_does_not_take_waits_in_the_outbox_and_is_not_set_aside(scene: Scene) -> None:
+    scene.app.queues.limit("default", max_depth=2)
+    ids = scene.put(1, 2, 3, 4)
+    elsewhere = scene.put(5, queue="other")
+    relay = scene.relay()
+
+    assert relay.attempt() is not None
+    waiting = (rows_left(scene), rows_left(scene, aside=1))
+    scene.app.worker().run_until_idle()
+    relay.tick()
+
+    assert waiting == (2, 0)
+    assert rows_left(scene) == 0
+    assert sorted([*ids, *elsewhere]) == sorted(scene.stored())
+
+
 def test_lag_and_failures_are_told_in_the_store(scene: Scene) -> None:
     scene.app.open()
     bad, _ = scene.put(1, 2)

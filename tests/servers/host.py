@@ -26,6 +26,10 @@ class Missing(Exception):
     """This machine has no such server; says how to get it."""
 
 
+class Unavailable(Missing):
+    """Nothing brings such a server to this Python, so that no machine can be asked to have it."""
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:

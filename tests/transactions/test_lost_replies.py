@@ -14,6 +14,7 @@ import pytest
 from dayjob import JobContext, Retry
 from tests.contract.engines import Postgres18
 from tests.servers.proxy import Proxy
+from tests.servers.wire.postgres import PostgresWire
 from tests.transactions.conftest import Stage
 from tests.transactions.kinds import Psycopg, settle
 
@@ -30,7 +31,7 @@ def engine(tmp_path: Path) -> Iterator[Postgres18]:
 
 @pytest.fixture
 def proxy(engine: Postgres18) -> Iterator[Proxy]:
-    with Proxy(engine.server.port) as proxy:
+    with Proxy(engine.server.port, PostgresWire) as proxy:
         yield proxy
 
 

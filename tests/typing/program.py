@@ -12,7 +12,26 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, assert_type
 
-from dayjob import App, Job, JobContext, NewJob, Retention, Retry, State, Task, Tasks
+from dayjob import (
+    App,
+    Breaker,
+    Call,
+    Concurrency,
+    Debounce,
+    Job,
+    JobContext,
+    Lane,
+    NewJob,
+    RateLimit,
+    Retention,
+    Retry,
+    RetryAfter,
+    State,
+    Task,
+    Tasks,
+    Throttle,
+    Unique,
+)
 from dayjob.testing import Testing
 
 
@@ -70,9 +89,80 @@ async def plain_data(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+@app.task(batch=100, batch_wait=0.5)
+def mail(calls: list[Call[Receipt]]) -> None:
+    assert_type(calls[0].value, Receipt)
+
+
+@tasks.task(name="index", batch=10, queue="index", retry=3)
+async def index(calls: list[Call[int]]) -> list[str | BaseException]:
+    return [str(call.value) for call in calls]
+
+
+@tasks.task(batch=10)
+def import_rows(calls: list[Call[dict[str, Any]]]) -> list[int]:
+    return [len(call.value) for call in calls]
+
+
+@app.task(batch=10)  # error: arg-type, reportArgumentType
+def no_batch(order_id: int) -> None: ...
+
+
+assert_type(mail.enqueue(Receipt(1)), Job[None])
+assert_type(index.enqueue(7), Job[str])
+assert_type(index.using(delay=1).job(7), NewJob[str])
+assert_type(import_rows.enqueue({"a": 1}), Job[int])
+mail.enqueue(7)  # error: arg-type, reportArgumentType
+index.using(delay=1).enqueue("7")  # error: arg-type, reportArgumentType
+
+
 @app.task(color="red")  # error: call-overload, reportCallIssue
 def wrong_option() -> None: ...
 
+
+stripe = RateLimit(10, per=timedelta(seconds=1), key="stripe")
+
+
+@app.task(
+    unique=Unique("order:{order_id}", until="started", ttl=60, on_conflict="replace"),
+    rate_limit=[stripe, RateLimit(1000, per=3600, key="stripe/hour")],
+    concurrency=Concurrency(3, key="tenant:{meta.tenant}"),
+    lane=Lane("tenant:{meta.tenant}", order="strict", weight=2),
+    breaker=Breaker("psp", on=(ConnectionError,)),
+)
+def limited(order_id: int) -> str:
+    with app.limit(stripe, timeout=1, order_id=7):
+        return "one call"
+
+
+@tasks.task(unique=Debounce("k", wait=5, max_wait=None), lane="tenant:{user_id}")
+async def calm(user_id: int) -> None:
+    async with app.limit(stripe, Concurrency(1, key="k")):
+        raise RetryAfter(30, pause=stripe)
+
+
+@app.task(unique=7)  # error: call-overload, reportArgumentType
+def wrong_key() -> None: ...
+
+
+@app.task(lane=Concurrency(3))  # error: call-overload, reportArgumentType
+def wrong_lane() -> None: ...
+
+
+Unique(until="never")  # error: arg-type, reportArgumentType
+Unique(on_conflict="ignore")  # error: arg-type, reportArgumentType
+RateLimit()  # error: call-arg, reportCallIssue
+RateLimit("10")  # error: arg-type, reportArgumentType
+Lane("x", order="random")  # error: arg-type, reportArgumentType
+Breaker("x", on=("ConnectionError",))  # error: arg-type, reportArgumentType
+app.limit("stripe")  # error: arg-type, reportArgumentType
+app.limits.set("speed", "stripe", 5)  # error: arg-type, reportArgumentType
+assert_type(limited.enqueue(7), Job[str])
+assert_type(limited.using(unique="order:7", lane=False, rate_limit=stripe).enqueue(7), Job[str])
+assert_type(limited.using(unique=Throttle("k"), breaker=False).job(7), NewJob[str])
+limited.using(concurrency=3)  # error: arg-type, reportArgumentType
+assert_type([row.key for row in app.limits.list()], list[str])
+assert_type([row.state for row in app.breakers.list()], list[str])
 
 assert_type(plain.enqueue(7), Job[str])
 assert_type(charge.enqueue(7), Job[Receipt])

@@ -1,0 +1,522 @@
+"""The checker, rule by rule: it is content with a clean run, and notices each thing that could be wrong with one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from dayjob.clock import SECOND
+from dayjob.states import Outcome, State
+from dayjob.store.records import AttemptRow, JobRow
+from tests.chaos.checker import RULES
+from tests.chaos.evidence import Conditions, Evidence
+from tests.chaos.ledger import Fact, Plan
+from tests.chaos.rules.leases import UNDISTURBED
+from tests.chaos.rules.moments import RESCUED
+from tests.chaos.spoilt_clocks import SPOILT as SPOILT_CLOCKS
+from tests.chaos.spoilt_clocks import clocks
+from tests.chaos.spoilt_limits import SPOILT as SPOILT_LIMITS
+from tests.chaos.spoilt_limits import limited
+from tests.chaos.spoilt_ticks import ALLOWED, ticking
+from tests.chaos.spoilt_ticks import SPOILT as SPOILT_TICKS
+from tests.chaos.verdict import Verdict
+
+CONDITIONS = Conditions(
+    lease=2.0, beat=0.5, sweep=0.5, grace=5.0, prompt=0.1, atomic=True, replays=2, steady=600.0, audited=10
+)
+STEADY, KILLED, TOLD, SOLO, OTHER, DOOMED = 1, 2, 3, 4, 5, 6
+
+
+class Run:
+    """A short clean run: twenty jobs in calm, one killed worker, one told to stop, one poison, one retried job.
+
+    Attributes:
+        facts, jobs: what it left behind; tests spoil them.
+    """
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.jobs: dict[str, JobRow] = {}
+        for pid, worker in (
+            (STEADY, "steady"),
+            (KILLED, "killed"),
+            (TOLD, "told"),
+            (OTHER, "other"),
+            (DOOMED, "doomed"),
+        ):
+            self.note("worker.up", 0.0, pid, worker=worker, name=worker, solo=False)
+        self.note("worker.up", 6.0, SOLO, worker="solo", name="solo", solo=True)
+        for number in range(200):
+            self.ordinary(f"calm-{number:03}", number * 0.11, number + 1)
+        self.fault("SIGKILL", 5.0, 5.0, KILLED)
+        self.taken_from_the_killed()
+        self.poison()
+        self.flaky()
+        limited(self, "steady", STEADY)
+        clocks(self, STEADY)
+        ticking(self, "steady", STEADY)
+        self.note("told", 8.0, 0, target=TOLD)
+        self.note("exit", 9.0, 0, target=TOLD, code=0)
+        self.fault("outage", 10.0, 11.0, None)
+        self.leaders()
+        self.note("cancel.accepted", 21.0, 9, id="calm-195")
+        for number in range(2):
+            again = {"id": "calm-000", "entry": 1, "worker": "steady", "outcome": "failed"}
+            self.note("replay.refused", 21.0 + number, 0, **again)
+        for number in range(200):
+            self.note("beat", number * 0.1, STEADY, worker="steady", late=0.001)
+        for number in range(40):
+            self.note("beat", number * 0.5, OTHER, worker="other", late=0.001)
+        for number in range(100):
+            self.note("sample", number * 10.0, 0, target=STEADY, descriptors=20, memory=50 << 20)
+
+    def note(self, fact: str, at: float, pid: int, **fields: Any) -> None:
+        self.facts.append({"fact": fact, "pid": pid, "at": at, **fields})
+
+    def fault(self, name: str, at: float, until: float, target: int | None) -> None:
+        self.note("fault", at, 0, name=name, until=until, target=target)
+
+    def enqueue(self, id: str, at: float, plan: Plan) -> None:
+        self.note("enqueue.tried", at, 9, id=id, task="nap", plan=msgspec.to_builtins(plan))
+        self.note("enqueue.acknowledged", at + 0.01, 9, id=id)
+
+    def start(self, id: str, at: float, entry: int, worker: str = "steady", pid: int = STEADY) -> None:
+        self.note("start", at, pid, id=id, entry=entry, worker=worker, attempt=0, crashes=0)
+
+    def finish(self, id: str, at: float, entry: int, outcome: str = "completed", worker: str = "steady") -> None:
+        lease = {"id": id, "entry": entry, "worker": worker, "outcome": outcome}
+        if outcome == "completed":
+            self.note("effect", at, STEADY, **lease)
+        self.note("finish.sent", at + 0.01, STEADY, **lease)
+        self.note("finish.accepted", at + 0.02, STEADY, **lease)
+
+    def keep(self, id: str, at: float, *attempts: AttemptRow, state: State = State.COMPLETED, **fields: Any) -> None:
+        done = {"attempt": 1, "entry": 0, "task": "nap", "queue": "default", "payload": b"{}", **fields}
+        self.jobs[id] = JobRow(id=id, state=state, finished_at=round(at * SECOND), attempts=list(attempts), **done)
+
+    def ordinary(self, id: str, at: float, entry: int) -> None:
+        self.enqueue(id, at, Plan())
+        self.start(id, at + 0.05, entry)
+        self.finish(id, at + 0.06, entry)
+        self.keep(id, at + 0.08)
+
+    def taken_from_the_killed(self) -> None:
+        self.enqueue("taken", 4.9, Plan())
+        self.start("taken", 4.95, 1000, "killed", KILLED)
+        self.note("worker.gone", 7.2, STEADY, of="killed", jobs=1, death=None)
+        self.note("job.stalled", 7.2, STEADY, id="taken", of="killed")
+        self.start("taken", 7.4, 1001, "solo", SOLO)
+        self.finish("taken", 7.5, 1001, worker="solo")
+        self.keep("taken", 7.6, attempt_row(1, Outcome.LOST, 7.2, "killed"))
+
+    def poison(self) -> None:
+        self.enqueue("poison", 5.5, Plan(end="dead", attempts=0, crashes=3, reason="crashed"))
+        self.start("poison", 5.6, 2000, "doomed", DOOMED)
+        for number, at in enumerate((6.5, 7.0, 7.5)):
+            self.start("poison", at - 0.2, 2001 + number, "solo", SOLO)
+        crashes = [attempt_row(1, Outcome.CRASHED, at, "solo") for at in (6.5, 7.0, 7.5)]
+        dead: dict[str, Any] = {"attempt": 0, "crashes": 3, "reason": "crashed"}
+        self.keep("poison", 7.5, attempt_row(1, Outcome.LOST, 6.0, "doomed"), *crashes, state=State.DEAD, **dead)
+
+    def flaky(self) -> None:
+        self.enqueue("flaky", 15.0, Plan(attempts=2, delay=0.5))
+        self.start("flaky", 15.6, 3000)
+        self.finish("flaky", 15.7, 3000, "failed")
+        self.start("flaky", 16.0, 3001)
+        self.finish("flaky", 16.1, 3001)
+        self.keep("flaky", 16.2, attempt_row(1, Outcome.FAILED, 15.75), attempt=2)
+
+    def leaders(self) -> None:
+        for term, (at, worker) in enumerate(((0.1, "killed"), (7.1, "told"), (9.1, "steady")), 1):
+            self.note("term.granted", at, 0, term=term, worker=worker)
+            self.note("upkeep.accepted", at + 0.1, 0, term=term, what="rescue", sent=at + 0.05)
+
+    def judged(self) -> Verdict:
+        self.facts.sort(key=lambda fact: fact["at"])
+        evidence = Evidence(self.facts, self.jobs, [], CONDITIONS)
+        return Verdict(tuple(rule(evidence) for rule in RULES))
+
+    def facts_of(self, fact: str, **fields: Any) -> list[Fact]:
+        return [one for one in self.facts if one["fact"] == fact and fields.items() <= one.items()]
+
+
+def attempt_row(number: int, outcome: Outcome, at: float, worker: str = "steady") -> AttemptRow:
+    return AttemptRow(number, 0, outcome, None, round(at * SECOND), worker)
+
+
+CLEAN = Run()
+
+
+@pytest.fixture
+def run() -> Run:
+    return copy.deepcopy(CLEAN)
+
+
+def test_a_clean_run_breaks_no_rule_and_every_rule_had_something_to_look_at(run: Run) -> None:
+    verdict = run.judged()
+
+    assert verdict.violations == []
+    assert [finding.rule for finding in verdict.findings if not finding.looked_at] == [
+        "stale writes of workers are refused"
+    ]
+    assert verdict.findings[0].bound == pytest.approx(3 / 222)
+
+
+Spoil = Callable[[Run], object]
+
+
+def _lose(run: Run) -> object:
+    return run.jobs.pop("calm-007")
+
+
+def _leave_running(run: Run) -> object:
+    run.jobs["calm-007"].state = State.RUNNING
+    return None
+
+
+def _leave_running_what_nobody_was_told_of(run: Run) -> object:
+    run.facts = [fact for fact in run.facts if (fact["fact"], fact.get("id")) != ("enqueue.acknowledged", "calm-007")]
+    return _leave_running(run)
+
+
+def _invent(run: Run) -> None:
+    run.keep("ghost", 1.0)
+
+
+def _end_as_dead(run: Run) -> None:
+    run.keep("calm-007", 1.0, attempt_row(1, Outcome.DEAD, 1.0), state=State.DEAD)
+
+
+def _forget_an_attempt(run: Run) -> None:
+    run.jobs["flaky"].attempt = 1
+
+
+def _no_effect(run: Run) -> None:
+    run.facts = [fact for fact in run.facts if (fact["fact"], fact.get("id")) != ("effect", "calm-007")]
+
+
+def _accept_twice(run: Run) -> None:
+    run.finish("calm-007", 3.0, 8)
+
+
+def _accept_two_ends(run: Run) -> None:
+    run.finish("calm-007", 3.0, 9999)
+
+
+def _start_twice(run: Run) -> None:
+    run.start("calm-007", 3.0, 9999)
+
+
+def _start_when_another_had_claimed(run: Run) -> None:
+    run.jobs["calm-150"].attempts.append(attempt_row(1, Outcome.LOST, 16.0, "other"))
+    run.start("calm-150", 17.0, 9999)
+
+
+def _start_twice_under_one_entry(run: Run) -> None:
+    run.start("flaky", 15.9, 3000)
+
+
+def _start_again_before_the_end_is_recorded(run: Run) -> None:
+    (start,) = run.facts_of("start", id="taken", worker="solo")
+    start["at"] = 7.0
+
+
+def _lose_a_lease_in_calm(run: Run) -> None:
+    run.keep("calm-190", 19.2, attempt_row(1, Outcome.LOST, 19.1))
+
+
+def _lose_a_lease_while_another_suffers(run: Run) -> None:
+    run.fault("SIGSTOP", 18.0, 19.0, OTHER)
+    _lose_a_lease_in_calm(run)
+
+
+def _give_up_all_after_an_outage(run: Run) -> None:
+    for worker in ("steady", "other"):
+        run.note("worker.gone", 11.5, STEADY, of=worker, jobs=0, death=None)
+
+
+def _give_up_all_after_an_outage_when_many_have_left_before(run: Run) -> None:
+    for number in range(10):
+        run.note("worker.up", 0.0, 100 + number, worker=f"left-{number}", name="left", solo=False)
+    _give_up_all_after_an_outage(run)
+
+
+def _start_after_the_lease(run: Run) -> None:
+    run.start("calm-199", 21.5, 1002, "killed", KILLED)
+
+
+def _lead_twice(run: Run) -> None:
+    run.note("term.granted", 9.3, 0, term=3, worker="solo")
+
+
+def _keep_time_too_long(run: Run) -> None:
+    run.note("upkeep.accepted", 9.6, 0, term=2, what="stage", sent=9.5)
+
+
+def _work_on_when_cancelled(run: Run) -> None:
+    run.note("effect", 25.0, STEADY, id="calm-195", entry=196, worker="steady")
+
+
+def _work_on_when_cancelled_while_another_suffers(run: Run) -> None:
+    run.fault("SIGSTOP", 24.0, 25.0, OTHER)
+    _work_on_when_cancelled(run)
+
+
+def _start_what_is_cancelled(run: Run) -> None:
+    run.start("calm-195", 25.0, 9999)
+
+
+def test_what_is_excused_is_not_counted_as_looked_at(run: Run) -> None:
+    before = looked_at(run)
+    _work_on_when_cancelled(run)
+    run.fault("SIGSTOP", 24.0, 25.0, STEADY)
+    run.jobs["taken"].attempts.append(attempt_row(1, Outcome.LOST, 7.3, "killed"))
+
+    assert {rule: before[rule] - now for rule, now in looked_at(run).items() if now != before[rule]} == {
+        "cancels are obeyed": 1
+    }
+
+
+def looked_at(run: Run) -> dict[str, int]:
+    """How often each rule could have been broken."""
+    return {finding.rule: finding.looked_at for finding in run.judged().findings}
+
+
+def _number_attempts_wrongly(run: Run) -> None:
+    run.jobs["flaky"].attempts = [attempt_row(2, Outcome.FAILED, 15.75)]
+
+
+def _go_on_after_a_last_attempt(run: Run) -> None:
+    run.jobs["flaky"].attempts.insert(0, attempt_row(1, Outcome.CANCELLED, 15.65))
+
+
+def _count_a_neighbour(run: Run) -> None:
+    run.jobs["taken"].attempts = [attempt_row(1, Outcome.CRASHED, 7.2), attempt_row(1, Outcome.CRASHED, 7.3)]
+    run.jobs["taken"].crashes = 2
+
+
+def _count_two_for_one_crash(run: Run) -> None:
+    run.jobs["taken"].attempts.append(attempt_row(1, Outcome.CRASHED, 7.5, "solo"))
+    run.jobs["taken"].crashes = 1
+
+
+def _accept_a_stale_settlement(run: Run) -> None:
+    lease = {"id": "taken", "entry": 1000, "worker": "killed", "outcome": "failed"}
+    run.note("finish.sent", 8.0, KILLED, **lease)
+    run.note("finish.accepted", 8.1, KILLED, **lease)
+
+
+def _accept_a_repeated_settlement_of_what_was_taken_meanwhile(run: Run) -> None:
+    lease = {"id": "taken", "entry": 1000, "worker": "killed", "outcome": "failed"}
+    run.note("finish.sent", 7.0, KILLED, **lease)
+    run.note("finish.sent", 7.25, KILLED, **lease)
+    run.note("finish.accepted", 7.3, KILLED, **lease)
+
+
+def _accept_a_stale_progress(run: Run) -> None:
+    run.note("write.accepted", 8.0, KILLED, id="taken", entry=1000, worker="killed", sent=8.0)
+
+
+def _accept_a_replay(run: Run) -> None:
+    run.note("replay.accepted", 22.0, 0, id="calm-000", entry=1, worker="steady", outcome="dead")
+
+
+def _replay_nothing(run: Run) -> None:
+    run.facts = [fact for fact in run.facts if fact["fact"] != "replay.refused"]
+
+
+def _start_early(run: Run) -> None:
+    run.facts_of("start", id="flaky")[0]["at"] = 15.1
+
+
+def _wake_nobody(run: Run) -> None:
+    for fact in run.facts_of("start", worker="steady"):
+        fact["at"] += 0.2
+
+
+def _rescue_late(run: Run) -> None:
+    run.facts_of("worker.gone")[0]["at"] = 9.9
+
+
+def _rescue_late_from_a_lost_host(run: Run) -> None:
+    run.facts_of("fault", name="SIGKILL")[0]["name"] = "host lost"
+    _rescue_late(run)
+
+
+def _rescue_late_while_another_suffers(run: Run) -> None:
+    run.fault("SIGSTOP", 5.5, 9.8, OTHER)
+    _rescue_late(run)
+
+
+def test_while_nobody_leads_nobody_is_rescued(run: Run) -> None:
+    for pid in (STEADY, OTHER, DOOMED, TOLD, SOLO):
+        run.fault("SIGSTOP", 5.5, 7.5, pid)
+    _rescue_late(run)
+
+    assert RESCUED not in run.judged().broken_rules()
+
+
+def test_a_leader_that_is_struck_costs_a_lease_until_another_leads(run: Run) -> None:
+    run.note("term.granted", 4.0, 0, term=0, worker="other")
+    _rescue_late_while_another_suffers(run)
+
+    assert RESCUED not in run.judged().broken_rules()
+
+
+def _never_stop(run: Run) -> None:
+    run.facts = [fact for fact in run.facts if fact["fact"] != "exit"]
+
+
+def _stop_late(run: Run) -> None:
+    run.facts_of("exit")[0]["at"] = 20.0
+
+
+def _stop_late_when_the_harness_says_so(run: Run) -> None:
+    _stop_late(run)
+    run.fault("SIGTERM", 8.0, 20.0, TOLD)
+
+
+def _stop_with_an_error(run: Run) -> None:
+    run.facts_of("exit")[0]["code"] = 1
+
+
+def test_a_process_that_its_job_killed_need_not_end_in_order(run: Run) -> None:
+    _stop_with_an_error(run)
+    run.enqueue("killer", 7.8, Plan(end="dead", attempts=0, crashes=3))
+    run.start("killer", 8.5, 4000, "told", TOLD)
+
+    assert not any("ended with" in line for line in run.judged().violations)
+
+
+def test_who_is_dead_may_lose_his_lease_whenever_that_is_noticed(run: Run) -> None:
+    run.keep("calm-190", 40.0, attempt_row(1, Outcome.LOST, 39.0, "killed"))
+
+    assert UNDISTURBED not in run.judged().broken_rules()
+
+
+def _leave_jobs_behind(run: Run) -> None:
+    run.note("worker.gone", 9.5, STEADY, of="told", jobs=2, death=None)
+
+
+def test_who_was_frozen_until_he_was_told_to_stop_may_have_lost_his_lease(run: Run) -> None:
+    run.fault("SIGSTOP", 4.9, 7.9, TOLD)
+    run.note("worker.gone", 8.1, STEADY, of="told", jobs=2, death=None)
+
+    assert not run.judged().violations
+
+
+def _leave_jobs_behind_when_the_harness_says_so(run: Run) -> None:
+    _leave_jobs_behind(run)
+    run.fault("SIGTERM", 8.0, 9.0, TOLD)
+
+
+def _drain_late(run: Run) -> None:
+    run.jobs["flaky"].finished_at = 99 * SECOND
+
+
+def _never_flow_again(run: Run) -> None:
+    run.facts = [fact for fact in run.facts if fact["fact"] != "effect" or not 10.5 < fact["at"] < 17.5]
+
+
+def _beat_late(run: Run) -> None:
+    for fact in run.facts_of("beat")[150:160]:
+        fact["late"] = 0.6
+
+
+def _leak_descriptors(run: Run) -> None:
+    for number, fact in enumerate(run.facts_of("sample")):
+        fact["descriptors"] += number
+
+
+def _leak_memory(run: Run) -> None:
+    for number, fact in enumerate(run.facts_of("sample")):
+        fact["memory"] += number * 30_000
+
+
+SPOILT: list[tuple[Spoil, str]] = [
+    (_lose, "acknowledged jobs reach a terminal state"),
+    (_leave_running, "acknowledged jobs reach a terminal state"),
+    (_leave_running_what_nobody_was_told_of, "acknowledged jobs reach a terminal state"),
+    (_invent, "jobs in the store were enqueued, each is there once"),
+    (_end_as_dead, "jobs end as they were meant to"),
+    (_forget_an_attempt, "attempts and crashes follow the table"),
+    (_no_effect, "completed jobs did their work"),
+    (_accept_twice, "one accepted terminal transition per job"),
+    (_accept_two_ends, "one accepted terminal transition per job"),
+    (_start_twice, "starts are explained by recorded ends before them"),
+    (_start_when_another_had_claimed, "starts are explained by recorded ends before them"),
+    (_start_twice_under_one_entry, "starts are explained by recorded ends before them"),
+    (_start_again_before_the_end_is_recorded, "starts are explained by recorded ends before them"),
+    (_lose_a_lease_in_calm, UNDISTURBED),
+    (_lose_a_lease_while_another_suffers, UNDISTURBED),
+    (_give_up_all_after_an_outage, "an outage of the store costs no lease"),
+    (_give_up_all_after_an_outage_when_many_have_left_before, "an outage of the store costs no lease"),
+    (_start_after_the_lease, "starts are explained by recorded ends before them"),
+    (_lead_twice, "only who leads keeps time"),
+    (_keep_time_too_long, "only who leads keeps time"),
+    (_work_on_when_cancelled, "cancels are obeyed"),
+    (_work_on_when_cancelled_while_another_suffers, "cancels are obeyed"),
+    (_start_what_is_cancelled, "cancels are obeyed"),
+    (_number_attempts_wrongly, "attempts and crashes follow the table"),
+    (_go_on_after_a_last_attempt, "attempts and crashes follow the table"),
+    (_count_a_neighbour, "only crashes of those who run alone count"),
+    (_count_two_for_one_crash, "a crash counts for one job at most"),
+    (_accept_a_stale_settlement, "stale writes of workers are refused"),
+    (_accept_a_repeated_settlement_of_what_was_taken_meanwhile, "stale writes of workers are refused"),
+    (_accept_a_stale_progress, "stale writes of workers are refused"),
+    (_accept_a_replay, "settlements under past leases are refused"),
+    (_replay_nothing, "settlements under past leases are refused"),
+    (_start_early, "delayed jobs do not start early"),
+    (_wake_nobody, "who sleeps is woken by a job"),
+    (_rescue_late, RESCUED),
+    (_rescue_late_from_a_lost_host, RESCUED),
+    (_rescue_late_while_another_suffers, RESCUED),
+    (_never_stop, "a process that is told to stop ends in order"),
+    (_stop_late, "a process that is told to stop ends in order"),
+    (_stop_with_an_error, "a process that is told to stop ends in order"),
+    (_leave_jobs_behind, "a process that is told to stop ends in order"),
+    (_stop_late_when_the_harness_says_so, "a process that is told to stop ends in order"),
+    (_leave_jobs_behind_when_the_harness_says_so, "a process that is told to stop ends in order"),
+    (_drain_late, "all is done soon after the last fault"),
+    (_never_flow_again, "the jobs flow again within 5 s"),
+    (_beat_late, "beats are sent in time"),
+    (_leak_descriptors, "processes do not grow"),
+    (_leak_memory, "processes do not grow"),
+    *SPOILT_LIMITS,
+    *SPOILT_TICKS,
+    *SPOILT_CLOCKS,
+]
+
+
+@pytest.mark.parametrize(("spoil", "rule"), SPOILT, ids=lambda each: getattr(each, "__name__", ""))
+def test_it_notices(spoil: Spoil, rule: str, run: Run) -> None:
+    spoil(run)
+
+    assert rule in run.judged().broken_rules()
+
+
+@pytest.mark.parametrize("happens", ALLOWED)
+def test_what_a_schedule_may_leave_out_breaks_no_rule(happens: Spoil, run: Run) -> None:
+    happens(run)
+
+    assert not run.judged().violations
+
+
+def test_who_died_or_left_before_it_is_no_victim_of_an_outage(run: Run) -> None:
+    run.note("worker.gone", 48.0, STEADY, of="killed", jobs=0, death=None)
+    run.note("worker.gone", 48.0, STEADY, of="told", jobs=0, death=None)
+    for worker, pid in (("killed", KILLED), ("told", TOLD)):
+        run.note("beat", 9.9, pid, worker=worker, late=0.0)
+    run.fault("outage", 10.0, 47.0, None)
+
+    assert "an outage of the store costs no lease" not in run.judged().broken_rules()
+
+
+def test_every_rule_is_broken_by_some_spoilt_run() -> None:
+    known = {finding.rule for finding in CLEAN.judged().findings} - {"the store's own data are sound"}
+
+    assert known == {rule for _, rule in SPOILT}
