@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with make and any Python >= 3.11; the first call makes .venv by itself.
-#   make demo [DIR=path] [URL=store]    make test [ARGS=...]    make check    make bench    make docs    make format    make clean
+#   make demo [DIR=path] [URL=store]    make test [ARGS=...]    make check    make bench    make soak    make docs    make format    make clean
 
 # Shims of version managers may be on the path without a Python behind them, so each candidate is tried.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test check bench soak docs format clean
 
 help:
 	@sed -n '2s/^#   //p' Makefile | tr -s ' ' | sed 's/ make/\nmake/g'
@@ -28,6 +28,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos soak $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

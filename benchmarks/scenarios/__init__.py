@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from benchmarks.model import Scenario
-from benchmarks.scenarios import backlog, cpu_bound, drain, enqueue, fairness, idle, imports, latency, processes, reads
+from benchmarks.scenarios import (
+    backlog,
+    cpu_bound,
+    drain,
+    enqueue,
+    fairness,
+    gates,
+    idle,
+    imports,
+    latency,
+    processes,
+    reads,
+)
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (drain, enqueue, latency, cpu_bound, idle, imports, backlog, fairness, processes, reads)
+    for module in (drain, enqueue, latency, cpu_bound, idle, imports, backlog, gates, fairness, processes, reads)
 }

@@ -38,6 +38,11 @@ def drained(url: str, task: str, jobs: int) -> float:
     """Jobs per second of one worker process on *jobs* stored ones: from the start of the worker until it is idle,
     with everything that entails (first beat, leadership, threads, the last settlement)."""
     fill(url, task, jobs)
+    return run(url, jobs)
+
+
+def run(url: str, jobs: int) -> float:
+    """The same of jobs that are stored at *url*."""
     with Child("benchmarks.child", "drain", env={"DAYJOB_URL": url}) as worker:
         worker.hear()
         worker.tell(go=True)
