@@ -34,7 +34,7 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(recording: Recording, 
     print(report.text())
 
     assert report.broken == []
-    assert report.telling >= CUTS / 2, "cuts that lose nothing prove nothing"
+    assert report.telling >= CUTS / 4, "cuts that lose nothing prove nothing"
     assert report.dropped > 0
     assert report.torn > 0
     assert report.again > 0, "no job was under way at any cut"
