@@ -15,6 +15,7 @@ from tests.chaos.simulation import work
 from tests.chaos.simulation.limited import KINDS, Kind
 from tests.chaos.simulation.machine import SECOND, Process
 from tests.chaos.simulation.stage import staged
+from tests.chaos.simulation.timetable import Drawn, crowded
 from tests.chaos.simulation.weather import Fate, Weather
 from tests.chaos.simulation.world import World
 from tests.chaos.verdict import Verdict
@@ -31,7 +32,7 @@ class Storm(Struct, frozen=True, kw_only=True):
         tasks: the jobs there are, each as often as it is named. longest: seconds that their work takes at most. slower: so many times as long.
         pause: seconds between two enqueues of a producer. regretted: half are delayed, and cancelled while they wait.
         drain: seconds within which all is done when it is over. prompt: as in `Conditions`.
-        rushes: this share of all enqueues is of jobs that wait for others, of these *kinds*. timed: there are schedules.
+        rushes: this share of all enqueues is of jobs that wait for others, of these *kinds*. drawn: which schedules there are, if any.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Storm(Struct, frozen=True, kw_only=True):
     prompt: float = 0.0
     rushes: float = 0.0
     kinds: tuple[Kind, ...] = KINDS
-    timed: bool = False
+    drawn: Drawn | None = None
 
     def shorter(self, share: float) -> Storm:
         """The same for a *share* of its time."""
@@ -143,6 +144,9 @@ POISON = Storm(
 SHUTDOWNS = Storm(name="shutdowns", every={"stop": 10.0}, longest=60.0)
 PARTINGS = Storm(name="partings", every={"part": 10.0}, slower=3.0)
 OUTAGES = Storm(name="outages", minutes=5.0, every={"outage": 150.0}, pause=5.0)
+TICKS = Storm(name="ticks", minutes=10.0, pause=20.0, drawn=crowded)
+TWO_LEADERS = structs.replace(TICKS, name="two leaders", every={"freeze": 8.0}, workers=(3, 4), drain=1500.0)
+LOSSY_TICKS = structs.replace(TICKS, name="lossy ticks", loss=0.3)
 
 
 class Trial(Struct, frozen=True):
@@ -160,7 +164,7 @@ def weather(store: Store, storm: Storm, seed: int) -> Trial:
     world.weather = Gale(world, storm, random.Random(f"{seed} storm"))
     world.workers_wanted, world.pause, world.childless = storm.workers, storm.pause, False
     world.draw, world.drain, world.prompt = storm.draw, storm.drain, storm.prompt
-    world.rushes, world.kinds, world.timed = storm.rushes, storm.kinds, storm.timed
+    world.rushes, world.kinds, world.drawn = storm.rushes, storm.kinds, storm.drawn
     with staged():
         world.live(storm.minutes / 60.0)
         world.heal()

@@ -6,7 +6,7 @@ the call that passed over it came too late itself. Or the job before had not end
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -80,14 +80,18 @@ class Schedule:
         others = [other for other in self.made if call.after < other <= call.cursor]
         if self.skips and (any(other < at for other in others) or self._busy(at)):
             return None
-        late = call.at - self._of.ledger_time(at)
+        if self.catch_up == "latest" and self._late(self._first(call), call) > self.grace:  # one for all of them
+            return None if any(other > at for other in others) else "the latest was to be made up for"
+        late = self._late(at, call)
         if late <= self.grace:
             return f"it was passed over {late:.1f} s after its time"
-        if self.catch_up == "all":
-            return "all were to be made up for"
-        if self.catch_up == "latest" and not any(other > at for other in others):
-            return "the latest was to be made up for"
-        return None
+        return "all were to be made up for" if self.catch_up == "all" else None
+
+    def _first(self, call: Call) -> int:
+        return self.due[bisect_right(self.due, call.after)]
+
+    def _late(self, at: int, call: Call) -> float:
+        return call.at - self._of.ledger_time(at)
 
     def _busy(self, at: int) -> bool:
         """True when a job of it had not ended then."""

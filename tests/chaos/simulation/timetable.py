@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -42,6 +43,19 @@ def drawn(rng: random.Random) -> dict[str, Planned]:
             Cron(f"{rng.randrange(5)}-59/5 * * * *", zone), rng.choice(("queue", "skip")), "all", 2.0, limited=True
         ),
     }
+
+
+def crowded(rng: random.Random) -> dict[str, Planned]:
+    """Some whose jobs run for longer than from tick to tick, and some that tick often."""
+    return {
+        "pulse": Planned(Every(5), "allow", "all", 0.2, code=True),
+        "beacon": Planned(Every(15), "allow", "none", 0.2),
+        "digest": Planned(Every(20), "skip", rng.choice(("none", "latest")), 30.0),
+        "ledger": Planned(Every(30), "queue", "all", 33.0, code=True),
+    }
+
+
+Drawn = Callable[[random.Random], dict[str, Planned]]
 
 
 class Timetable:

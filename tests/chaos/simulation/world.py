@@ -72,7 +72,8 @@ class World:
     Attributes:
         facts: the ledger. specs: by job id. broken: what was seen to be wrong on the way.
         beaten: until when the lease of each worker lasts at the least, by its last beat that the store took.
-        rushes: of all enqueues so many are of jobs that wait for others, of these *kinds*. timed: there are schedules, in *timetable*.
+        rushes: of all enqueues so many are of jobs that wait for others, of these *kinds*. drawn: which schedules
+        there are, if any, in *timetable*.
     """
 
     def __init__(self, store: Store, seed: int, *, verbose: bool = False) -> None:
@@ -101,7 +102,8 @@ class World:
         self.workers_wanted = (2, 4)
         self.pause = self.rng.choice((30.0, 60.0))
         self.draw = work.draw
-        self.rushes, self.kinds, self.timed = 0.3, KINDS, True
+        self.rushes, self.kinds = 0.3, KINDS
+        self.drawn: timetable.Drawn | None = timetable.drawn
         self.timetable: timetable.Timetable | None = None
         self._leases: set[tuple[str, int]] = set()
         self.drain = DRAIN
@@ -111,8 +113,8 @@ class World:
 
     def live(self, hours: float) -> None:
         """Everybody who acts begins here; what the leader does are the worker's own duties, whichever there are."""
-        if self.timed:
-            planned = timetable.drawn(random.Random(f"{self.seed} timetable"))
+        if self.drawn is not None:
+            planned = self.drawn(random.Random(f"{self.seed} timetable"))
             self.timetable = timetable.Timetable(planned, START + int(hours * HOUR * SECOND))
             for name in self.timetable.write(self.store, self.machine.stamp):
                 self.note("schedule.declared", **self.timetable.told(name, self.machine.stamp))
