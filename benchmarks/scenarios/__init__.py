@@ -15,9 +15,23 @@ from benchmarks.scenarios import (
     latency,
     processes,
     reads,
+    schedules,
 )
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (drain, enqueue, latency, cpu_bound, idle, imports, backlog, gates, fairness, processes, reads)
+    for module in (
+        drain,
+        enqueue,
+        latency,
+        cpu_bound,
+        idle,
+        imports,
+        backlog,
+        gates,
+        schedules,
+        fairness,
+        processes,
+        reads,
+    )
 }
