@@ -127,7 +127,10 @@ REGRET = Storm(name="regret", minutes=2.0, tasks=("steady",), pause=3.0, regrett
 LOSSY = Storm(name="lossy", loss=0.2)
 LOSSY_DEATHS = Storm(name="lossy deaths", loss=0.25, every={"kill": 10.0}, pause=2.0)
 LATE_DEATHS = Storm(name="late deaths", loss=0.15, late=40.0, every={"kill": 12.0}, pause=5.0)
-FREEZES = Storm(name="freezes", minutes=5.0, every={"freeze": 12.0}, pause=1.0)
+FREEZES = Storm(
+    name="freezes", workers=(4, 4), every={"freeze": 3.0}, tasks=("steady",), longest=0.02, pause=0.03, loss=0.02
+)
+"""Only of short jobs some are claimed before there is a place for them."""
 SLOW_FREEZES = Storm(
     name="slow freezes",
     minutes=5.0,

@@ -281,15 +281,18 @@ class World:
     def claimed(self, worker: str, turn: Turn) -> None:
         """The store let *worker* have jobs; when it says so again, as its reply was lost, that is no new lease."""
         for job in turn.claimed:
-            if self.specs[job.id].watched and (job.id, job.entry) not in self._leases:
+            if self._watched(job.id) and (job.id, job.entry) not in self._leases:
                 self._leases.add((job.id, job.entry))
                 self.note("claim", id=job.id, entry=job.entry, worker=worker, stamp=turn.now)
 
     def ended(self, ids: Iterable[str]) -> None:
         """The store ended the leases of these jobs."""
         for id in ids:
-            if self.specs[id].watched:
+            if self._watched(id):
                 self.note("lease.ended", id=id)
+
+    def _watched(self, id: str) -> bool:
+        return id in self.specs and self.specs[id].watched  # what nobody enqueued is for the checker to tell
 
     def ticking(self, schedule: str, row: NewRow) -> None:
         """Somebody is about to make the job of a tick."""
