@@ -18,7 +18,7 @@ from tests.chaos.verdict import Verdict
 from tests.servers.needed import needed
 
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1, 1_000_000)
-IDLE = 0.15
+IDLE = 0.3
 """Of a machine that is busier than that nobody can say in which second it does what."""
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "50"))
 
