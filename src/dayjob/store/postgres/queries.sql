@@ -89,10 +89,11 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM dayjob.history WHERE id = $1::uuid AND entr
 -- $11 state, $12 reason, $13 attempts and $14 crashes added. Answers the entries that were held, null when all were.
 -- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one. What is counted and compared comes first
 -- in the rows handed on: to read a column of such a row is to walk over all before it. What is kept for no time is forgotten
--- here: its end and the memory of its id are one commit (P9).
+-- here: its end and the memory of its id are one commit (P9). What jobs hold of gates is let go for all of them together:
+-- the trigger that does it for each is told so before the first row is deleted, and told the contrary after the last.
 WITH done AS (
     DELETE FROM dayjob.job AS j
-    USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now OFFSET 0) AS t,
+    USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now, set_config('dayjob' || '.let_go', 'together', true) OFFSET 0) AS t,
         unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::double precision[], $8::bytea[])
         AS s (id, entry, claim_no, started_at, finished_at, keep, body)
     WHERE j.id = s.id AND j.entry = s.entry AND (s.entry IN (
@@ -122,7 +123,9 @@ WITH done AS (
     FROM done WHERE keep IS DISTINCT FROM 0
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END,
-    dayjob.forget(array_agg(id) FILTER (WHERE keep = 0), coalesce($1::bigint, dayjob.clock()) + 3600000000)
+    dayjob.forget(array_agg(id) FILTER (WHERE keep = 0), coalesce($1::bigint, dayjob.clock()) + 3600000000),
+    set_config('dayjob' || '.let_go', '', true),
+    dayjob.let_go(array_agg(id) FILTER (WHERE gating IS NOT NULL), array_agg(gating) FILTER (WHERE gating IS NOT NULL), true)
 FROM done
 
 -- name: add_days
@@ -733,8 +736,8 @@ SELECT dayjob.place_lanes($2::uuid[], coalesce($1::bigint, dayjob.clock()))
 SELECT dayjob.admit_lines($1, $2)
 
 -- name: take_back_idle
--- $1 now  $2 after so many microseconds
-SELECT dayjob.take_back($1, $2)
+-- $1 now  $2 after so many microseconds  $3 after this gate; answers where to go on
+SELECT dayjob.take_back($1, $2, $3::uuid)::text
 
 -- name: next_opening
 SELECT dayjob.next_opening($1)
