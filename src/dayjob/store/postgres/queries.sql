@@ -746,8 +746,7 @@ SELECT dayjob.next_opening($1)
 -- $1 now  $2 a gate: what is over, and of the next 500 gates those that nobody needs any more. Answers the last of these, and
 -- whether so much went that there may be a lot more.
 WITH t AS (
-    DELETE FROM dayjob.token WHERE (gate, holder, no) IN (
-        SELECT t.gate, t.holder, t.no FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000)
+    DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000))
     RETURNING 1
 ), k AS (
     DELETE FROM dayjob.unique_key WHERE hash IN (
@@ -758,8 +757,8 @@ WITH t AS (
 ), g AS (
     DELETE FROM dayjob.gate WHERE id IN (
         SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= $1
-            AND NOT EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.gate = p.id)
-            AND NOT EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = p.id))
+            AND (SELECT true FROM dayjob.token AS t WHERE t.gate = p.id ORDER BY t.until LIMIT 1) IS NULL
+            AND (SELECT true FROM dayjob.line AS l WHERE l.gate = p.id LIMIT 1) IS NULL)
     RETURNING 1
 )
 SELECT (SELECT p.id::text FROM page AS p ORDER BY p.id OFFSET 499),

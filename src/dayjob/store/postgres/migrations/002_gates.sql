@@ -31,6 +31,8 @@ CREATE TABLE dayjob.token (
     until bigint, PRIMARY KEY (holder, gate, no)
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX token_until ON dayjob.token (gate, until);
+-- Of tables that are tiny now and large a minute later no plan knows anything. A look at one thing is held to its index by an
+-- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, and by OFFSET 0 in what is looked up for each row.
 CREATE INDEX token_over ON dayjob.token (until) WHERE until IS NOT NULL;
 CREATE INDEX token_unstamped ON dayjob.token (holder) WHERE kind = 'rate' AND until IS NULL;
 
@@ -103,11 +105,11 @@ AS $$
 DECLARE
     freed uuid[];
 BEGIN
-    WITH gone AS (  -- job by job: for many at once the planner may walk over all tokens
+    WITH gone AS (
         DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
             SELECT t.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
                 SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL AND (t.kind <> 'order' OR ends)
-                OFFSET 0) AS t))
+                ORDER BY t.gate, t.no OFFSET 0) AS t))
         RETURNING gate
     )
     SELECT array_agg(DISTINCT g.gate) INTO freed FROM gone AS g;
@@ -227,9 +229,12 @@ AS $$
         WHEN g.kind = 'breaker' AND b.key IS NULL OR b.state = 'closed' THEN 1000000000
         WHEN b.state = 'open' AND (b.until IS NULL OR b.until > moment) THEN 0
         ELSE greatest(CASE WHEN g.kind = 'breaker' THEN 1 ELSE coalesce(g.said_tokens, g.tokens) END - (
-            SELECT count(*) FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > moment)), 0) END ORDER BY u.n)
-    FROM unnest(gates) WITH ORDINALITY AS u (id, n) LEFT JOIN dayjob.gate AS g ON g.id = u.id
-    LEFT JOIN dayjob.breaker AS b ON g.kind = 'breaker' AND b.key = g.key
+            SELECT count(*) FROM (
+                SELECT FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > moment) ORDER BY t.until OFFSET 0) AS t), 0)
+        END ORDER BY u.n)
+    FROM unnest(gates) WITH ORDINALITY AS u (id, n)
+    LEFT JOIN LATERAL (SELECT g.* FROM dayjob.gate AS g WHERE g.id = u.id OFFSET 0) AS g ON true
+    LEFT JOIN LATERAL (SELECT b.* FROM dayjob.breaker AS b WHERE g.kind = 'breaker' AND b.key = g.key OFFSET 0) AS b ON true
     CROSS JOIN LATERAL (SELECT u.id = ANY (ARRAY(
         SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p
         UNION ALL SELECT dayjob.gate_id('held', l.queue) FROM dayjob.limit_in_force AS l WHERE l.closed = 'hold')) AS shut) AS q
@@ -258,16 +263,17 @@ AS $$
     UPDATE dayjob.gate AS g SET opens = o.at
     FROM unnest(gates) AS u (id) CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN NOT EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = h.id) THEN NULL
+            WHEN (SELECT true FROM dayjob.line AS l WHERE l.gate = h.id LIMIT 1) IS NULL THEN NULL
             WHEN h.shut_until > moment THEN h.shut_until
             WHEN h.kind = 'breaker' THEN (SELECT b.until FROM dayjob.breaker AS b WHERE b.key = h.key AND b.state = 'open')
             ELSE (
                 SELECT t.until FROM dayjob.token AS t WHERE t.gate = h.id AND (t.until IS NULL OR t.until > moment)
                 ORDER BY t.until LIMIT 1 OFFSET greatest((
-                    SELECT count(*) FROM dayjob.token AS c WHERE c.gate = h.id AND (c.until IS NULL OR c.until > moment))
-                    - coalesce(h.said_tokens, h.tokens), 0)) END AS at
-        FROM dayjob.gate AS h WHERE h.id = u.id) AS o
-    WHERE g.id = u.id AND g.opens IS DISTINCT FROM o.at
+                    SELECT count(*) FROM (
+                        SELECT FROM dayjob.token AS c WHERE c.gate = h.id AND (c.until IS NULL OR c.until > moment) ORDER BY c.until OFFSET 0) AS c)
+                    - coalesce(h.said_tokens, h.tokens), 0)) END AS at, h.ctid AS address
+        FROM dayjob.gate AS h WHERE h.id = u.id OFFSET 0) AS o
+    WHERE g.ctid = o.address AND g.opens IS DISTINCT FROM o.at
 $$;
 
 -- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
@@ -309,7 +315,9 @@ BEGIN
         UPDATE dayjob.breaker AS b SET state = 'probing', since = moment, until = NULL FROM due
         WHERE due.kind = 'breaker' AND b.key = due.key AND b.state = 'open' AND b.until <= moment
     ), over AS (
-        DELETE FROM dayjob.token AS t USING due WHERE t.gate = due.id AND t.until <= moment
+        DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM due CROSS JOIN LATERAL (
+                SELECT t.ctid FROM dayjob.token AS t WHERE t.gate = due.id AND t.until <= moment ORDER BY t.until OFFSET 0) AS t))
     )
     SELECT woken || array_agg(due.id) INTO woken FROM due;
     INSERT INTO dayjob.line (id) SELECT u.id FROM unnest(todo) AS u (id) ON CONFLICT DO NOTHING;
@@ -388,8 +396,10 @@ BEGIN
         WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
         looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
         todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
-        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND NOT EXISTS (SELECT 1 FROM dayjob.waits AS w WHERE w.line = l.id);
-        todo := ARRAY(SELECT u.id FROM unnest(todo) AS u (id) WHERE EXISTS (SELECT 1 FROM dayjob.waits AS w WHERE w.line = u.id));
+        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
+            SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
+        todo := ARRAY(SELECT u.id FROM unnest(todo) AS u (id) WHERE (
+            SELECT true FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1));
         EXIT WHEN let = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
     END LOOP;
     IF cardinality(todo) > 0 THEN  -- not all was looked at
@@ -411,22 +421,23 @@ BEGIN
         RETURN 0;
     END IF;
     WITH here AS MATERIALIZED (
-        SELECT u.n, j.ctid AS address FROM unnest(jobs) WITH ORDINALITY AS u (id, n) JOIN dayjob.job AS j ON j.id = u.id
-        WHERE j.state = 'blocked' FOR UPDATE OF j SKIP LOCKED
+        SELECT u.n, j.address, w.* FROM unnest(jobs) WITH ORDINALITY AS u (id, n) CROSS JOIN LATERAL (
+            SELECT j.ctid AS address FROM dayjob.job AS j WHERE j.id = u.id AND j.state = 'blocked' FOR UPDATE SKIP LOCKED) AS j
+        CROSS JOIN LATERAL (SELECT w.ctid AS waited, w.gates FROM dayjob.waits AS w WHERE w.id = u.id OFFSET 0) AS w
     ), numbered AS MATERIALIZED (
-        SELECT o.address, nextval('dayjob.entry') AS no FROM (SELECT h.address FROM here AS h ORDER BY h.n) AS o
+        SELECT o.*, nextval('dayjob.entry') AS no FROM (SELECT h.* FROM here AS h ORDER BY h.n) AS o
     ), job AS MATERIALIZED (
         UPDATE dayjob.job AS j SET state = 'available', entry = n.no,  -- what was held is not new any more
             gating = CASE WHEN j.gating ? 'held' THEN nullif(j.gating - 'held', '{}') ELSE j.gating END
         FROM numbered AS n WHERE j.ctid = n.address
         RETURNING j.id, j.entry, j.place, j.queue, j.priority, CASE WHEN j.suspect THEN 2 ELSE 1 END AS kind,
-            (j.gating ? 'lane' AND NOT j.gating ? 'gates') IS TRUE AS laned
+            (j.gating ? 'lane' AND NOT j.gating ? 'gates') IS TRUE AS laned, n.waited, n.gates
     ), gone AS (
-        DELETE FROM dayjob.waits AS w USING job AS j WHERE w.id = j.id RETURNING w.id, j.entry, w.gates
+        DELETE FROM dayjob.waits WHERE ctid = ANY (ARRAY(SELECT j.waited FROM job AS j))
     ), taken AS (
         INSERT INTO dayjob.token (gate, holder, no, kind, at)
-        SELECT g.id, w.id::text, w.entry, g.kind, moment FROM gone AS w CROSS JOIN LATERAL unnest(w.gates) AS x (gate)
-        JOIN dayjob.gate AS g ON g.id = x.gate
+        SELECT g.id, j.id::text, j.entry, g.kind, moment FROM job AS j CROSS JOIN LATERAL unnest(j.gates) AS x (gate)
+        CROSS JOIN LATERAL (SELECT g.id, g.kind FROM dayjob.gate AS g WHERE g.id = x.gate OFFSET 0) AS g
     ), known AS (
         INSERT INTO dayjob.level (queue, priority, kind, used_at)
         SELECT n.queue, n.priority, n.kind, moment FROM (SELECT DISTINCT queue, priority, kind FROM job) AS n
@@ -452,7 +463,7 @@ AS $$
 DECLARE
     idle uuid[];
     last uuid;
-BEGIN  -- every step is a look into an index, in this order, whatever the planner knows: hence LIMIT 1 and OFFSET 0
+BEGIN
     WITH RECURSIVE step AS (
         (SELECT l.gate, l.priority FROM dayjob.line AS l WHERE l.gate > after ORDER BY l.gate, l.priority DESC LIMIT 1)
         UNION ALL
@@ -462,7 +473,8 @@ BEGIN  -- every step is a look into an index, in this order, whatever the planne
         SELECT s.gate, s.priority, row_number() OVER () AS n FROM step AS s LIMIT 500
     ), taken AS MATERIALIZED (
         SELECT w.gate, w.priority, w.n, t.* FROM waited AS w CROSS JOIN LATERAL (
-            SELECT t.holder, t.no, t.at FROM dayjob.token AS t WHERE t.gate = w.gate AND t.until IS NULL AND t.kind <> 'order' LIMIT 1000) AS t
+            SELECT t.holder, t.no, t.at FROM dayjob.token AS t WHERE t.gate = w.gate AND t.until IS NULL AND t.kind <> 'order'
+            ORDER BY t.until LIMIT 1000) AS t
         LIMIT 10000
     ), found AS (
         SELECT DISTINCT j.id FROM taken AS t CROSS JOIN LATERAL (
@@ -1063,11 +1075,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    WITH stamped AS (  -- as in `let_go`
+    WITH stamped AS (
         UPDATE dayjob.token AS t SET at = moment, until = moment + (coalesce(g.said_per, g.per) * 1000000)::bigint FROM dayjob.gate AS g
         WHERE t.ctid = ANY (ARRAY(
             SELECT r.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
-                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.kind = 'rate' AND t.until IS NULL OFFSET 0) AS r))
+                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.kind = 'rate' AND t.until IS NULL
+                ORDER BY t.gate, t.no OFFSET 0) AS r))
             AND g.id = t.gate RETURNING t.gate, t.until
     ), first AS (SELECT s.gate, min(s.until) AS until FROM stamped AS s GROUP BY s.gate)
     UPDATE dayjob.gate AS g SET opens = least(g.opens, f.until) FROM first AS f
