@@ -26,6 +26,8 @@ class LimitsPart(UpkeepPart):
         super().__init__(db, lease)
         self._swept = _FIRST
         """Up to which gate the last sweep looked for those that nobody needs any more."""
+        self._taken_back = _FIRST
+        """Up to which gate it looked for tokens of jobs that nobody claims."""
 
     def _now(self, connection: Connection, now: int | None) -> int:
         """The turn is ours, and this is the time."""
@@ -42,13 +44,13 @@ class LimitsPart(UpkeepPart):
             if now is None:
                 return None
             admitted = int(self.value(connection, self.sql.admit_lines, (now, limit)))
-            connection.execute(self.sql.take_back_idle, (now, int(UNCLAIMED * SECOND)))
+            idle = self.value(connection, self.sql.take_back_idle, (now, int(UNCLAIMED * SECOND), self._taken_back))
             if admitted < limit:
                 admitted += int(self.value(connection, self.sql.admit_lines, (now, limit - admitted)))
             swept = self._sweep(connection, now)
             opens: int | None = self.value(connection, self.sql.next_opening, (now,))
             overfull = {row[0] for row in connection.execute(self.sql.overfull).fetchall()}
-        self._swept = swept
+        self._swept, self._taken_back = swept, idle or _FIRST
         if overfull:
             self.shed(sorted(overfull), now)
         return admitted, opens

@@ -89,10 +89,11 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM dayjob.history WHERE id = $1::uuid AND entr
 -- $11 state, $12 reason, $13 attempts and $14 crashes added. Answers the entries that were held, null when all were.
 -- The membership test is a hashed sub-plan, not a join: `IS TRUE` keeps it one. What is counted and compared comes first
 -- in the rows handed on: to read a column of such a row is to walk over all before it. What is kept for no time is forgotten
--- here: its end and the memory of its id are one commit (P9).
+-- here: its end and the memory of its id are one commit (P9). What jobs hold of gates is let go for all of them together:
+-- the trigger that does it for each is told so before the first row is deleted, and told the contrary after the last.
 WITH done AS (
     DELETE FROM dayjob.job AS j
-    USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now OFFSET 0) AS t,
+    USING (SELECT coalesce($1::bigint, dayjob.clock()) AS now, set_config('dayjob' || '.let_go', 'together', true) OFFSET 0) AS t,
         unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::double precision[], $8::bytea[])
         AS s (id, entry, claim_no, started_at, finished_at, keep, body)
     WHERE j.id = s.id AND j.entry = s.entry AND (s.entry IN (
@@ -122,7 +123,9 @@ WITH done AS (
     FROM done WHERE keep IS DISTINCT FROM 0
 )
 SELECT CASE WHEN count(*) < cardinality($2::uuid[]) THEN coalesce(array_agg(entry), '{}') END,
-    dayjob.forget(array_agg(id) FILTER (WHERE keep = 0), coalesce($1::bigint, dayjob.clock()) + 3600000000)
+    dayjob.forget(array_agg(id) FILTER (WHERE keep = 0), coalesce($1::bigint, dayjob.clock()) + 3600000000),
+    set_config('dayjob' || '.let_go', '', true),
+    dayjob.let_go(array_agg(id) FILTER (WHERE gating IS NOT NULL), array_agg(gating) FILTER (WHERE gating IS NOT NULL), true)
 FROM done
 
 -- name: add_days
@@ -733,8 +736,8 @@ SELECT dayjob.place_lanes($2::uuid[], coalesce($1::bigint, dayjob.clock()))
 SELECT dayjob.admit_lines($1, $2)
 
 -- name: take_back_idle
--- $1 now  $2 after so many microseconds
-SELECT dayjob.take_back($1, $2)
+-- $1 now  $2 after so many microseconds  $3 after this gate; answers where to go on
+SELECT dayjob.take_back($1, $2, $3::uuid)::text
 
 -- name: next_opening
 SELECT dayjob.next_opening($1)
@@ -743,8 +746,7 @@ SELECT dayjob.next_opening($1)
 -- $1 now  $2 a gate: what is over, and of the next 500 gates those that nobody needs any more. Answers the last of these, and
 -- whether so much went that there may be a lot more.
 WITH t AS (
-    DELETE FROM dayjob.token WHERE (gate, holder, no) IN (
-        SELECT t.gate, t.holder, t.no FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000)
+    DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000))
     RETURNING 1
 ), k AS (
     DELETE FROM dayjob.unique_key WHERE hash IN (
@@ -755,8 +757,8 @@ WITH t AS (
 ), g AS (
     DELETE FROM dayjob.gate WHERE id IN (
         SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= $1
-            AND NOT EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.gate = p.id)
-            AND NOT EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = p.id))
+            AND (SELECT true FROM dayjob.token AS t WHERE t.gate = p.id ORDER BY t.until LIMIT 1) IS NULL
+            AND (SELECT true FROM dayjob.line AS l WHERE l.gate = p.id LIMIT 1) IS NULL)
     RETURNING 1
 )
 SELECT (SELECT p.id::text FROM page AS p ORDER BY p.id OFFSET 499),

@@ -30,7 +30,7 @@ class TurnPart(Part):
         super().__init__(db, lease)
         self.floors = Floors()
         self.gated = False
-        """Whether the last claim saw tokens, lines or limits: then what is settled may let in what is claimed next."""
+        """Whether the last claim saw jobs that wait at a gate, or limits: then what is settled may let in what is claimed next."""
         self.ears_open = (0.0, 0)
         """When a claim last told who listens, and what it told (see `signals`)."""
 
@@ -83,6 +83,8 @@ class TurnPart(Part):
                 completed, late = (), None
         entries = None if late is None else [int(entry) for entry in late[1:-1].split(b",") if entry]
         _add_refused(completed, entries, turn.refused)
+        if self.gated and wants and not turn.claimed:  # it waits since this claim, perhaps for what these had
+            self._claim(connection, worker, claim_no, wants, now, turn)
 
     # -- settle ------------------------------------------------------------------------------------------------
 

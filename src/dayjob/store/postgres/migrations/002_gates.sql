@@ -28,10 +28,11 @@ CREATE INDEX gate_opens ON dayjob.gate (opens) WHERE opens IS NOT NULL;
 -- Kind `queue`: a claim from a queue whose rate is limited.
 CREATE TABLE dayjob.token (
     gate uuid NOT NULL, holder text COLLATE "C" NOT NULL, no bigint NOT NULL, kind text COLLATE "C" NOT NULL, at bigint NOT NULL,
-    until bigint, PRIMARY KEY (gate, holder, no)
+    until bigint, PRIMARY KEY (holder, gate, no)
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX token_holder ON dayjob.token (holder);
 CREATE INDEX token_until ON dayjob.token (gate, until);
+-- Of tables that are tiny now and large a minute later no plan knows anything. A look at one thing is held to its index by an
+-- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, and by OFFSET 0 in what is looked up for each row.
 CREATE INDEX token_over ON dayjob.token (until) WHERE until IS NOT NULL;
 CREATE INDEX token_unstamped ON dayjob.token (holder) WHERE kind = 'rate' AND until IS NULL;
 
@@ -49,11 +50,11 @@ CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid, priority integer, plac
     WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX line_gate ON dayjob.line (gate, priority DESC, place);
 
--- What the next admission has to look at: lines to which a job came, gates of which a token came free. A row for each
--- transaction, so that no two of them wait for each other.
+-- What the next admission has to look at: lines to which a job came, gates of which a token came free. Rows of its own for
+-- each transaction, so that no two of them wait for each other; *more*: others of the same kind.
 CREATE TABLE dayjob.wake (
-    target uuid NOT NULL, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), line boolean NOT NULL, entry bigint, gates jsonb,
-    PRIMARY KEY (target, xid)
+    target uuid NOT NULL, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), line boolean NOT NULL, entry bigint, gates jsonb, more uuid[],
+    PRIMARY KEY (target, xid, line)
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 -- *fails*: when calls failed of late. *state* is `open` beyond *until*, too, until somebody looks.
@@ -90,6 +91,38 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- The next admission looks at these, too: lines, or gates.
+CREATE FUNCTION dayjob.wake_up(targets uuid[], lines boolean) RETURNS void LANGUAGE plpgsql STRICT
+AS $$
+BEGIN
+    INSERT INTO dayjob.wake AS w (target, line, more) SELECT targets[1], lines, targets[2:] WHERE cardinality(targets) > 0
+    ON CONFLICT (target, xid, line) DO UPDATE SET more = w.more || excluded.more WHERE NOT coalesce(w.more, '{}') @> excluded.more;
+END $$;
+
+-- What *jobs* (null for none) hold of gates comes free, and where they end, also their keys: *gatings* of each.
+CREATE FUNCTION dayjob.let_go(jobs uuid[], gatings jsonb[], ends boolean) RETURNS void LANGUAGE plpgsql STRICT
+AS $$
+DECLARE
+    freed uuid[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
+                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL AND (t.kind <> 'order' OR ends)
+                ORDER BY t.gate, t.no OFFSET 0) AS t))
+        RETURNING gate
+    )
+    SELECT array_agg(DISTINCT g.gate) INTO freed FROM gone AS g;
+    PERFORM dayjob.wake_up(freed, false);
+    IF ends THEN
+        DELETE FROM dayjob.unique_key AS u WHERE u.hash = ANY (ARRAY(  -- who holds the row is taking the key over, as its time is up
+            SELECT k.hash FROM unnest(jobs, gatings) AS j (id, gating) CROSS JOIN LATERAL (
+                SELECT k.hash FROM dayjob.unique_key AS k WHERE k.hash = (j.gating #>> '{unique,hash}')::uuid AND k.id = j.id
+                FOR UPDATE SKIP LOCKED) AS k
+            WHERE j.gating ? 'unique' AND j.gating #>> '{unique,until}' IS DISTINCT FROM 'expired'));
+    END IF;
+END $$;
+
 -- A job with `gating` came, changed its entry, or goes. Here alone lines are joined and left, tokens and keys come free.
 CREATE FUNCTION dayjob.follow_gating() RETURNS trigger LANGUAGE plpgsql
 AS $$
@@ -103,21 +136,14 @@ BEGIN
         IF OLD.state = 'blocked' THEN
             DELETE FROM dayjob.waits AS w WHERE w.id = OLD.id RETURNING CASE WHEN w.strict THEN w.line END INTO joined;
             IF joined IS NOT NULL THEN  -- the next one may wait at another gate
-                INSERT INTO dayjob.wake (target, line) VALUES (joined, true) ON CONFLICT DO NOTHING;
+                PERFORM dayjob.wake_up(ARRAY[joined], true);
             END IF;
         END IF;
-        WITH gone AS (
-            DELETE FROM dayjob.token AS t WHERE t.holder = OLD.id::text AND t.until IS NULL AND (t.kind <> 'order' OR TG_OP = 'DELETE')
-            RETURNING t.gate
-        )
-        INSERT INTO dayjob.wake (target, line) SELECT DISTINCT g.gate, false FROM gone AS g ON CONFLICT DO NOTHING;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM dayjob.let_go(ARRAY[OLD.id], ARRAY[OLD.gating], TG_OP = 'DELETE');
     END IF;
     IF TG_OP = 'DELETE' THEN
-        IF OLD.gating ? 'unique' AND OLD.gating #>> '{unique,until}' IS DISTINCT FROM 'expired' THEN
-            DELETE FROM dayjob.unique_key AS u WHERE u.hash = (  -- who holds the row is taking the key over, as its time is up
-                SELECT k.hash FROM dayjob.unique_key AS k
-                WHERE k.hash = (OLD.gating #>> '{unique,hash}')::uuid AND k.id = OLD.id FOR UPDATE SKIP LOCKED);
-        END IF;
         RETURN NULL;
     END IF;
     IF NEW.state = 'blocked' THEN
@@ -141,17 +167,19 @@ BEGIN
         VALUES (NEW.id, joined, CASE WHEN own THEN -1 WHEN strict_key IS NOT NULL THEN 0 ELSE -NEW.priority END, NEW.place, NEW.entry,
             NEW.priority, strict_key IS NOT NULL, NEW.queue, needed);
         INSERT INTO dayjob.wake (target, line, entry, gates) VALUES (joined, true, NEW.entry, NEW.gating -> 'gates')
-        ON CONFLICT (target, xid) DO UPDATE SET entry = excluded.entry, gates = excluded.gates;
+        ON CONFLICT (target, xid, line) DO UPDATE SET entry = excluded.entry, gates = excluded.gates;
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER gated_came AFTER INSERT ON dayjob.job FOR EACH ROW
     WHEN (NEW.gating IS NOT NULL AND NEW.state = 'blocked') EXECUTE FUNCTION dayjob.follow_gating();
 CREATE TRIGGER gated_changed AFTER UPDATE ON dayjob.job FOR EACH ROW
-    WHEN (OLD.gating ?| '{gates,held}' AND OLD.entry <> NEW.entry AND NOT (OLD.state = 'blocked' AND NEW.state = 'available'))
+    WHEN (OLD.entry <> NEW.entry AND NOT (OLD.state = 'blocked' AND NEW.state = 'available') AND OLD.gating ?| '{gates,held}')
     EXECUTE FUNCTION dayjob.follow_gating();
+-- `finish` says "together", and calls `let_go` for all its jobs at once: one by one it is the dearest part of a completion.
 CREATE TRIGGER gated_went AFTER DELETE ON dayjob.job FOR EACH ROW
-    WHEN (OLD.gating IS NOT NULL) EXECUTE FUNCTION dayjob.follow_gating();
+    WHEN (OLD.gating IS NOT NULL AND current_setting('dayjob' || '.let_go', true) IS DISTINCT FROM 'together')
+    EXECUTE FUNCTION dayjob.follow_gating();
 
 -- Jobs with a lane and no gates, in their order, get the places of their turns, and can be claimed. The caller has the turn.
 CREATE FUNCTION dayjob.place_lanes(jobs uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
@@ -201,9 +229,12 @@ AS $$
         WHEN g.kind = 'breaker' AND b.key IS NULL OR b.state = 'closed' THEN 1000000000
         WHEN b.state = 'open' AND (b.until IS NULL OR b.until > moment) THEN 0
         ELSE greatest(CASE WHEN g.kind = 'breaker' THEN 1 ELSE coalesce(g.said_tokens, g.tokens) END - (
-            SELECT count(*) FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > moment)), 0) END ORDER BY u.n)
-    FROM unnest(gates) WITH ORDINALITY AS u (id, n) LEFT JOIN dayjob.gate AS g ON g.id = u.id
-    LEFT JOIN dayjob.breaker AS b ON g.kind = 'breaker' AND b.key = g.key
+            SELECT count(*) FROM (
+                SELECT FROM dayjob.token AS t WHERE t.gate = g.id AND (t.until IS NULL OR t.until > moment) ORDER BY t.until OFFSET 0) AS t), 0)
+        END ORDER BY u.n)
+    FROM unnest(gates) WITH ORDINALITY AS u (id, n)
+    LEFT JOIN LATERAL (SELECT g.* FROM dayjob.gate AS g WHERE g.id = u.id OFFSET 0) AS g ON true
+    LEFT JOIN LATERAL (SELECT b.* FROM dayjob.breaker AS b WHERE g.kind = 'breaker' AND b.key = g.key OFFSET 0) AS b ON true
     CROSS JOIN LATERAL (SELECT u.id = ANY (ARRAY(
         SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p
         UNION ALL SELECT dayjob.gate_id('held', l.queue) FROM dayjob.limit_in_force AS l WHERE l.closed = 'hold')) AS shut) AS q
@@ -232,16 +263,17 @@ AS $$
     UPDATE dayjob.gate AS g SET opens = o.at
     FROM unnest(gates) AS u (id) CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN NOT EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = h.id) THEN NULL
+            WHEN (SELECT true FROM dayjob.line AS l WHERE l.gate = h.id LIMIT 1) IS NULL THEN NULL
             WHEN h.shut_until > moment THEN h.shut_until
             WHEN h.kind = 'breaker' THEN (SELECT b.until FROM dayjob.breaker AS b WHERE b.key = h.key AND b.state = 'open')
             ELSE (
                 SELECT t.until FROM dayjob.token AS t WHERE t.gate = h.id AND (t.until IS NULL OR t.until > moment)
                 ORDER BY t.until LIMIT 1 OFFSET greatest((
-                    SELECT count(*) FROM dayjob.token AS c WHERE c.gate = h.id AND (c.until IS NULL OR c.until > moment))
-                    - coalesce(h.said_tokens, h.tokens), 0)) END AS at
-        FROM dayjob.gate AS h WHERE h.id = u.id) AS o
-    WHERE g.id = u.id AND g.opens IS DISTINCT FROM o.at
+                    SELECT count(*) FROM (
+                        SELECT FROM dayjob.token AS c WHERE c.gate = h.id AND (c.until IS NULL OR c.until > moment) ORDER BY c.until OFFSET 0) AS c)
+                    - coalesce(h.said_tokens, h.tokens), 0)) END AS at, h.ctid AS address
+        FROM dayjob.gate AS h WHERE h.id = u.id OFFSET 0) AS o
+    WHERE g.ctid = o.address AND g.opens IS DISTINCT FROM o.at
 $$;
 
 -- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
@@ -251,6 +283,7 @@ AS $$
 DECLARE
     todo uuid[];
     woken uuid[];
+    awaited uuid[];
     looked uuid[] := '{}';
     names uuid[];
     free bigint[];
@@ -261,12 +294,17 @@ DECLARE
     job record;
     number integer;
     shut integer;
+    few integer;
+    let integer;
     admitted integer := 0;
     rounds integer := 0;
 BEGIN
-    WITH w AS (
+    WITH k AS (
         DELETE FROM dayjob.wake WHERE ctid = ANY (ARRAY(SELECT k.ctid FROM dayjob.wake AS k ORDER BY k.target, k.xid LIMIT 2000))
-        RETURNING target, line, entry, gates
+        RETURNING target, line, entry, gates, more
+    ), w AS (
+        SELECT k.target, k.line, k.entry, k.gates FROM k
+        UNION ALL SELECT u.target, k.line, NULL, NULL FROM k CROSS JOIN LATERAL unnest(k.more) AS u (target)
     )
     SELECT array_agg(DISTINCT w.target) FILTER (WHERE w.line),
         array_cat(array_agg(DISTINCT w.target) FILTER (WHERE NOT w.line),
@@ -277,17 +315,20 @@ BEGIN
         UPDATE dayjob.breaker AS b SET state = 'probing', since = moment, until = NULL FROM due
         WHERE due.kind = 'breaker' AND b.key = due.key AND b.state = 'open' AND b.until <= moment
     ), over AS (
-        DELETE FROM dayjob.token AS t USING due WHERE t.gate = due.id AND t.until <= moment
+        DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM due CROSS JOIN LATERAL (
+                SELECT t.ctid FROM dayjob.token AS t WHERE t.gate = due.id AND t.until <= moment ORDER BY t.until OFFSET 0) AS t))
     )
     SELECT woken || array_agg(due.id) INTO woken FROM due;
     INSERT INTO dayjob.line (id) SELECT u.id FROM unnest(todo) AS u (id) ON CONFLICT DO NOTHING;
-    woken := coalesce(woken, '{}');
     todo := coalesce(todo, '{}');
     LOOP
-        free := dayjob.free_tokens(woken, moment);
+        -- Tokens are counted where somebody waits for one, not wherever one came free.
+        awaited := ARRAY(SELECT u.id FROM unnest(woken) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
+        free := dayjob.free_tokens(awaited, moment);
         todo := ARRAY(
             SELECT u.id FROM unnest(todo) AS u (id) UNION SELECT l.id
-            FROM unnest(woken, free) AS g (id, free) CROSS JOIN LATERAL (
+            FROM unnest(awaited, free) AS g (id, free) CROSS JOIN LATERAL (
                 SELECT l.id FROM dayjob.line AS l WHERE l.gate = g.id
                 ORDER BY l.priority DESC, l.place LIMIT least(most, coalesce(g.free, most))) AS l);
         rounds := rounds + 1;
@@ -310,6 +351,8 @@ BEGIN
         priorities := stops;
         places := array_fill(0::bigint, ARRAY[cardinality(todo)]);
         picked := '{}';
+        -- Of many lines a few jobs each, in every round more.
+        few := (10 + 2 * (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
         FOR job IN
             WITH head AS MATERIALIZED (
                 SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free FROM unnest(todo) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL (
@@ -320,9 +363,10 @@ BEGIN
                         coalesce(min(coalesce(free[array_position(names, x.gate)], 1000000000)), 1000000000) AS free
                     FROM unnest(h.gates) AS x (gate)) AS g
             )
-            SELECT h.n, h.numbers, w.* FROM head AS h CROSS JOIN LATERAL (
-                SELECT w.id, w.priority, w.place, w.entry FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
-                LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most - admitted), 1) END) AS w
+            SELECT h.n, h.numbers, w.*, w.m = few AND NOT h.strict AS last FROM head AS h CROSS JOIN LATERAL (
+                SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+                FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
+                LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most - admitted, few), 1) END) AS w
             ORDER BY w.priority DESC, w.place, w.entry
         LOOP
             CONTINUE WHEN stops[job.n] <> 0;
@@ -343,22 +387,25 @@ BEGIN
                 END LOOP;
                 picked := picked || job.id;
             END IF;
-            EXIT WHEN admitted + cardinality(picked) >= most;
+            EXIT WHEN admitted + cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
         END LOOP;
-        admitted := admitted + dayjob.let_in(picked, moment);
+        let := dayjob.let_in(picked, moment);
+        admitted := admitted + let;
         UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
         FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
         WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
         looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
         todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
-        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND NOT EXISTS (SELECT 1 FROM dayjob.waits AS w WHERE w.line = l.id);
-        todo := ARRAY(SELECT u.id FROM unnest(todo) AS u (id) WHERE EXISTS (SELECT 1 FROM dayjob.waits AS w WHERE w.line = u.id));
+        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
+            SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
+        todo := ARRAY(SELECT u.id FROM unnest(todo) AS u (id) WHERE (
+            SELECT true FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1));
+        EXIT WHEN let = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
     END LOOP;
     IF cardinality(todo) > 0 THEN  -- not all was looked at
-        INSERT INTO dayjob.wake (target, line) SELECT u.id, true FROM unnest(todo) AS u (id)
-        UNION SELECT u.id, false FROM unnest(woken) AS u (id) ON CONFLICT DO NOTHING;
+        PERFORM dayjob.wake_up(todo, true), dayjob.wake_up(woken, false);
     END IF;
-    PERFORM dayjob.set_opens(ARRAY(SELECT u.id FROM unnest(looked || woken) AS u (id) GROUP BY u.id), moment);
+    PERFORM dayjob.set_opens(ARRAY(SELECT u.id FROM unnest(looked || awaited) AS u (id) GROUP BY u.id), moment);
     RETURN admitted;
 END $$;
 
@@ -367,29 +414,30 @@ END $$;
 CREATE FUNCTION dayjob.let_in(jobs uuid[], moment bigint) RETURNS integer LANGUAGE plpgsql
 AS $$
 DECLARE
-    here uuid[];
     laned uuid[];
+    admitted integer;
 BEGIN
     IF cardinality(jobs) = 0 THEN
         RETURN 0;
     END IF;
-    SELECT array_agg(j.id) INTO here FROM (
-        SELECT j.id FROM dayjob.job AS j WHERE j.id = ANY (jobs) AND j.state = 'blocked' ORDER BY j.id FOR UPDATE SKIP LOCKED) AS j;
-    WITH numbered AS MATERIALIZED (
-        SELECT o.id, nextval('dayjob.entry') AS no FROM (
-            SELECT u.id FROM unnest(jobs) WITH ORDINALITY AS u (id, n) WHERE u.id = ANY (here) ORDER BY u.n) AS o
+    WITH here AS MATERIALIZED (
+        SELECT u.n, j.address, w.* FROM unnest(jobs) WITH ORDINALITY AS u (id, n) CROSS JOIN LATERAL (
+            SELECT j.ctid AS address FROM dayjob.job AS j WHERE j.id = u.id AND j.state = 'blocked' FOR UPDATE SKIP LOCKED) AS j
+        CROSS JOIN LATERAL (SELECT w.ctid AS waited, w.gates FROM dayjob.waits AS w WHERE w.id = u.id OFFSET 0) AS w
+    ), numbered AS MATERIALIZED (
+        SELECT o.*, nextval('dayjob.entry') AS no FROM (SELECT h.* FROM here AS h ORDER BY h.n) AS o
     ), job AS MATERIALIZED (
         UPDATE dayjob.job AS j SET state = 'available', entry = n.no,  -- what was held is not new any more
             gating = CASE WHEN j.gating ? 'held' THEN nullif(j.gating - 'held', '{}') ELSE j.gating END
-        FROM numbered AS n WHERE j.id = n.id
+        FROM numbered AS n WHERE j.ctid = n.address
         RETURNING j.id, j.entry, j.place, j.queue, j.priority, CASE WHEN j.suspect THEN 2 ELSE 1 END AS kind,
-            (j.gating ? 'lane' AND NOT j.gating ? 'gates') IS TRUE AS laned
+            (j.gating ? 'lane' AND NOT j.gating ? 'gates') IS TRUE AS laned, n.waited, n.gates
     ), gone AS (
-        DELETE FROM dayjob.waits AS w USING job AS j WHERE w.id = j.id RETURNING w.id, j.entry, w.gates
+        DELETE FROM dayjob.waits WHERE ctid = ANY (ARRAY(SELECT j.waited FROM job AS j))
     ), taken AS (
         INSERT INTO dayjob.token (gate, holder, no, kind, at)
-        SELECT g.id, w.id::text, w.entry, g.kind, moment FROM gone AS w CROSS JOIN LATERAL unnest(w.gates) AS x (gate)
-        JOIN dayjob.gate AS g ON g.id = x.gate
+        SELECT g.id, j.id::text, j.entry, g.kind, moment FROM job AS j CROSS JOIN LATERAL unnest(j.gates) AS x (gate)
+        CROSS JOIN LATERAL (SELECT g.id, g.kind FROM dayjob.gate AS g WHERE g.id = x.gate OFFSET 0) AS g
     ), known AS (
         INSERT INTO dayjob.level (queue, priority, kind, used_at)
         SELECT n.queue, n.priority, n.kind, moment FROM (SELECT DISTINCT queue, priority, kind FROM job) AS n
@@ -400,36 +448,62 @@ BEGIN
         INSERT INTO dayjob.ready (place, entry, id, priority, kind, queue)
         SELECT place, entry, id, priority, kind, queue FROM job WHERE NOT job.laned
     )
-    SELECT array_agg(job.id ORDER BY job.entry) INTO laned FROM job WHERE job.laned;
+    SELECT array_agg(job.id ORDER BY job.entry) FILTER (WHERE job.laned), count(*) INTO laned, admitted FROM job;
     IF laned IS NOT NULL THEN
         PERFORM dayjob.place_lanes(laned, moment);
     END IF;
-    RETURN coalesce(cardinality(here), 0);
+    RETURN admitted;
 END $$;
 
 -- Admitted jobs that nobody claims make room where others wait: those of paused queues, and where the most urgent who waits is
--- more urgent, or they wait themselves for *patience* microseconds. Back in line they stand in a new place.
-CREATE FUNCTION dayjob.take_back(moment bigint, patience bigint) RETURNS void LANGUAGE plpgsql
+-- more urgent, or they wait themselves for *patience* microseconds. Back in line they stand in a new place. Looks at 500 gates
+-- *after* this one, and 10,000 tokens of theirs; answers where to go on, null: at the first.
+CREATE FUNCTION dayjob.take_back(moment bigint, patience bigint, after uuid) RETURNS uuid LANGUAGE plpgsql
 AS $$
 DECLARE
     idle uuid[];
+    last uuid;
 BEGIN
-    SELECT array_agg(s.id) INTO idle FROM (
-        SELECT DISTINCT j.id FROM (
-            SELECT DISTINCT ON (l.gate) l.gate, l.priority FROM dayjob.line AS l WHERE l.gate IS NOT NULL ORDER BY l.gate, l.priority DESC) AS w
+    WITH RECURSIVE step AS (
+        (SELECT l.gate, l.priority FROM dayjob.line AS l WHERE l.gate > after ORDER BY l.gate, l.priority DESC LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM step AS s CROSS JOIN LATERAL (
+            SELECT l.gate, l.priority FROM dayjob.line AS l WHERE l.gate > s.gate ORDER BY l.gate, l.priority DESC LIMIT 1) AS n
+    ), waited AS MATERIALIZED (
+        SELECT s.gate, s.priority, row_number() OVER () AS n FROM step AS s LIMIT 500
+    ), taken AS MATERIALIZED (
+        SELECT w.gate, w.priority, w.n, t.* FROM waited AS w CROSS JOIN LATERAL (
+            SELECT t.holder, t.no, t.at FROM dayjob.token AS t WHERE t.gate = w.gate AND t.until IS NULL AND t.kind <> 'order'
+            ORDER BY t.until LIMIT 1000) AS t
+        LIMIT 10000
+    ), found AS (
+        SELECT DISTINCT j.id FROM taken AS t CROSS JOIN LATERAL (
+            SELECT j.id FROM dayjob.job AS j WHERE j.id = t.holder::uuid AND j.entry = t.no AND j.state = 'available'
+                AND (t.at <= moment - patience OR j.priority < t.priority)
+                AND (SELECT true FROM dayjob.ready AS r WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (1, 2)
+                    AND r.place = j.place AND r.entry = j.entry LIMIT 1)
+            OFFSET 0) AS j
+        LIMIT 1000
+    )
+    SELECT ARRAY(SELECT f.id FROM found AS f), CASE
+        WHEN (SELECT count(*) FROM taken) = 10000 THEN (SELECT t.gate FROM taken AS t ORDER BY t.n DESC LIMIT 1)
+        ELSE (SELECT w.gate FROM waited AS w WHERE w.n = 500) END
+        INTO idle, last;
+    idle := idle || ARRAY(
+        SELECT j.id FROM dayjob.paused AS p CROSS JOIN LATERAL (
+            SELECT l.* FROM dayjob.level AS l WHERE l.queue = p.queue AND l.kind IN (1, 2) OFFSET 0) AS l
         CROSS JOIN LATERAL (
-            SELECT t.holder, t.no, t.at FROM dayjob.token AS t WHERE t.gate = w.gate AND t.until IS NULL AND t.kind <> 'order' LIMIT 1000) AS t
-        JOIN dayjob.job AS j ON j.id = t.holder::uuid AND j.entry = t.no AND j.state = 'available'
-        WHERE (t.at <= moment - patience OR j.priority < w.priority) AND EXISTS (
-            SELECT 1 FROM dayjob.ready AS r WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (1, 2)
-                AND r.place = j.place AND r.entry = j.entry)
-        UNION
-        SELECT j.id FROM dayjob.paused AS p JOIN dayjob.level AS l ON l.queue = p.queue AND l.kind IN (1, 2)
-        JOIN dayjob.ready AS r ON r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
-        JOIN dayjob.job AS j ON j.id = r.id AND j.entry = r.entry AND j.gating ? 'gates'
-        WHERE EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL)
-        LIMIT 1000) AS s;
-    PERFORM dayjob.park(idle, true);
+            SELECT r.id, r.entry FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+            OFFSET 0) AS r
+        CROSS JOIN LATERAL (
+            SELECT j.id FROM dayjob.job AS j WHERE j.id = r.id AND j.entry = r.entry AND j.gating ? 'gates'
+                AND (SELECT true FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL LIMIT 1)
+            OFFSET 0) AS j
+        LIMIT 1000);
+    IF cardinality(idle) > 0 THEN
+        PERFORM dayjob.park(idle, true);
+    END IF;
+    RETURN last;
 END $$;
 
 -- Admitted *jobs* that are not claimed are blocked again; *behind*: in a new place.
@@ -1003,7 +1077,11 @@ BEGIN
     END IF;
     WITH stamped AS (
         UPDATE dayjob.token AS t SET at = moment, until = moment + (coalesce(g.said_per, g.per) * 1000000)::bigint FROM dayjob.gate AS g
-        WHERE t.holder = ANY (jobs::text[]) AND t.kind = 'rate' AND t.until IS NULL AND g.id = t.gate RETURNING t.gate, t.until
+        WHERE t.ctid = ANY (ARRAY(
+            SELECT r.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
+                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.kind = 'rate' AND t.until IS NULL
+                ORDER BY t.gate, t.no OFFSET 0) AS r))
+            AND g.id = t.gate RETURNING t.gate, t.until
     ), first AS (SELECT s.gate, min(s.until) AS until FROM stamped AS s GROUP BY s.gate)
     UPDATE dayjob.gate AS g SET opens = least(g.opens, f.until) FROM first AS f
     WHERE g.id = f.gate AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = g.id);
@@ -1114,7 +1192,7 @@ BEGIN
     claimed := 0;
     levels := '[]';
     heard := CASE WHEN dayjob.nobody(13) THEN 0 ELSE 1 END + CASE WHEN dayjob.nobody(14) THEN 0 ELSE 2 END
-        + CASE WHEN gated OR limited THEN 4 ELSE 0 END;
+        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate IS NOT NULL) THEN 4 ELSE 0 END;
     PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
     IF FOUND THEN
         claimed := -1;  -- the reply to this claim was lost: the same batch again
