@@ -123,6 +123,27 @@ class TestShedding:
         assert scene.get(oldest).reason == "shed"
         assert scene.get(oldest).attempt == 0
 
+    def test_a_scheduled_one_that_is_less_urgent_goes_before_those_that_could_run(self, scene: Scene) -> None:
+        limit(scene, max_depth=3, when_full="drop_oldest")
+        scene.job(queue="other", priority=-5, delay=30.0)
+        later, last = scene.job(priority=-1, delay=60.0), scene.job(priority=-1, delay=20.0)
+        urgent = scene.job(priority=1)
+
+        shed_by = {scene.job(): [later], scene.job(): [later, last]}
+
+        assert [scene.get(id).reason for id in (later, last, urgent, *shed_by)] == ["shed", "shed", None, None, None]
+
+    def test_who_goes_is_decided_row_by_row(self, scene: Scene) -> None:
+        limit(scene, max_depth=2, when_full="drop_oldest")
+        old, urgent = scene.job(priority=0), scene.job(priority=1)
+        rows = [scene.row(priority=priority) for priority in (-1, 1, 0, 0, 1)]
+
+        scene.store.enqueue(rows, now=scene.now)
+
+        assert [scene.get(id).reason for id in (old, urgent, *(row.id for row in rows))] == [
+            "shed", "shed", "shed", None, "shed", "shed", None
+        ]  # fmt: skip
+
     def test_a_batch_larger_than_the_queue_loses_none_without_a_trace(self, scene: Scene) -> None:
         limit(scene, max_depth=2, when_full="drop_oldest")
         ids = scene.jobs(5)
