@@ -77,6 +77,15 @@ class TestRate:
         scene.advance(0.2)
         assert ann.ids() == [second]
 
+    def test_a_period_that_is_over_lets_in_all_at_once_though_not_all_of_it_was_used(self, scene: Scene) -> None:
+        gating, ann = gated(rate(2)), scene.worker()
+        scene.job(gating=gating)
+        ann.settle(ann.take())
+        scene.advance(10.01)
+        ids = [scene.job(gating=gating), scene.job(gating=gating, queue="other")]
+
+        assert ann.ids() == ids
+
     def test_each_token_comes_back_at_its_own_time(self, scene: Scene) -> None:
         ids, ann = scene.jobs(6, gating=gated(rate(3, 10.0))), scene.worker()
         for id in ids[:3]:

@@ -1,5 +1,6 @@
 -- Admission: blocked jobs become available when all their gates are open.
 local rooms, times, pausing, guests = {}, {}, nil, nil
+local purged = {}  -- gates of which only tokens are left whose time is not over
 local entered = {}  -- queues into which somebody has passed
 
 local function is_paused(queue)
@@ -10,8 +11,9 @@ local function is_paused(queue)
   return pausing[queue]
 end
 
--- Tokens of a gate whose time is over go.
+-- Tokens of a gate whose time is over go; how many.
 local function purge(name, gate, now)
+  purged[name] = true
   local kind, key = sub(name, 1, 1), '@token:' .. name
   if kind ~= 'r' then return call('ZREMRANGEBYSCORE', key, '(' .. digits(GUEST), digits(GUEST + now)) end
   local per = floor((gate[4] and gate[5] or gate[2]) * 1000000)
@@ -58,14 +60,19 @@ local function room(name, now, text)
   return rooms[name]
 end
 
+-- Whether time alone can free tokens of a gate of that *kind*.
+local function ages(kind)
+  if guests == nil then guests = call('EXISTS', '@taker') == 1 end
+  return kind == 'r' or (kind == 'c' and guests)
+end
+
 local OF = {c = true, r = true}
 
 -- A line waits at a gate that is closed. Where somebody less urgent has passed and does not run yet, the sweep looks.
 local function wait_at(line, from, name, score, now)
   move(line, from, name, score)
   local kind, at = sub(name, 1, 1), times[name]
-  if guests == nil then guests = call('EXISTS', '@taker') == 1 end
-  if not at and (kind == 'r' or (kind == 'c' and guests)) then at = ends_at(name, gate_of(name)) end
+  if not at and ages(kind) then at = ends_at(name, gate_of(name)) end
   if at then open_at(name, at) end
   if OF[kind] then
     local base = kind == 'c' and -1000 or RESERVED
@@ -77,7 +84,7 @@ end
 -- What passes: its tokens now, and its place when all are known that pass. *members* is score, id ... .
 local passing = {}
 
-local function pass(queue, names, members)
+local function pass(queue, names, members, now)
   for _, name in ipairs(names) do
     local kind, tokens = sub(name, 1, 1), {}
     for at = 1, #members, 2 do
@@ -97,6 +104,9 @@ local function pass(queue, names, members)
       many('ZADD', '@token:' .. name, tokens)
     end
     rooms[name] = rooms[name] - #members / 2
+    if rooms[name] <= 0 and not purged[name] and ages(kind) then
+      rooms[name] = rooms[name] + purge(name, gate_of(name), now)
+    end
   end
   passing[queue] = passing[queue] or {}
   for at = 1, #members do insert(passing[queue], members[at]) end
@@ -185,7 +195,7 @@ local function look(node, bound, most, now)
       members[at], members[at + 1] = score, found[at]
     end
   end
-  pass(queue, names, members)
+  pass(queue, names, members, now)
   if own then rooms[own] = rooms[own] + 1 end  -- which it had already
   if not rest then
     insert(node.over, line)
@@ -290,7 +300,7 @@ end
 
 -- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over.
 local function admit(now, limit, shunned)
-  rooms, times, pausing = {}, {}, nil
+  rooms, times, purged, pausing = {}, {}, {}, nil
   open_by_time(now)
   local over, gone, passed, looked = {}, {}, 0, 0
   local push, pop, top = heap_of()
