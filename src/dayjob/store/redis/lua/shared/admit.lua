@@ -68,42 +68,27 @@ end
 
 local OF = {c = true, r = true}
 
--- A line waits at a gate that is closed. Where somebody less urgent has passed and does not run yet, the sweep looks.
-local function wait_at(line, from, name, score, now)
-  move(line, from, name, score)
-  local kind, at = sub(name, 1, 1), times[name]
-  if not at and ages(kind) then at = ends_at(name, gate_of(name)) end
-  if at then open_at(name, at) end
-  if OF[kind] then
-    local base = kind == 'c' and -1000 or RESERVED
-    local below = digits(base + priority_of(tonumber(score)) - 1)
-    if call('ZCOUNT', '@token:' .. name, digits(base - 127), below) > 0 then call('SADD', '@contested', name) end
-  end
-end
-
--- What passes: its tokens now, and its place when all are known that pass. *members* is score, id ... .
-local passing = {}
+-- What passes: the tokens of each gate, and of each queue those who pass; score, id ... each. All is written when all is known.
+local tokens, passing = {}, {}
 
 local function pass(queue, names, members, now)
+  local count = #members / 2
   for _, name in ipairs(names) do
-    local kind, tokens = sub(name, 1, 1), {}
+    local kind, list = sub(name, 1, 1), tokens[name] or {}
+    tokens[name] = list
     for at = 1, #members, 2 do
-      local number = tonumber(members[at])
+      local number, token = tonumber(members[at]), -1
       if kind == 'c' then
-        tokens[at] = priority_of(number) - 1000
+        token = priority_of(number) - 1000
       elseif kind == 'r' then
-        tokens[at] = digits(RESERVED + priority_of(number))
-      else
-        tokens[at] = kind == 'o' and digits(place_of(number)) or -1
+        token = digits(RESERVED + priority_of(number))
+      elseif kind == 'o' then
+        token = digits(place_of(number))
       end
-      tokens[at + 1] = members[at + 1]
+      insert(list, token)
+      insert(list, members[at + 1])
     end
-    if kind == 'o' then
-      call('ZADD', '@token:' .. name, 'NX', unpack(tokens))
-    else
-      many('ZADD', '@token:' .. name, tokens)
-    end
-    rooms[name] = rooms[name] - #members / 2
+    rooms[name] = rooms[name] - count
     if rooms[name] <= 0 and not purged[name] and ages(kind) then
       rooms[name] = rooms[name] + purge(name, gate_of(name), now)
     end
@@ -146,77 +131,125 @@ local function gates_of(line)
     return string.match(line, '^[^%z]*'), names
   end
   local id = call('ZRANGE', '@line:' .. line, 0, 0)[1]
+  if not id then return false, names end
   local record, gating = call('HGET', JOB, id), gatings({id})[1]
   if not record or not gating then return false, names, id end  -- somebody has deleted keys
   for _, gate in ipairs(gating[4]) do insert(names, name_of(gate)) end
   return head(record)[1], names, id
 end
 
--- Lines of which all have passed.
-local emptied = {}
+-- Score and id of who is next in *one*, a line; it is read ahead.
+local function next_of(one)
+  if not one.read[one.at] and not one.last then
+    local ahead = one.ahead
+    one.read = call('ZRANGE', '@line:' .. one.line, one.passed, one.passed + ahead - 1, 'WITHSCORES')
+    one.at, one.ahead, one.last = 1, min(4 * ahead, 1000), #one.read < 2 * ahead
+  end
+  return one.read[one.at + 1], one.read[one.at]
+end
 
--- Let pass of the line of *node* what can before *bound*, the score of whoever is next; how many.
-local function look(node, bound, most, now)
-  local line, shut, own = node.line, nil, nil
-  local queue, names, first = gates_of(line)
-  if not queue then
-    call('ZREM', '@line:' .. line, first)
-    set_line(line, true)
+-- Up to *most* of a line that come before *bound*, the score of whoever is next elsewhere: score, id ... .
+local function first_of(one, bound, most)
+  local members, score, id = {}, next_of(one)
+  while score and #members < 2 * most and (#members == 0 or not bound or tonumber(score) <= bound) do
+    insert(members, score)
+    insert(members, id)
+    one.at, one.passed = one.at + 2, one.passed + 1
+    score, id = next_of(one)
+  end
+  one.score = tonumber(score)
+  return members
+end
+
+-- The first of a strict lane.
+local function first_alone(one)
+  local members = {call('ZSCORE', '@blocked:' .. one.queue, one.first), one.first}
+  local second = call('ZRANGE', '@line:' .. one.line, 1, 1, 'WITHSCORES')
+  one.score, one.passed = tonumber(second[1] and score_of(one.line, second[1], second[2])), 1
+  return members
+end
+
+-- Let pass of *one*, a line, what can before *bound*; how many. `shut` is the gate at which it waits from now on; else it goes on
+-- with the `score` of who is next, if there is anybody.
+local function look(one, bound, most, now)
+  if not one.names then
+    one.queue, one.names, one.first = gates_of(one.line)
+    one.read, one.at, one.ahead, one.passed = {}, 1, 8, 0
+  end
+  local queue, names, first, own = one.queue, one.names, one.first, nil
+  if not queue then return 0 end
+  if is_paused(queue) then
+    one.shut = 'p' .. queue
+    rooms[one.shut] = 0
     return 0
   end
-  if is_paused(queue) then
-    shut = 'p' .. queue
-    rooms[shut] = 0
-  end
   for _, name in ipairs(names) do
-    if shut then break end
     local free = room(name, now)
     if first and sub(name, 1, 1) == 'o' and call('ZSCORE', '@token:' .. name, first) then own, free = name, 1 end
-    if free <= 0 then shut = name else most = min(most, free) end
-  end
-  if shut then
-    wait_at(line, node.name, shut, node.score, now)
-    return 0
-  end
-  local key, members, rest = '@line:' .. line, {}, nil
-  if first then
-    members = {call('ZSCORE', '@blocked:' .. queue, first), first}
-    local second = call('ZRANGE', key, 1, 1, 'WITHSCORES')
-    rest = second[1] and score_of(line, second[1], second[2])
-  else
-    most = min(most, 1000)
-    local found = call('ZRANGE', key, 0, most, 'WITHSCORES')
-    for at = 1, #found, 2 do
-      local score = found[at + 1]
-      if at > 2 * most or (at > 1 and bound and tonumber(score) > bound) then
-        rest = score
-        break
-      end
-      members[at], members[at + 1] = score, found[at]
+    if free <= 0 then
+      one.shut = name
+      return 0
     end
+    most = min(most, free)
   end
-  pass(queue, names, members, now)
+  local members = first and first_alone(one) or first_of(one, bound, most)
+  if #members > 0 then pass(queue, names, members, now) end
   if own then rooms[own] = rooms[own] + 1 end  -- which it had already
-  if not rest then
-    insert(node.over, line)
-    insert(emptied, key)
-    return #members / 2
-  end
-  call('ZREMRANGEBYRANK', key, 0, #members / 2 - 1)
-  local closed
-  for _, name in ipairs(names) do
-    if rooms[name] <= 0 and (not first or sub(name, 1, 1) == 'o') then closed = name end
-  end
-  if closed then
-    wait_at(line, node.name, closed, rest, now)
-  else
-    move(line, node.name, node.name, rest)
-    node.read = {}
+  for _, name in ipairs(one.score and names or {}) do
+    if rooms[name] <= 0 and (not first or sub(name, 1, 1) == 'o') then one.shut = name end
   end
   return #members / 2
 end
 
--- The lines that stand first at the gates *names*, the most urgent of all on top.
+-- Lines wait at a gate that is closed, the most urgent with the score *first*. Where somebody less urgent has passed and does not
+-- run yet, the sweep looks.
+local function wait_at(name, first)
+  local kind, at = sub(name, 1, 1), times[name]
+  if not at and ages(kind) then at = ends_at(name, gate_of(name)) end
+  if at then call('ZADD', '@opens', digits(at), name) end
+  if OF[kind] then
+    local base = kind == 'c' and -1000 or RESERVED
+    local below = digits(base + priority_of(first) - 1)
+    if call('ZCOUNT', '@token:' .. name, digits(base - 127), below) > 0 then call('SADD', '@contested', name) end
+  end
+end
+
+-- What this admission did with the lines that were *seen*.
+local function write(seen, now)
+  for name, list in pairs(tokens) do
+    if sub(name, 1, 1) == 'o' then call('ZADD', '@token:' .. name, 'NX', unpack(list)) else many('ZADD', '@token:' .. name, list) end
+  end
+  local emptied, gone, leave_, come, to, firsts_ = {}, {}, {}, {}, {}, {}
+  for _, one in ipairs(seen) do
+    local line, from, gate = one.line, one.from, one.shut or one.from
+    if not one.queue then
+      if one.first then call('ZREM', '@line:' .. line, one.first) end
+      set_line(line, true)
+    elseif not one.score then  -- all have passed
+      insert(emptied, '@line:' .. line)
+      insert(gone, line)
+      under(leave_, from, line)
+    else
+      if one.passed > 0 then call('ZREMRANGEBYRANK', '@line:' .. line, 0, one.passed - 1) end
+      under(come, gate, digits(one.score), line)
+      if gate ~= from then
+        under(leave_, from, line)
+        insert(to, line)
+        insert(to, gate)
+      end
+      if one.shut then firsts_[gate] = min(firsts_[gate] or one.score, one.score) end
+    end
+  end
+  for at = 1, #emptied, 4000 do call('UNLINK', unpack(emptied, at, min(at + 3999, #emptied))) end
+  many('HDEL', '@lines', gone)
+  many('HSET', '@lines', to)
+  for name, lines in pairs(leave_) do many('ZREM', '@wait:' .. name, lines) end
+  for name, lines in pairs(come) do many('ZADD', '@wait:' .. name, lines) end
+  for name, first in pairs(firsts_) do wait_at(name, first) end
+  let_in(now)
+end
+
+-- Whoever is most urgent on top: all that is pushed has a `score`.
 local function heap_of()
   local heap, size = {}, 0
   local function push(node)
@@ -284,6 +317,12 @@ local function open_by_time(now)
   free(waited)
 end
 
+local function keys_of(set)
+  local names = {}
+  for name in pairs(set) do insert(names, name) end
+  return names
+end
+
 -- What will be asked of the gates of many lines, in one go: *read* is line, score ... .
 local function look_ahead(read, now)
   local names, seen = {}, {}
@@ -298,63 +337,69 @@ local function look_ahead(read, now)
   for i, text in ipairs(gather('HMGET', '@gate', names)) do room(names[i], now, text) end
 end
 
--- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over.
+-- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. Each gate
+-- that is looked at stands in the heap with the first line that nobody has seen yet, and so do lines of which more may pass.
 local function admit(now, limit, shunned)
-  rooms, times, purged, pausing = {}, {}, {}, nil
+  rooms, times, purged, pausing, tokens = {}, {}, {}, nil, {}
   open_by_time(now)
-  local over, gone, passed, looked = {}, {}, 0, 0
+  local over, seen, passed, looked = {}, {}, 0, 0
   local push, pop, top = heap_of()
-  local function settle(node)  -- before what waits at a gate is read again
-    many('ZREM', '@wait:' .. node.name, node.over)
-    for _, line in ipairs(node.over) do insert(gone, line) end
-    node.over = {}
-  end
-  local function stand(node)
-    if room(node.name, now) <= 0 then
-      settle(node)
-      return insert(over, node.name)
+  local function stand(gate)
+    gate.at = gate.at + 2
+    if not gate.read[gate.at] and not gate.last then
+      gate.read = call('ZRANGE', '@wait:' .. gate.name, gate.from, gate.from + gate.ahead - 1, 'WITHSCORES')
+      gate.last, gate.at, gate.from = #gate.read < 2 * gate.ahead, 1, gate.from + gate.ahead
+      gate.ahead = 200
+      if gate.name == '*' then look_ahead(gate.read, now) end
     end
-    node.at = node.at + 2
-    if not node.read[node.at + 2] and not (node.last and node.read[node.at]) then
-      settle(node)
-      node.read = call('ZRANGE', '@wait:' .. node.name, node.skip, node.skip + node.ahead, 'WITHSCORES')
-      node.last, node.at, node.ahead = #node.read <= 2 * node.ahead, 1, 200
-      if node.name == '*' then look_ahead(node.read, now) end
-    end
-    if not node.read[node.at] then return insert(over, node.name) end
-    node.line, node.score = node.read[node.at], tonumber(node.read[node.at + 1])
-    node.second = tonumber(node.read[node.at + 3])
-    push(node)
+    gate.score = tonumber(gate.read[gate.at + 1])
+    if gate.score then push(gate) else over[gate.name] = true end
   end
-  local function source(name) stand({name = name, skip = 0, at = -1, ahead = name == '*' and 200 or 1, read = {}, over = {}}) end
+  local function source(name)
+    if room(name, now) <= 0 then
+      over[name] = true
+    else
+      stand({name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0})
+    end
+  end
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
-    if sub(name, 1, 1) == 'h' and not release_held(sub(name, 2), 1000) then insert(over, name) end
+    if sub(name, 1, 1) == 'h' then over[name] = not release_held(sub(name, 2), 1000) or nil end
   end
   source('*')
   for _, name in ipairs(names) do
     if sub(name, 1, 1) ~= 'h' and name ~= '*' then source(name) end
   end
   while top() and passed < limit and looked < 2000 do
-    local node = pop()
-    local queue = string.match(node.line, '^[^%z]*')
-    looked = looked + 1
-    if shunned and (shunned[queue] or shunned[node.line]) and node.skip < 100 then
-      node.skip = node.skip + 1
-    elseif room(node.name, now) > 0 then
-      local bound = node.second
-      if top() and (not bound or top().score < bound) then bound = top().score end
-      passed = passed + look(node, bound, limit - passed, now)
+    local one = pop()
+    if one.name and room(one.name, now) <= 0 then
+      over[one.name] = true
+      one = nil
+    elseif one.name then
+      local gate, line = one, one.read[one.at]
+      local queue = string.match(line, '^[^%z]*')
+      one = {line = line, from = gate.name, score = gate.score}
+      stand(gate)
+      if shunned and (shunned[queue] or shunned[line]) and gate.skipped < 100 then
+        gate.skipped = gate.skipped + 1
+        one = nil
+      else
+        insert(seen, one)
+      end
     end
-    stand(node)
+    looked = looked + 1
+    if one then
+      passed = passed + look(one, top() and top().score, limit - passed, now)
+      if one.queue and one.score and not one.shut then push(one) end
+    end
   end
-  while top() do settle(pop()) end
-  many('HDEL', '@lines', gone)
-  for at = 1, #emptied, 4000 do call('UNLINK', unpack(emptied, at, min(at + 3999, #emptied))) end
-  emptied = {}
-  let_in(now)
-  many('SREM', '@freed', over)
+  while top() do  -- there would be more
+    local one = pop()
+    over[one.name or one.from] = nil
+  end
+  many('SREM', '@freed', keys_of(over))
+  write(seen, now)
   return passed
 end
 
