@@ -338,6 +338,24 @@ class TestClosed:
 
         assert ann.ids() == [id]
 
+    @pytest.mark.parametrize("policy", ["replace", "extend"])
+    @pytest.mark.parametrize("delay", [None, 30.0])
+    def test_who_holds_a_key_is_as_new_after_a_conflict_as_before(
+        self, scene: Scene, policy: str, delay: float | None
+    ) -> None:
+        old = scene.job(gating=unique("old", on_conflict=policy))
+        limit(scene, closed="hold")
+        new, later = scene.job(gating=unique("new", on_conflict=policy)), scene.job(gating=unique("x"), delay=60.0)
+        rows = [scene.row(gating=unique(key, on_conflict=policy), delay=delay) for key in ("old", "new", "x")]
+        scene.store.enqueue(rows, now=scene.now)
+        scene.advance(30)
+        ann = scene.worker()
+
+        assert ann.ids() == [old]
+        assert [scene.state(id) for id in (new, later)] == [State.BLOCKED] * 2
+        scene.store.limit_queue("default", None, now=scene.now)
+        assert sorted(ann.ids()) == sorted([new, later])
+
     def test_more_held_jobs_than_one_turn_lets_in_lose_none(self, scene: Scene) -> None:
         limit(scene, closed="hold")
         scene.jobs(1000, delay=10.0)

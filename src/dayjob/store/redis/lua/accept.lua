@@ -23,17 +23,15 @@ for _, shape in ipairs(shapes) do
   shape.head = pack({shape[1], shape[2], now, shape.run_at, shape.over, shape[6]})
 end
 
--- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept.
-local function place(id, shape, number, d, gating)
+-- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept. It is *held* until its
+-- queue is opened.
+local function place(id, shape, number, d, gating, held)
   local score = digits(number - shape[2] * LEVEL)
   if d[8] > now then
     call('ZADD', DUE, digits(d[8]), id)
     depth('s' .. shape[1], 1)
-    return
-  end
-  local limits = limits_of(shape[1])
-  if limits and limits[6] == 'hold' then
-    gated()
+    if held then call('SADD', '@later:' .. shape[1], id) end
+  elseif held then
     hold(shape[1], {{id, shape[1], score}})
   else
     make_ready(shape[1], d[6], {score, id}, false, {gating or false})
@@ -120,6 +118,7 @@ local function put_off(id, i, shape)
   local unique, all = shape[7][1], shape[7][1][5] == 'replace'
   local run_at = shape.run_at
   if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
+  local held = GATED and call('ZSCORE', '@hold:' .. h[1], id)
   take_waiting({{id, h, d}}, {state})
   leave({id}, false, now)
   later = {}
@@ -133,7 +132,7 @@ local function put_off(id, i, shape)
   end
   call('HSET', DYN, id, pack(d))
   local own = gatings({id})[1]
-  place(id, {h[1], h[2]}, number, d, own)
+  place(id, {h[1], h[2]}, number, d, own, held)
   if d[8] - now < 2000000 then woken[h[1]] = true end
   return all and 'replaced' or 'extended'
 end
