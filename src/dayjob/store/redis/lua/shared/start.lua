@@ -56,7 +56,10 @@ local function started(queue, ids, claims, scores, now)
     if used[name] then
       many('ZREM', '@token:' .. name, used[name])
       many('ZADD', '@token:' .. name, members)
-      if call('EXISTS', '@wait:' .. name) == 1 then open_at(name, ends_at(name, gate_of(name)) or now) end
+      if call('EXISTS', '@wait:' .. name) == 1 then
+        local gate = gate_of(name)
+        open_at(name, gate[6] > now and gate[6] or ends_at(name, gate) or now)
+      end
     else
       for at = 1, #members, 4000 do
         call('ZADD', '@token:' .. name, 'XX', unpack(members, at, min(at + 3999, #members)))
