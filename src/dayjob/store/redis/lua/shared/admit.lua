@@ -20,13 +20,15 @@ local function purge(name, gate, now)
   return call('ZREMRANGEBYSCORE', key, '-inf', digits(now - per))
 end
 
--- State of the breaker *key*: [state, since, until or 0]. One that has been open long enough is probed.
+-- State of the breaker *key*: [state, since, until or 0]. One that has been open long enough is probed, and who passed before it
+-- opened is not in the way of the probe.
 local function breaker_of(key, now)
   local text = call('HGET', '@breaker', key)
   local found = text and unpacked(text) or {'closed', 0, 0}
   if found[1] == 'open' and found[3] > 0 and found[3] <= now then
     found = {'probing', found[3], 0}
     call('HSET', '@breaker', key, pack(found))
+    call('ZREMRANGEBYSCORE', '@token:b' .. key, '-inf', 0)
   end
   return found
 end
