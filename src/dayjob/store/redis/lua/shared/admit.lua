@@ -70,33 +70,32 @@ end
 
 local OF = {c = true, r = true}
 
--- What passes: the tokens of each gate, and of each queue those who pass; score, id ... each. All is written when all is known.
+-- What is written in the end: the tokens of each gate, and of each queue those who pass; score, id ... each.
 local tokens, passing = {}, {}
 
-local function pass(queue, names, members, now)
-  local count = #members / 2
+local function token_of(kind, score)
+  if kind == 'c' then return digits(priority_of(score) - 1000) end
+  if kind == 'r' then return digits(RESERVED + priority_of(score)) end
+  return kind == 'o' and digits(place_of(score)) or '-1'
+end
+
+-- *members* of a line pass; score, id ... .
+local function pass(queue, names, members)
+  local list = passing[queue] or {}
+  local size_ = #list
+  passing[queue] = list
+  for at = 1, #members do list[size_ + at] = members[at] end
   for _, name in ipairs(names) do
-    local kind, list = sub(name, 1, 1), tokens[name] or {}
-    tokens[name] = list
+    local kind, mine, last, token = sub(name, 1, 1), tokens[name] or {}, nil, nil
+    local first = #mine
+    tokens[name] = mine
     for at = 1, #members, 2 do
-      local number, token = tonumber(members[at]), -1
-      if kind == 'c' then
-        token = priority_of(number) - 1000
-      elseif kind == 'r' then
-        token = digits(RESERVED + priority_of(number))
-      elseif kind == 'o' then
-        token = digits(place_of(number))
-      end
-      insert(list, token)
-      insert(list, members[at + 1])
-    end
-    rooms[name] = rooms[name] - count
-    if rooms[name] <= 0 and not purged[name] and ages(kind) then
-      rooms[name] = rooms[name] + purge(name, gate_of(name), now)
+      local score = tonumber(members[at])
+      local level = kind == 'o' and score or floor(score / LEVEL)
+      if level ~= last then last, token = level, token_of(kind, score) end
+      mine[first + at], mine[first + at + 1] = token, members[at + 1]
     end
   end
-  passing[queue] = passing[queue] or {}
-  for at = 1, #members do insert(passing[queue], members[at]) end
 end
 
 -- Who passed is available.
@@ -140,67 +139,72 @@ local function gates_of(line)
   return head(record)[1], names, id
 end
 
--- Score and id of who is next in *one*, a line; it is read ahead.
-local function next_of(one)
-  if not one.read[one.at] and not one.last then
-    local ahead = one.ahead
-    one.read = call('ZRANGE', '@line:' .. one.line, one.passed, one.passed + ahead - 1, 'WITHSCORES')
-    one.at, one.ahead, one.last = 1, min(4 * ahead, 1000), #one.read < 2 * ahead
-  end
-  return one.read[one.at + 1], one.read[one.at]
-end
-
--- Up to *most* of a line that come before *bound*, the score of whoever is next elsewhere: score, id ... .
+-- Up to *most* of *one*, a line, that come before *bound*, the score of whoever is next elsewhere, are among its `members`; how many.
 local function first_of(one, bound, most)
-  local members, score, id = {}, next_of(one)
-  while score and #members < 2 * most and (#members == 0 or not bound or tonumber(score) <= bound) do
-    insert(members, score)
-    insert(members, id)
-    one.at, one.passed = one.at + 2, one.passed + 1
-    score, id = next_of(one)
+  local members, passed, score = one.members, one.passed, nil
+  while true do
+    if not one.read[one.at] and not one.last then
+      local ahead = min(one.ahead, most - passed + one.passed + 1)
+      one.read = call('ZRANGE', '@line:' .. one.line, passed, passed + ahead - 1, 'WITHSCORES')
+      one.at, one.ahead, one.last = 1, min(4 * ahead, 1000), #one.read < 2 * ahead
+    end
+    score = tonumber(one.read[one.at + 1])
+    local count = passed - one.passed
+    if not score or count == most or (count > 0 and bound and score > bound) then break end
+    passed = passed + 1
+    members[2 * passed - 1], members[2 * passed] = one.read[one.at + 1], one.read[one.at]
+    one.at = one.at + 2
   end
-  one.score = tonumber(score)
-  return members
+  local count = passed - one.passed
+  one.score, one.passed = score, passed
+  return count
 end
 
--- The first of a strict lane.
+-- The first of a strict lane is.
 local function first_alone(one)
-  local members = {call('ZSCORE', '@blocked:' .. one.queue, one.first), one.first}
   local second = call('ZRANGE', '@line:' .. one.line, 1, 1, 'WITHSCORES')
+  one.members = {call('ZSCORE', '@blocked:' .. one.queue, one.first), one.first}
   one.score, one.passed = tonumber(second[1] and score_of(one.line, second[1], second[2])), 1
-  return members
+  return 1
+end
+
+-- What stands in the line of *one* is to be looked at.
+local function enter(one)
+  one.queue, one.names, one.first = gates_of(one.line)
+  one.members, one.passed, one.read, one.at = {}, 0, {}, 1
+  if one.queue and is_paused(one.queue) then
+    one.shut = 'p' .. one.queue
+    rooms[one.shut] = 0
+  end
 end
 
 -- Let pass of *one*, a line, what can before *bound*; how many. `shut` is the gate at which it waits from now on; else it goes on
 -- with the `score` of who is next, if there is anybody.
 local function look(one, bound, most, now)
-  if not one.names then
-    one.queue, one.names, one.first = gates_of(one.line)
-    one.read, one.at, one.ahead, one.passed = {}, 1, 8, 0
-  end
-  local queue, names, first, own = one.queue, one.names, one.first, nil
-  if not queue then return 0 end
-  if is_paused(queue) then
-    one.shut = 'p' .. queue
-    rooms[one.shut] = 0
-    return 0
-  end
-  for _, name in ipairs(names) do
-    local free = room(name, now)
+  if not one.names then enter(one) end
+  if not one.queue or one.shut then return 0 end
+  local names, first, own = one.names, one.first, nil
+  for i = 1, #names do
+    local name = names[i]
+    local free = rooms[name] or room(name, now)
     if first and sub(name, 1, 1) == 'o' and call('ZSCORE', '@token:' .. name, first) then own, free = name, 1 end
     if free <= 0 then
       one.shut = name
       return 0
     end
-    most = min(most, free)
+    if free < most then most = free end
   end
-  local members = first and first_alone(one) or first_of(one, bound, most)
-  if #members > 0 then pass(queue, names, members, now) end
-  if own then rooms[own] = rooms[own] + 1 end  -- which it had already
-  for _, name in ipairs(one.score and names or {}) do
-    if rooms[name] <= 0 and (not first or sub(name, 1, 1) == 'o') then one.shut = name end
+  local count = first and first_alone(one) or first_of(one, bound, most)
+  for i = 1, #names do
+    local name = names[i]
+    local free = rooms[name] - (name == own and 0 or count)  -- its own token it had already
+    if free <= 0 and name ~= own and not purged[name] and ages(sub(name, 1, 1)) then
+      free = free + purge(name, gate_of(name), now)
+    end
+    rooms[name] = free
+    if free <= 0 and one.score and (not first or sub(name, 1, 1) == 'o') then one.shut = name end
   end
-  return #members / 2
+  return count
 end
 
 -- Lines wait at a gate that is closed, the most urgent with the score *first*. Where somebody less urgent has passed and does not
@@ -218,12 +222,10 @@ end
 
 -- What this admission did with the lines that were *seen*.
 local function write(seen, now)
-  for name, list in pairs(tokens) do
-    if sub(name, 1, 1) == 'o' then call('ZADD', '@token:' .. name, 'NX', unpack(list)) else many('ZADD', '@token:' .. name, list) end
-  end
   local emptied, gone, leave_, come, to, firsts_ = {}, {}, {}, {}, {}, {}
   for _, one in ipairs(seen) do
     local line, from, gate = one.line, one.from, one.shut or one.from
+    if one.passed > 0 then pass(one.queue, one.names, one.members) end
     if not one.queue then
       if one.first then call('ZREM', '@line:' .. line, one.first) end
       set_line(line, true)
@@ -242,6 +244,10 @@ local function write(seen, now)
       if one.shut then firsts_[gate] = min(firsts_[gate] or one.score, one.score) end
     end
   end
+  for name, list in pairs(tokens) do
+    if sub(name, 1, 1) == 'o' then call('ZADD', '@token:' .. name, 'NX', unpack(list)) else many('ZADD', '@token:' .. name, list) end
+  end
+  tokens = {}
   for at = 1, #emptied, 4000 do call('UNLINK', unpack(emptied, at, min(at + 3999, #emptied))) end
   many('HDEL', '@lines', gone)
   many('HSET', '@lines', to)
@@ -251,38 +257,43 @@ local function write(seen, now)
   let_in(now)
 end
 
--- Whoever is most urgent on top: all that is pushed has a `score`.
-local function heap_of()
-  local heap, size = {}, 0
-  local function push(node)
-    size = size + 1
-    local at = size
-    while at > 1 do
-      local above = floor(at / 2)
-      if heap[above].score <= node.score then break end
-      heap[at] = heap[above]
-      at = above
-    end
-    heap[at] = node
+-- Whoever has the lowest `score` on top: `push` somebody, `sink` a top of which the score has changed, `drop` it.
+local heap, size = {}, 0
+
+local function push(node)
+  size = size + 1
+  local at = size
+  while at > 1 do
+    local above = floor(at / 2)
+    if heap[above].score <= node.score then break end
+    heap[at] = heap[above]
+    at = above
   end
-  local function pop()
-    local top, last = heap[1], heap[size]
-    heap[size] = nil
-    size = size - 1
-    if size > 0 then
-      local at = 1
-      while 2 * at <= size do
-        local child = 2 * at
-        if child < size and heap[child + 1].score < heap[child].score then child = child + 1 end
-        if heap[child].score >= last.score then break end
-        heap[at] = heap[child]
-        at = child
-      end
-      heap[at] = last
-    end
-    return top
+  heap[at] = node
+end
+
+local function sink()
+  local node, at = heap[1], 1
+  while 2 * at <= size do
+    local child = 2 * at
+    if child < size and heap[child + 1].score < heap[child].score then child = child + 1 end
+    if heap[child].score >= node.score then break end
+    heap[at] = heap[child]
+    at = child
   end
-  return push, pop, function() return heap[1] end
+  heap[at] = node
+end
+
+local function drop()
+  heap[1], heap[size] = heap[size], nil
+  size = size - 1
+  if size > 1 then sink() end
+end
+
+-- The score of whoever comes after the top, if there is anybody.
+local function second()
+  local left, right = heap[2], heap[3]
+  return left and (right and right.score < left.score and right.score or left.score)
 end
 
 -- Jobs that were held go where they would have gone; whether there are more.
@@ -339,67 +350,67 @@ local function look_ahead(read, now)
   for i, text in ipairs(gather('HMGET', '@gate', names)) do room(names[i], now, text) end
 end
 
--- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. Each gate
--- that is looked at stands in the heap with the first line that nobody has seen yet, and so do lines of which more may pass.
+-- The next line at *gate*, which is the top of the heap or comes into it; whether there is one.
+local function advance(gate, now)
+  gate.at = gate.at + 2
+  if not gate.read[gate.at] and not gate.last then
+    gate.read = call('ZRANGE', '@wait:' .. gate.name, gate.from, gate.from + gate.ahead - 1, 'WITHSCORES')
+    gate.last, gate.at, gate.from = #gate.read < 2 * gate.ahead, 1, gate.from + gate.ahead
+    gate.ahead = 200
+    if gate.name == '*' then look_ahead(gate.read, now) end
+  end
+  gate.score = tonumber(gate.read[gate.at + 1])
+  return gate.score
+end
+
+-- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. In the heap is
+-- each gate that is looked at, with the first line there that nobody has seen yet, and the lines of which more may pass.
 local function admit(now, limit, shunned)
-  rooms, times, purged, pausing, tokens = {}, {}, {}, nil, {}
+  rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
   local over, seen, passed, looked = {}, {}, 0, 0
-  local push, pop, top = heap_of()
-  local function stand(gate)
-    gate.at = gate.at + 2
-    if not gate.read[gate.at] and not gate.last then
-      gate.read = call('ZRANGE', '@wait:' .. gate.name, gate.from, gate.from + gate.ahead - 1, 'WITHSCORES')
-      gate.last, gate.at, gate.from = #gate.read < 2 * gate.ahead, 1, gate.from + gate.ahead
-      gate.ahead = 200
-      if gate.name == '*' then look_ahead(gate.read, now) end
-    end
-    gate.score = tonumber(gate.read[gate.at + 1])
-    if gate.score then push(gate) else over[gate.name] = true end
-  end
-  local function source(name)
-    if room(name, now) <= 0 then
-      over[name] = true
-    else
-      stand({name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0})
-    end
-  end
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
     if sub(name, 1, 1) == 'h' then over[name] = not release_held(sub(name, 2), 1000) or nil end
   end
-  source('*')
-  for _, name in ipairs(names) do
-    if sub(name, 1, 1) ~= 'h' and name ~= '*' then source(name) end
+  insert(names, 1, '*')
+  for i, name in ipairs(names) do
+    if sub(name, 1, 1) ~= 'h' and (name ~= '*' or i == 1) then
+      local gate = {name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0}
+      if room(name, now) > 0 and advance(gate, now) then push(gate) else over[name] = true end
+    end
   end
-  while top() and passed < limit and looked < 2000 do
-    local one = pop()
-    if one.name and room(one.name, now) <= 0 then
+  local ahead = 0
+  for at = 1, size do ahead = ahead + #heap[at].read / 2 end
+  ahead = min(1000, floor(limit / max(1, ahead)) + 2)  -- of each of so many lines about as many pass
+  while size > 0 and passed < limit and looked < 2000 do
+    local one = heap[1]
+    if not one.name then
+      looked = looked + 1
+      passed = passed + look(one, second(), limit - passed, now)
+      if one.queue and one.score and not one.shut then sink() else drop() end
+    elseif rooms[one.name] <= 0 then
       over[one.name] = true
-      one = nil
-    elseif one.name then
-      local gate, line = one, one.read[one.at]
-      local queue = string.match(line, '^[^%z]*')
-      one = {line = line, from = gate.name, score = gate.score}
-      stand(gate)
-      if shunned and (shunned[queue] or shunned[line]) and gate.skipped < 100 then
-        gate.skipped = gate.skipped + 1
-        one = nil
+      drop()
+    else
+      local line = {line = one.read[one.at], from = one.name, score = one.score, ahead = ahead}
+      if advance(one, now) then
+        sink()
       else
-        insert(seen, one)
+        over[one.name] = true
+        drop()
+      end
+      local queue = string.match(line.line, '^[^%z]*')
+      if shunned and (shunned[queue] or shunned[line.line]) and one.skipped < 100 then
+        one.skipped = one.skipped + 1
+      else
+        insert(seen, line)
+        push(line)
       end
     end
-    looked = looked + 1
-    if one then
-      passed = passed + look(one, top() and top().score, limit - passed, now)
-      if one.queue and one.score and not one.shut then push(one) end
-    end
   end
-  while top() do  -- there would be more
-    local one = pop()
-    over[one.name or one.from] = nil
-  end
+  for at = 1, size do over[heap[at].name or heap[at].from] = nil end  -- there would be more
   many('SREM', '@freed', keys_of(over))
   write(seen, now)
   return passed
