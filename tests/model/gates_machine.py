@@ -36,7 +36,7 @@ from tests.contract.engines import EngineUnderTest
 from tests.contract.gates.words import breaker, concurrency, key_of, order, rate
 from tests.contract.ids import numbered
 from tests.contract.scene import START
-from tests.model.gates_reference import Breaker, GateId, Job, Reference, gate_id
+from tests.model.gates_reference import WAITING, Breaker, GateId, Job, Reference, gate_id
 
 A, B, R, LINE, K = concurrency("a"), concurrency("b", 2), rate(2, 10.0, "r"), order("o"), breaker("k")
 uniques = st.builds(
@@ -90,6 +90,7 @@ class GatesMachine(RuleBasedStateMachine):
         self.worker = WorkerInfo(id="w", name="w", host="h", pid=1)
         self.claims: dict[str, Claimed] = {}
         self.term = 0
+        self.made_room: list[Job] = []
 
     def teardown(self) -> None:
         self.engine.close()
@@ -112,15 +113,21 @@ class GatesMachine(RuleBasedStateMachine):
             row.delay = row.delay and row.delay + n / SECOND  # no two times tie
         answers = self.store.enqueue(rows, now=self.now)
 
+        self.made_room = []
         for row, answer in zip(rows, answers, strict=True):
             self.same_answer(row, answer)
+        replaced = {
+            answer.id for answer in answers if answer.outcome == "replaced"
+        }  # which may have changed its priority
         for queue in {row.queue for row in rows}:
-            self.same_shed(queue, {row.id for row in rows})
+            self.same_shed(queue, {row.id for row in rows}, replaced)
 
     def same_answer(self, row: NewRow, answer: Enqueued) -> None:
         """A row that is refused for two reasons may be told either."""
         model, unique = self.model, row.gating.unique if row.gating else None
         refusals = [QueueClosed] * (model.limits(row.queue).closed == "refuse") + [QueueFull] * model.full(row.queue)
+        if unique is not None and answer.outcome == "inserted":
+            self.may_have_made_room(model.holder(unique, self.now))
         if unique is not None and model.held(unique, self.now):
             if not (refusals and isinstance(answer.error, (QueueFull, QueueClosed))):
                 self.same_conflict(row, answer)
@@ -142,17 +149,24 @@ class GatesMachine(RuleBasedStateMachine):
             assert answer.outcome == ("refused" if row.gating.unique.on_conflict == "raise" else "existing")
         assert isinstance(answer.error, JobExists) == (answer.outcome == "refused")
 
-    def same_shed(self, queue: str, new: set[str]) -> None:
+    def may_have_made_room(self, holder: Job | None) -> None:
+        """It held a key, and was shed for a row before this one."""
+        row = holder and self.store.get(holder.row.id)
+        if holder and holder.state in WAITING and row and row.reason == "shed":
+            self.model.end(holder, State.DEAD)
+            self.made_room.append(holder)
+
+    def same_shed(self, queue: str, new: set[str], replaced: set[str | None]) -> None:
         """One goes for each that comes, or all that are too many; of those who are the least urgent the engine says who."""
         model, waiting = self.model, self.model.waiting(queue)
-        too_many = model.overrun(queue)
+        gone = [job for job in self.made_room if job.queue == queue]
+        too_many = model.overrun(queue) + len(gone)
         rows = {job.row.id: self.store.get(job.row.id) for job in waiting} if too_many else {}
-        shed = [job for job in waiting if (row := rows.get(job.row.id)) is not None and row.reason == "shed"]
-        assert min(too_many, sum(job.row.id in new for job in waiting)) <= len(shed) <= too_many
+        shed = gone + [job for job in waiting if (row := rows.get(job.row.id)) is not None and row.reason == "shed"]
+        assert min(too_many, sum(job.row.id in new for job in waiting + gone)) <= len(shed) <= too_many
         for job in shed:
-            assert all(
-                job.priority <= other.priority for other in waiting if other not in shed and other.row.id not in new
-            )
+            others = [each for each in waiting if each not in shed and each.row.id not in new | replaced]
+            assert all(job.priority <= other.priority for other in others)
             model.end(job, State.DEAD)
 
     # -- workers

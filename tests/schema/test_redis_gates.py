@@ -150,3 +150,18 @@ def test_a_turn_looks_at_what_it_admits_and_not_at_what_waits(scene: Scene, plac
     turn()
 
     assert turn() == before
+
+
+def test_a_job_that_runs_since_before_a_breaker_opened_does_not_hold_up_the_probe(scene: Scene, place: Redis) -> None:
+    behind, ann = Gating(gates=(Gate("breaker", "b"),)), scene.worker()
+    long = ann.take(scene.job(gating=behind))
+    ids = scene.jobs(3, gating=behind)
+    scene.store.report([Report("b", True, 1, 60.0, 10.0)], now=scene.now)
+    scene.advance(10.01)
+
+    [job] = ann.claim()
+    assert job.id == ids[0]
+    ann.settle(long)
+    assert ann.ids() == []
+    ann.settle(job)
+    assert ann.ids() == ids[1:2]

@@ -13,8 +13,9 @@ from dayjob.errors import JobExists
 from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.exits import MOVED
+from dayjob.store.gating import Gate, Gating
 from dayjob.store.records import Cancel, Delete, Edit, Enqueued, Filter, NewRow, Retry
-from tests.contract.gates.words import store_one, unique
+from tests.contract.gates.words import concurrency, key_of, order, store_one, unique
 from tests.contract.racing import at_once
 from tests.contract.scene import START, Puppet, Scene
 
@@ -264,6 +265,28 @@ class TestConflict:
             assert second(scene, on_conflict="replace").id == id
 
         assert second(scene).id == id
+
+    @pytest.mark.parametrize("policy", ["replace", "extend"])
+    @pytest.mark.parametrize("gates", [(), (concurrency(limit=9),), (order(),)], ids=["free", "gate", "strict lane"])
+    def test_a_holder_comes_where_the_row_would_have_come(
+        self, scene: Scene, policy: str, gates: tuple[Gate, ...]
+    ) -> None:
+        rest = Gating(gates=gates)
+        holder = scene.job(gating=Gating(key_of(on_conflict=policy), gates=gates), delay=30.0)
+        before = scene.job(gating=rest)
+        rows = [scene.row(gating=gating) for gating in (rest, scene.get(holder).gating, rest)]
+        answers = scene.store.enqueue(rows, now=scene.now)
+        ann, ran = scene.worker(), []
+        for _ in range(4):
+            ran.append(ann.take())
+            ann.settle(ran[-1])
+
+        assert [answer.outcome for answer in answers] == [
+            "inserted",
+            "replaced" if policy == "replace" else "extended",
+            "inserted",
+        ]
+        assert [job.id for job in ran] == [before, rows[0].id, holder, rows[2].id]
 
     def test_extend_changes_the_time_alone(self, scene: Scene) -> None:
         id = scene.job(gating=unique(), delay=5.0, payload=b"old", priority=1)

@@ -123,6 +123,27 @@ class TestShedding:
         assert scene.get(oldest).reason == "shed"
         assert scene.get(oldest).attempt == 0
 
+    def test_a_scheduled_one_that_is_less_urgent_goes_before_those_that_could_run(self, scene: Scene) -> None:
+        limit(scene, max_depth=3, when_full="drop_oldest")
+        scene.job(queue="other", priority=-5, delay=30.0)
+        later, last = scene.job(priority=-1, delay=60.0), scene.job(priority=-1, delay=20.0)
+        urgent = scene.job(priority=1)
+
+        shed_by = {scene.job(): [later], scene.job(): [later, last]}
+
+        assert [scene.get(id).reason for id in (later, last, urgent, *shed_by)] == ["shed", "shed", None, None, None]
+
+    def test_who_goes_is_decided_row_by_row(self, scene: Scene) -> None:
+        limit(scene, max_depth=2, when_full="drop_oldest")
+        old, urgent = scene.job(priority=0), scene.job(priority=1)
+        rows = [scene.row(priority=priority) for priority in (-1, 1, 0, 0, 1)]
+
+        scene.store.enqueue(rows, now=scene.now)
+
+        assert [scene.get(id).reason for id in (old, urgent, *(row.id for row in rows))] == [
+            "shed", "shed", "shed", None, "shed", "shed", None
+        ]  # fmt: skip
+
     def test_a_batch_larger_than_the_queue_loses_none_without_a_trace(self, scene: Scene) -> None:
         limit(scene, max_depth=2, when_full="drop_oldest")
         ids = scene.jobs(5)
@@ -316,6 +337,24 @@ class TestClosed:
         scene.advance(5)
 
         assert ann.ids() == [id]
+
+    @pytest.mark.parametrize("policy", ["replace", "extend"])
+    @pytest.mark.parametrize("delay", [None, 30.0])
+    def test_who_holds_a_key_is_as_new_after_a_conflict_as_before(
+        self, scene: Scene, policy: str, delay: float | None
+    ) -> None:
+        old = scene.job(gating=unique("old", on_conflict=policy))
+        limit(scene, closed="hold")
+        new, later = scene.job(gating=unique("new", on_conflict=policy)), scene.job(gating=unique("x"), delay=60.0)
+        rows = [scene.row(gating=unique(key, on_conflict=policy), delay=delay) for key in ("old", "new", "x")]
+        scene.store.enqueue(rows, now=scene.now)
+        scene.advance(30)
+        ann = scene.worker()
+
+        assert ann.ids() == [old]
+        assert [scene.state(id) for id in (new, later)] == [State.BLOCKED] * 2
+        scene.store.limit_queue("default", None, now=scene.now)
+        assert sorted(ann.ids()) == sorted([new, later])
 
     def test_more_held_jobs_than_one_turn_lets_in_lose_none(self, scene: Scene) -> None:
         limit(scene, closed="hold")

@@ -77,6 +77,28 @@ class TestRate:
         scene.advance(0.2)
         assert ann.ids() == [second]
 
+    def test_a_period_that_is_over_lets_in_all_at_once_though_not_all_of_it_was_used(self, scene: Scene) -> None:
+        gating, ann = gated(rate(2)), scene.worker()
+        scene.job(gating=gating)
+        ann.settle(ann.take())
+        scene.advance(10.01)
+        ids = [scene.job(gating=gating), scene.job(gating=gating, queue="other")]
+
+        assert ann.ids() == ids
+
+    def test_a_start_does_not_hide_when_a_delay_is_over(self, scene: Scene) -> None:
+        gating, ann = gated(rate(2)), scene.worker()
+        first = scene.job(gating=gating)
+        admit(scene)
+        scene.store.delay_gate("rate", "stripe", 5.0, now=scene.now)
+        second = scene.job(gating=gating)
+        admit(scene)
+        ran = ann.ids()  # an engine may take back who has passed
+
+        assert ann.turn(wants=[ann.want()]).next_due == scene.stamp(5)
+        scene.advance(5)
+        assert ran + ann.ids() == [first, second]
+
     def test_each_token_comes_back_at_its_own_time(self, scene: Scene) -> None:
         ids, ann = scene.jobs(6, gating=gated(rate(3, 10.0))), scene.worker()
         for id in ids[:3]:

@@ -82,6 +82,14 @@ class TestTake:
         assert scene.store.give("call", now=scene.now) is False
         assert tokens(scene) == {"a": 1}
 
+    def test_a_token_whose_time_is_over_is_as_good_as_one_that_was_never_taken(self, scene: Scene) -> None:
+        gates = (concurrency(limit=2),)
+        assert scene.store.take(gates, "a call", 5.0, now=scene.now) is None
+        scene.advance(5.01)
+        ids = [scene.job(gating=gated(*gates), queue=queue) for queue in ("default", "other")]
+
+        assert scene.worker().ids() == ids
+
     def test_who_gives_back_after_its_time_is_told_that_it_had_nothing_any_more(self, scene: Scene) -> None:
         scene.store.take([A], "call", 10.0, now=scene.now)
         scene.advance(10.1)

@@ -15,6 +15,7 @@ local stored = gather('HMGET', JOB, ids)
 local gone = ARGV[3] == '1' and call('EXISTS', GONE) == 1 and gather('ZMSCORE', GONE, ids)
 local told, seen, pending, woken = {}, {}, {}, {}
 local waiting, before = {}, {}  -- what is pending: the rows that hold keys, how many of each queue
+local later = {}  -- of a queue: its scheduled jobs, if they were read
 
 for _, shape in ipairs(shapes) do
   shape.run_at = shape[4] or (shape[3] and now + shape[3]) or now
@@ -22,17 +23,15 @@ for _, shape in ipairs(shapes) do
   shape.head = pack({shape[1], shape[2], now, shape.run_at, shape.over, shape[6]})
 end
 
--- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept.
-local function place(id, shape, number, d, gating)
+-- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept. It is *held* until its
+-- queue is opened.
+local function place(id, shape, number, d, gating, held)
   local score = digits(number - shape[2] * LEVEL)
   if d[8] > now then
     call('ZADD', DUE, digits(d[8]), id)
     depth('s' .. shape[1], 1)
-    return
-  end
-  local limits = limits_of(shape[1])
-  if limits and limits[6] == 'hold' then
-    gated()
+    if held then call('SADD', '@later:' .. shape[1], id) end
+  elseif held then
     hold(shape[1], {{id, shape[1], score}})
   else
     make_ready(shape[1], d[6], {score, id}, false, {gating or false})
@@ -101,6 +100,7 @@ local function store()
   end
   many('HSET', DYN, dyns)
   many('ZADD', DUE, due)
+  if #due > 0 then later = {} end
   if next(held) then gated() end
   for queue, some in pairs(held) do hold(queue, some) end
   for queue, members in pairs(ready) do make_ready(queue, false, members, false, known[queue]) end
@@ -118,8 +118,10 @@ local function put_off(id, i, shape)
   local unique, all = shape[7][1], shape[7][1][5] == 'replace'
   local run_at = shape.run_at
   if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
+  local held = GATED and call('ZSCORE', '@hold:' .. h[1], id)
   take_waiting({{id, h, d}}, {state})
   leave({id}, false, now)
+  later = {}
   local number = entries(1)
   d[1], d[8] = number, max(run_at, now)
   if all then
@@ -130,31 +132,58 @@ local function put_off(id, i, shape)
   end
   call('HSET', DYN, id, pack(d))
   local own = gatings({id})[1]
-  place(id, {h[1], h[2]}, number, d, own)
+  place(id, {h[1], h[2]}, number, d, own, held)
   if d[8] - now < 2000000 then woken[h[1]] = true end
   return all and 'replaced' or 'extended'
+end
+
+-- Of the scheduled jobs of *queue* among the next 1,000 the last to go comes first: {id, level, when it was stored} each. They are
+-- listed by time alone, so they are read once, and again when some may have come.
+local function scheduled_of(queue)
+  local found, left, from = later[queue], tonumber(call('HGET', DEPTH, 's' .. queue) or 0), 0
+  if found then return found end
+  found = {}
+  while left > 0 and from < 1000 do
+    local ids = call('ZRANGE', DUE, from, from + 99)
+    for i, text in ipairs(gather('HMGET', JOB, ids)) do
+      local h = text and head(text)
+      if h and h[1] == queue then
+        insert(found, {ids[i], -h[2], h[3]})
+        left = left - 1
+      end
+    end
+    if #ids < 100 then break end
+    from = from + 100
+  end
+  table.sort(found, function(a, b)
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    if a[3] ~= b[3] then return a[3] > b[3] end
+    return a[1] > b[1]
+  end)
+  later[queue] = found
+  return found
 end
 
 -- Room for one more in a queue that is full: the oldest of the lowest priority goes. Whether there was one.
 local function shed(queue)
   local last
+  local function consider(id, level, at)
+    if not last or level > last[2] or (level == last[2] and at < last[3]) then last = {id, level, at} end
+  end
   for _, key in ipairs({'@ready:' .. queue, '@suspect:' .. queue, '@blocked:' .. queue}) do
     local found = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
     local level = found[2] and floor(tonumber(found[2]) / LEVEL)
     if level then
-      found = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-      if not last or level > last[2] or (level == last[2] and tonumber(found[2]) < last[3]) then
-        last = {found[1], level, tonumber(found[2])}
-      end
+      local id = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'LIMIT', 0, 1)[1]
+      local text = call('HGET', JOB, id)
+      consider(id, level, text and head(text)[3] or 0)
     end
   end
-  local from = 0
-  while not last and from < 1000 do  -- none but scheduled ones, which are listed by time alone
-    for _, id in ipairs(call('ZRANGE', DUE, from, from + 99)) do
-      local text = call('HGET', JOB, id)
-      if not last and text and head(text)[1] == queue then last = {id} end
-    end
-    from = from + 100
+  local scheduled = scheduled_of(queue)
+  local late = scheduled[#scheduled]
+  if late then
+    consider(late[1], late[2], late[3])
+    if last[1] == late[1] then scheduled[#scheduled] = nil end
   end
   if not last then return false end
   local id = last[1]
@@ -198,7 +227,7 @@ for i = 1, n do
       if how == 'raise' then
         insert(told, {i, 'exists', holder})
       elseif how == 'replace' or how == 'extend' then
-        if waiting[unique[1]] then store() end
+        store()  -- it comes behind those before it
         insert(told, {i, put_off(holder, i, shape), holder})
       else
         insert(told, {i, 'existing', holder})

@@ -196,11 +196,10 @@ local function claim(picked)
   local sides = {}
   for i, id in ipairs(taken) do
     if id then
-      local side = sides[queues[i]] or {{}, {}, {}}
+      local side = sides[queues[i]] or {{}, {}, {}, 0}
+      local count = side[4] + 1
       sides[queues[i]] = side
-      insert(side[1], id)
-      insert(side[2], claims[first])
-      insert(side[3], scores[i])
+      side[1][count], side[2][count], side[3][count], side[4] = id, claims[first], scores[i], count
       first = first + 1
     end
   end

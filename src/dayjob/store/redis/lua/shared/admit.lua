@@ -1,5 +1,6 @@
 -- Admission: blocked jobs become available when all their gates are open.
 local rooms, times, pausing, guests = {}, {}, nil, nil
+local purged = {}  -- gates of which only tokens are left whose time is not over
 local entered = {}  -- queues into which somebody has passed
 
 local function is_paused(queue)
@@ -10,21 +11,24 @@ local function is_paused(queue)
   return pausing[queue]
 end
 
--- Tokens of a gate whose time is over go.
+-- Tokens of a gate whose time is over go; how many.
 local function purge(name, gate, now)
+  purged[name] = true
   local kind, key = sub(name, 1, 1), '@token:' .. name
   if kind ~= 'r' then return call('ZREMRANGEBYSCORE', key, '(' .. digits(GUEST), digits(GUEST + now)) end
   local per = floor((gate[4] and gate[5] or gate[2]) * 1000000)
   return call('ZREMRANGEBYSCORE', key, '-inf', digits(now - per))
 end
 
--- State of the breaker *key*: [state, since, until or 0]. One that has been open long enough is probed.
+-- State of the breaker *key*: [state, since, until or 0]. One that has been open long enough is probed, and who passed before it
+-- opened is not in the way of the probe.
 local function breaker_of(key, now)
   local text = call('HGET', '@breaker', key)
   local found = text and unpacked(text) or {'closed', 0, 0}
   if found[1] == 'open' and found[3] > 0 and found[3] <= now then
     found = {'probing', found[3], 0}
     call('HSET', '@breaker', key, pack(found))
+    call('ZREMRANGEBYSCORE', '@token:b' .. key, '-inf', 0)
   end
   return found
 end
@@ -58,48 +62,40 @@ local function room(name, now, text)
   return rooms[name]
 end
 
-local OF = {c = true, r = true}
-
--- A line waits at a gate that is closed. Where somebody less urgent has passed and does not run yet, the sweep looks.
-local function wait_at(line, from, name, score, now)
-  move(line, from, name, score)
-  local kind, at = sub(name, 1, 1), times[name]
+-- Whether time alone can free tokens of a gate of that *kind*.
+local function ages(kind)
   if guests == nil then guests = call('EXISTS', '@taker') == 1 end
-  if not at and (kind == 'r' or (kind == 'c' and guests)) then at = ends_at(name, gate_of(name)) end
-  if at then open_at(name, at) end
-  if OF[kind] then
-    local base = kind == 'c' and -1000 or RESERVED
-    local below = digits(base + priority_of(tonumber(score)) - 1)
-    if call('ZCOUNT', '@token:' .. name, digits(base - 127), below) > 0 then call('SADD', '@contested', name) end
-  end
+  return kind == 'r' or (kind == 'c' and guests)
 end
 
--- What passes: its tokens now, and its place when all are known that pass. *members* is score, id ... .
-local passing = {}
+local OF = {c = true, r = true}
 
+-- What is written in the end: the tokens of each gate, and of each queue those who pass; score, id ... each.
+local tokens, passing = {}, {}
+
+local function token_of(kind, score)
+  if kind == 'c' then return digits(priority_of(score) - 1000) end
+  if kind == 'r' then return digits(RESERVED + priority_of(score)) end
+  return kind == 'o' and digits(place_of(score)) or '-1'
+end
+
+-- *members* of a line pass; score, id ... .
 local function pass(queue, names, members)
+  local list = passing[queue] or {}
+  local size_ = #list
+  passing[queue] = list
+  for at = 1, #members do list[size_ + at] = members[at] end
   for _, name in ipairs(names) do
-    local kind, tokens = sub(name, 1, 1), {}
+    local kind, mine, last, token = sub(name, 1, 1), tokens[name] or {}, nil, nil
+    local first = #mine
+    tokens[name] = mine
     for at = 1, #members, 2 do
-      local number = tonumber(members[at])
-      if kind == 'c' then
-        tokens[at] = priority_of(number) - 1000
-      elseif kind == 'r' then
-        tokens[at] = digits(RESERVED + priority_of(number))
-      else
-        tokens[at] = kind == 'o' and digits(place_of(number)) or -1
-      end
-      tokens[at + 1] = members[at + 1]
+      local score = tonumber(members[at])
+      local level = kind == 'o' and score or floor(score / LEVEL)
+      if level ~= last then last, token = level, token_of(kind, score) end
+      mine[first + at], mine[first + at + 1] = token, members[at + 1]
     end
-    if kind == 'o' then
-      call('ZADD', '@token:' .. name, 'NX', unpack(tokens))
-    else
-      many('ZADD', '@token:' .. name, tokens)
-    end
-    rooms[name] = rooms[name] - #members / 2
   end
-  passing[queue] = passing[queue] or {}
-  for at = 1, #members do insert(passing[queue], members[at]) end
 end
 
 -- Who passed is available.
@@ -136,108 +132,168 @@ local function gates_of(line)
     return string.match(line, '^[^%z]*'), names
   end
   local id = call('ZRANGE', '@line:' .. line, 0, 0)[1]
+  if not id then return false, names end
   local record, gating = call('HGET', JOB, id), gatings({id})[1]
   if not record or not gating then return false, names, id end  -- somebody has deleted keys
   for _, gate in ipairs(gating[4]) do insert(names, name_of(gate)) end
   return head(record)[1], names, id
 end
 
--- Lines of which all have passed.
-local emptied = {}
-
--- Let pass of the line of *node* what can before *bound*, the score of whoever is next; how many.
-local function look(node, bound, most, now)
-  local line, shut, own = node.line, nil, nil
-  local queue, names, first = gates_of(line)
-  if not queue then
-    call('ZREM', '@line:' .. line, first)
-    set_line(line, true)
-    return 0
-  end
-  if is_paused(queue) then
-    shut = 'p' .. queue
-    rooms[shut] = 0
-  end
-  for _, name in ipairs(names) do
-    if shut then break end
-    local free = room(name, now)
-    if first and sub(name, 1, 1) == 'o' and call('ZSCORE', '@token:' .. name, first) then own, free = name, 1 end
-    if free <= 0 then shut = name else most = min(most, free) end
-  end
-  if shut then
-    wait_at(line, node.name, shut, node.score, now)
-    return 0
-  end
-  local key, members, rest = '@line:' .. line, {}, nil
-  if first then
-    members = {call('ZSCORE', '@blocked:' .. queue, first), first}
-    local second = call('ZRANGE', key, 1, 1, 'WITHSCORES')
-    rest = second[1] and score_of(line, second[1], second[2])
-  else
-    most = min(most, 1000)
-    local found = call('ZRANGE', key, 0, most, 'WITHSCORES')
-    for at = 1, #found, 2 do
-      local score = found[at + 1]
-      if at > 2 * most or (at > 1 and bound and tonumber(score) > bound) then
-        rest = score
-        break
-      end
-      members[at], members[at + 1] = score, found[at]
+-- Up to *most* of *one*, a line, that come before *bound*, the score of whoever is next elsewhere, are among its `members`; how many.
+local function first_of(one, bound, most)
+  local members, passed, score = one.members, one.passed, nil
+  while true do
+    if not one.read[one.at] and not one.last then
+      local ahead = min(one.ahead, most - passed + one.passed + 1)
+      one.read = call('ZRANGE', '@line:' .. one.line, passed, passed + ahead - 1, 'WITHSCORES')
+      one.at, one.ahead, one.last = 1, min(4 * ahead, 1000), #one.read < 2 * ahead
     end
+    score = tonumber(one.read[one.at + 1])
+    local count = passed - one.passed
+    if not score or count == most or (count > 0 and bound and score > bound) then break end
+    passed = passed + 1
+    members[2 * passed - 1], members[2 * passed] = one.read[one.at + 1], one.read[one.at]
+    one.at = one.at + 2
   end
-  pass(queue, names, members)
-  if own then rooms[own] = rooms[own] + 1 end  -- which it had already
-  if not rest then
-    insert(node.over, line)
-    insert(emptied, key)
-    return #members / 2
-  end
-  call('ZREMRANGEBYRANK', key, 0, #members / 2 - 1)
-  local closed
-  for _, name in ipairs(names) do
-    if rooms[name] <= 0 and (not first or sub(name, 1, 1) == 'o') then closed = name end
-  end
-  if closed then
-    wait_at(line, node.name, closed, rest, now)
-  else
-    move(line, node.name, node.name, rest)
-    node.read = {}
-  end
-  return #members / 2
+  local count = passed - one.passed
+  one.score, one.passed = score, passed
+  return count
 end
 
--- The lines that stand first at the gates *names*, the most urgent of all on top.
-local function heap_of()
-  local heap, size = {}, 0
-  local function push(node)
-    size = size + 1
-    local at = size
-    while at > 1 do
-      local above = floor(at / 2)
-      if heap[above].score <= node.score then break end
-      heap[at] = heap[above]
-      at = above
-    end
-    heap[at] = node
+-- The first of a strict lane is.
+local function first_alone(one)
+  local second = call('ZRANGE', '@line:' .. one.line, 1, 1, 'WITHSCORES')
+  one.members = {call('ZSCORE', '@blocked:' .. one.queue, one.first), one.first}
+  one.score, one.passed = tonumber(second[1] and score_of(one.line, second[1], second[2])), 1
+  return 1
+end
+
+-- What stands in the line of *one* is to be looked at.
+local function enter(one)
+  one.queue, one.names, one.first = gates_of(one.line)
+  one.members, one.passed, one.read, one.at = {}, 0, {}, 1
+  if one.queue and is_paused(one.queue) then
+    one.shut = 'p' .. one.queue
+    rooms[one.shut] = 0
   end
-  local function pop()
-    local top, last = heap[1], heap[size]
-    heap[size] = nil
-    size = size - 1
-    if size > 0 then
-      local at = 1
-      while 2 * at <= size do
-        local child = 2 * at
-        if child < size and heap[child + 1].score < heap[child].score then child = child + 1 end
-        if heap[child].score >= last.score then break end
-        heap[at] = heap[child]
-        at = child
+end
+
+-- Let pass of *one*, a line, what can before *bound*; how many. `shut` is the gate at which it waits from now on; else it goes on
+-- with the `score` of who is next, if there is anybody.
+local function look(one, bound, most, now)
+  if not one.names then enter(one) end
+  if not one.queue or one.shut then return 0 end
+  local names, first, own = one.names, one.first, nil
+  for i = 1, #names do
+    local name = names[i]
+    local free = rooms[name] or room(name, now)
+    if first and sub(name, 1, 1) == 'o' and call('ZSCORE', '@token:' .. name, first) then own, free = name, 1 end
+    if free <= 0 then
+      one.shut = name
+      return 0
+    end
+    if free < most then most = free end
+  end
+  local count = first and first_alone(one) or first_of(one, bound, most)
+  for i = 1, #names do
+    local name = names[i]
+    local free = rooms[name] - (name == own and 0 or count)  -- its own token it had already
+    if free <= 0 and name ~= own and not purged[name] and ages(sub(name, 1, 1)) then
+      free = free + purge(name, gate_of(name), now)
+    end
+    rooms[name] = free
+    if free <= 0 and one.score and (not first or sub(name, 1, 1) == 'o') then one.shut = name end
+  end
+  return count
+end
+
+-- Lines wait at a gate that is closed, the most urgent with the score *first*. Where somebody less urgent has passed and does not
+-- run yet, the sweep looks.
+local function wait_at(name, first)
+  local kind, at = sub(name, 1, 1), times[name]
+  if not at and ages(kind) then at = ends_at(name, gate_of(name)) end
+  if at then call('ZADD', '@opens', digits(at), name) end
+  if OF[kind] then
+    local base = kind == 'c' and -1000 or RESERVED
+    local below = digits(base + priority_of(first) - 1)
+    if call('ZCOUNT', '@token:' .. name, digits(base - 127), below) > 0 then call('SADD', '@contested', name) end
+  end
+end
+
+-- What this admission did with the lines that were *seen*.
+local function write(seen, now)
+  local emptied, gone, leave_, come, to, firsts_ = {}, {}, {}, {}, {}, {}
+  for _, one in ipairs(seen) do
+    local line, from, gate = one.line, one.from, one.shut or one.from
+    if one.passed > 0 then pass(one.queue, one.names, one.members) end
+    if not one.queue then
+      if one.first then call('ZREM', '@line:' .. line, one.first) end
+      set_line(line, true)
+    elseif not one.score then  -- all have passed
+      insert(emptied, '@line:' .. line)
+      insert(gone, line)
+      under(leave_, from, line)
+    else
+      if one.passed > 0 then call('ZREMRANGEBYRANK', '@line:' .. line, 0, one.passed - 1) end
+      under(come, gate, digits(one.score), line)
+      if gate ~= from then
+        under(leave_, from, line)
+        insert(to, line)
+        insert(to, gate)
       end
-      heap[at] = last
+      if one.shut then firsts_[gate] = min(firsts_[gate] or one.score, one.score) end
     end
-    return top
   end
-  return push, pop, function() return heap[1] end
+  for name, list in pairs(tokens) do
+    if sub(name, 1, 1) == 'o' then call('ZADD', '@token:' .. name, 'NX', unpack(list)) else many('ZADD', '@token:' .. name, list) end
+  end
+  tokens = {}
+  for at = 1, #emptied, 4000 do call('UNLINK', unpack(emptied, at, min(at + 3999, #emptied))) end
+  many('HDEL', '@lines', gone)
+  many('HSET', '@lines', to)
+  for name, lines in pairs(leave_) do many('ZREM', '@wait:' .. name, lines) end
+  for name, lines in pairs(come) do many('ZADD', '@wait:' .. name, lines) end
+  for name, first in pairs(firsts_) do wait_at(name, first) end
+  let_in(now)
+end
+
+-- Whoever has the lowest `score` on top: `push` somebody, `sink` a top of which the score has changed, `drop` it.
+local heap, size = {}, 0
+
+local function push(node)
+  size = size + 1
+  local at = size
+  while at > 1 do
+    local above = floor(at / 2)
+    if heap[above].score <= node.score then break end
+    heap[at] = heap[above]
+    at = above
+  end
+  heap[at] = node
+end
+
+local function sink()
+  local node, at = heap[1], 1
+  while 2 * at <= size do
+    local child = 2 * at
+    if child < size and heap[child + 1].score < heap[child].score then child = child + 1 end
+    if heap[child].score >= node.score then break end
+    heap[at] = heap[child]
+    at = child
+  end
+  heap[at] = node
+end
+
+local function drop()
+  heap[1], heap[size] = heap[size], nil
+  size = size - 1
+  if size > 1 then sink() end
+end
+
+-- The score of whoever comes after the top, if there is anybody.
+local function second()
+  local left, right = heap[2], heap[3]
+  return left and (right and right.score < left.score and right.score or left.score)
 end
 
 -- Jobs that were held go where they would have gone; whether there are more.
@@ -274,6 +330,12 @@ local function open_by_time(now)
   free(waited)
 end
 
+local function keys_of(set)
+  local names = {}
+  for name in pairs(set) do insert(names, name) end
+  return names
+end
+
 -- What will be asked of the gates of many lines, in one go: *read* is line, score ... .
 local function look_ahead(read, now)
   local names, seen = {}, {}
@@ -288,63 +350,69 @@ local function look_ahead(read, now)
   for i, text in ipairs(gather('HMGET', '@gate', names)) do room(names[i], now, text) end
 end
 
--- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over.
+-- The next line at *gate*, which is the top of the heap or comes into it; whether there is one.
+local function advance(gate, now)
+  gate.at = gate.at + 2
+  if not gate.read[gate.at] and not gate.last then
+    gate.read = call('ZRANGE', '@wait:' .. gate.name, gate.from, gate.from + gate.ahead - 1, 'WITHSCORES')
+    gate.last, gate.at, gate.from = #gate.read < 2 * gate.ahead, 1, gate.from + gate.ahead
+    gate.ahead = 200
+    if gate.name == '*' then look_ahead(gate.read, now) end
+  end
+  gate.score = tonumber(gate.read[gate.at + 1])
+  return gate.score
+end
+
+-- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. In the heap is
+-- each gate that is looked at, with the first line there that nobody has seen yet, and the lines of which more may pass.
 local function admit(now, limit, shunned)
-  rooms, times, pausing = {}, {}, nil
+  rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
-  local over, gone, passed, looked = {}, {}, 0, 0
-  local push, pop, top = heap_of()
-  local function settle(node)  -- before what waits at a gate is read again
-    many('ZREM', '@wait:' .. node.name, node.over)
-    for _, line in ipairs(node.over) do insert(gone, line) end
-    node.over = {}
-  end
-  local function stand(node)
-    if room(node.name, now) <= 0 then
-      settle(node)
-      return insert(over, node.name)
-    end
-    node.at = node.at + 2
-    if not node.read[node.at + 2] and not (node.last and node.read[node.at]) then
-      settle(node)
-      node.read = call('ZRANGE', '@wait:' .. node.name, node.skip, node.skip + node.ahead, 'WITHSCORES')
-      node.last, node.at, node.ahead = #node.read <= 2 * node.ahead, 1, 200
-      if node.name == '*' then look_ahead(node.read, now) end
-    end
-    if not node.read[node.at] then return insert(over, node.name) end
-    node.line, node.score = node.read[node.at], tonumber(node.read[node.at + 1])
-    node.second = tonumber(node.read[node.at + 3])
-    push(node)
-  end
-  local function source(name) stand({name = name, skip = 0, at = -1, ahead = name == '*' and 200 or 1, read = {}, over = {}}) end
+  local over, seen, passed, looked = {}, {}, 0, 0
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
-    if sub(name, 1, 1) == 'h' and not release_held(sub(name, 2), 1000) then insert(over, name) end
+    if sub(name, 1, 1) == 'h' then over[name] = not release_held(sub(name, 2), 1000) or nil end
   end
-  source('*')
-  for _, name in ipairs(names) do
-    if sub(name, 1, 1) ~= 'h' and name ~= '*' then source(name) end
-  end
-  while top() and passed < limit and looked < 2000 do
-    local node = pop()
-    local queue = string.match(node.line, '^[^%z]*')
-    looked = looked + 1
-    if shunned and (shunned[queue] or shunned[node.line]) and node.skip < 100 then
-      node.skip = node.skip + 1
-    elseif room(node.name, now) > 0 then
-      local bound = node.second
-      if top() and (not bound or top().score < bound) then bound = top().score end
-      passed = passed + look(node, bound, limit - passed, now)
+  insert(names, 1, '*')
+  for i, name in ipairs(names) do
+    if sub(name, 1, 1) ~= 'h' and (name ~= '*' or i == 1) then
+      local gate = {name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0}
+      if room(name, now) > 0 and advance(gate, now) then push(gate) else over[name] = true end
     end
-    stand(node)
   end
-  while top() do settle(pop()) end
-  many('HDEL', '@lines', gone)
-  for at = 1, #emptied, 4000 do call('UNLINK', unpack(emptied, at, min(at + 3999, #emptied))) end
-  emptied = {}
-  let_in(now)
-  many('SREM', '@freed', over)
+  local ahead = 0
+  for at = 1, size do ahead = ahead + #heap[at].read / 2 end
+  ahead = min(1000, floor(limit / max(1, ahead)) + 2)  -- of each of so many lines about as many pass
+  while size > 0 and passed < limit and looked < 2000 do
+    local one = heap[1]
+    if not one.name then
+      looked = looked + 1
+      passed = passed + look(one, second(), limit - passed, now)
+      if one.queue and one.score and not one.shut then sink() else drop() end
+    elseif rooms[one.name] <= 0 then
+      over[one.name] = true
+      drop()
+    else
+      local line = {line = one.read[one.at], from = one.name, score = one.score, ahead = ahead}
+      if advance(one, now) then
+        sink()
+      else
+        over[one.name] = true
+        drop()
+      end
+      local queue = string.match(line.line, '^[^%z]*')
+      if shunned and (shunned[queue] or shunned[line.line]) and one.skipped < 100 then
+        one.skipped = one.skipped + 1
+      else
+        insert(seen, line)
+        push(line)
+      end
+    end
+  end
+  for at = 1, size do over[heap[at].name or heap[at].from] = nil end  -- there would be more
+  many('SREM', '@freed', keys_of(over))
+  write(seen, now)
   return passed
 end
 

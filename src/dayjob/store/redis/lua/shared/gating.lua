@@ -33,15 +33,48 @@ local function gated()
   GATED = true
 end
 
--- GATING of each of *ids*, false where there is none.
+-- GATING of each of *ids*, false where there is none. It is read only: jobs of one key have the same, and share it.
+local gating_of = {}
 local function gatings(ids)
   local found = {}
   if not GATED or #ids == 0 then return found end
-  for i, text in ipairs(gather('HMGET', GATING, ids)) do found[i] = text and unpacked(text) end
+  for i, text in ipairs(gather('HMGET', GATING, ids)) do
+    local gating = text and gating_of[text]
+    if text and not gating then
+      gating = unpacked(text)
+      gating_of[text] = gating
+    end
+    found[i] = gating
+  end
   return found
 end
 
 local function name_of(gate) return sub(gate[1], 1, 1) .. gate[2] end
+
+-- The names of its gates.
+local names_of_ = {}
+local function names_of(gating)
+  local names = names_of_[gating]
+  if not names then
+    names = {}
+    for i, gate in ipairs(gating[4]) do names[i] = name_of(gate) end
+    names_of_[gating] = names
+  end
+  return names
+end
+
+-- Which of *known* have the same GATING: their places, under it.
+local function alike(known)
+  local groups = {}
+  for i = 1, #known do
+    local gating = known[i]
+    if gating then
+      local group = groups[gating]
+      if group then group[#group + 1] = i else groups[gating] = {i} end
+    end
+  end
+  return groups
+end
 
 -- The line of a job; that of a strict lane is of no queue.
 local function line_of(queue, gates)
@@ -178,6 +211,7 @@ end
 -- Gates may let somebody pass: those of *names* at which lines wait.
 local function free(names)
   local some = {}
+  if not next(names) or call('EXISTS', '@lines') == 0 then return end
   for name in pairs(names) do
     if call('EXISTS', '@wait:' .. name) == 1 then insert(some, name) end
   end
@@ -267,17 +301,27 @@ end
 local function leave(ids, for_good, now)
   if not GATED then return end
   local tokens, named, freed = {}, {}, {}
-  for i, gating in ipairs(gatings(ids)) do
-    for _, gate in ipairs(gating and gating[4] or {}) do
-      local name = name_of(gate)
+  for gating, places in pairs(alike(gatings(ids))) do
+    for _, name in ipairs(names_of(gating)) do
       if for_good then
         named[name] = named[name] or {false, 0}
-        named[name][2] = named[name][2] - 1
+        named[name][2] = named[name][2] - #places
       end
-      local stays = sub(name, 1, 1) == 'o' and not for_good and call('ZSCORE', '@token:' .. name, ids[i])
-      if not stays or tonumber(stays) > 0 then under(tokens, name, ids[i]) end
+      local lane, list = sub(name, 1, 1) == 'o' and not for_good, tokens[name] or {}
+      local size = #list
+      tokens[name] = list
+      for n = 1, #places do
+        local id = ids[places[n]]
+        local stays = lane and call('ZSCORE', '@token:' .. name, id)
+        if not stays or tonumber(stays) > 0 then
+          size = size + 1
+          list[size] = id
+        end
+      end
     end
-    if for_good and gating and gating[1] and gating[1][3] ~= 'expired' then free_key(ids[i], gating[1]) end
+    if for_good and gating[1] and gating[1][3] ~= 'expired' then
+      for _, i in ipairs(places) do free_key(ids[i], gating[1]) end
+    end
   end
   for name, members in pairs(tokens) do
     many('ZREM', '@token:' .. name, members)

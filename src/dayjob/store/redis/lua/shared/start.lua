@@ -35,20 +35,27 @@ local function started(queue, ids, claims, scores, now)
   if not GATED then return end
   local known, tokens, used = gatings(ids), {}, {}
   forget_ready(queue, ids, scores, known)
-  for i, gating in ipairs(known) do
-    local id = ids[i]
-    if gating and gating[1] and gating[1][3] == 'started' then free_key(id, gating[1]) end
-    for _, gate in ipairs(gating and gating[4] or {}) do
-      local name = name_of(gate)
-      local kind = sub(name, 1, 1)
-      if kind == 'r' then
-        under(tokens, name, digits(now), id .. '\0' .. claims[i])
-        under(used, name, id)
-      elseif kind == 'o' then
-        local place = call('ZSCORE', '@token:' .. name, id)
-        if place then under(tokens, name, digits(0 - math.abs(tonumber(place))), id) end
-      else
-        under(tokens, name, 0, id)
+  for gating, places in pairs(alike(known)) do
+    if gating[1] and gating[1][3] == 'started' then
+      for _, i in ipairs(places) do free_key(ids[i], gating[1]) end
+    end
+    for _, name in ipairs(names_of(gating)) do
+      local kind, list = sub(name, 1, 1), tokens[name] or {}
+      local size = #list
+      tokens[name] = list
+      for n = 1, #places do
+        local id, score, member = ids[places[n]], '0', nil
+        if kind == 'r' then
+          score, member = digits(now), id .. '\0' .. claims[places[n]]
+          under(used, name, id)
+        elseif kind == 'o' then
+          local place = call('ZSCORE', '@token:' .. name, id)
+          score = place and digits(0 - math.abs(tonumber(place)))
+        end
+        if score then
+          list[size + 1], list[size + 2] = score, member or id
+          size = size + 2
+        end
       end
     end
   end
@@ -56,7 +63,10 @@ local function started(queue, ids, claims, scores, now)
     if used[name] then
       many('ZREM', '@token:' .. name, used[name])
       many('ZADD', '@token:' .. name, members)
-      if call('EXISTS', '@wait:' .. name) == 1 then open_at(name, ends_at(name, gate_of(name)) or now) end
+      if call('EXISTS', '@wait:' .. name) == 1 then
+        local gate = gate_of(name)
+        open_at(name, gate[6] > now and gate[6] or ends_at(name, gate) or now)
+      end
     else
       for at = 1, #members, 4000 do
         call('ZADD', '@token:' .. name, 'XX', unpack(members, at, min(at + 3999, #members)))
