@@ -59,7 +59,7 @@ class AdmittingPart(EnteringPart):
         self, connection: sqlite3.Connection, now: int, limit: int = 1000, aside: Collection[int] = ()
     ) -> int:
         """Admit up to *limit* jobs; how many passed."""
-        connection.execute(self.gate_sql.end_tokens, (now,))
+        self.end_tokens(connection, now)
         admitted = 0
         for _ in range(2):  # who came in from a queue that was closed finds the gates in the second round
             found = connection.execute(self.gate_sql.pending, (now, limit)).fetchone()
@@ -71,6 +71,13 @@ class AdmittingPart(EnteringPart):
             if not again or admitted >= limit:
                 break
         return admitted
+
+    def end_tokens(self, connection: sqlite3.Connection, now: int) -> None:
+        """Tokens whose time is over are free."""
+        gates = connection.execute(self.gate_sql.ended, (now,)).fetchone()[0]
+        if gates != "[]":
+            connection.execute(self.gate_sql.end_tokens, (now,))
+            connection.execute(self.gate_sql.look_again, (gates,))
 
     def next_opening(self, connection: sqlite3.Connection) -> int | None:
         """The stamp at which time opens the next gate at which somebody waits."""
@@ -288,7 +295,9 @@ class AdmittingPart(EnteringPart):
             first[line] = max(first.get(line, (priority, -place)), (priority, -place))
         lines = [(line, priority, -place) for line, (priority, place) in first.items()]
         connection.execute(self.gate_sql.look_at_lines, (text(lines),))
+        gates = connection.execute(self.gate_sql.gates_of, (entries,)).fetchone()[0]
         connection.execute(self.gate_sql.drop_tokens, (entries,))
+        connection.execute(self.gate_sql.look_again, (gates,))
 
 
 def _gates_of(line: int, heads: Sequence[Head[str]]) -> Iterator[str]:

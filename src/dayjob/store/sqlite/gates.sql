@@ -176,7 +176,12 @@ FROM json_each(?) AS e WHERE dayjob_job.entry = json_extract(e.value, '$[0]')
 
 -- == admission ===================================================================================================
 
+-- name: ended
+-- ?1 now: gates of the tokens that `end_tokens` deletes
+SELECT json_group_array(DISTINCT gate) FROM (SELECT gate FROM dayjob_token WHERE ends <= ?1 ORDER BY ends LIMIT 5000)
+
 -- name: end_tokens
+-- Whoever deletes tokens has their gates looked at (`look_again`).
 DELETE FROM dayjob_token WHERE (holder, gate) IN (
     SELECT holder, gate FROM dayjob_token WHERE ends <= ?1 ORDER BY ends LIMIT 5000)
 
@@ -303,6 +308,11 @@ SELECT json_group_array(json_array(entry, line, priority, place, 0)) FROM (
 -- name: take_back
 -- ?1 JSON array of entries
 UPDATE dayjob_job SET state = 'blocked' WHERE entry IN (SELECT value FROM json_each(?1))
+
+-- name: gates_of
+-- ?1 JSON array of holders: gates of the tokens that `drop_tokens` deletes
+SELECT json_group_array(DISTINCT t.gate) FROM json_each(?1) AS e CROSS JOIN dayjob_token AS t ON t.holder = e.value
+WHERE substr(t.gate, 1, 2) <> 'o:'
 
 -- name: drop_tokens
 -- ?1 JSON array of holders
@@ -434,7 +444,8 @@ SELECT ?2, json_extract(value, '$[0]'), ?3, json_extract(value, '$[1]') FROM jso
 UPDATE dayjob_token SET ends = ?2 WHERE holder = ?1 AND substr(gate, 1, 2) <> 'r:'
 
 -- name: has_tokens
-SELECT EXISTS (SELECT 1 FROM dayjob_token WHERE holder = ? AND ends > ?)
+-- A rate's token is there until its time, whatever the holder has.
+SELECT EXISTS (SELECT 1 FROM dayjob_token WHERE holder = ? AND substr(gate, 1, 2) <> 'r:' AND ends > ?)
 
 -- name: let_go
 -- Starts of a rate go on being counted.

@@ -56,14 +56,21 @@ CREATE INDEX dayjob_failure_ends ON dayjob_failure (ends);
 CREATE TABLE dayjob_limit (queue TEXT PRIMARY KEY, code TEXT, run TEXT) WITHOUT ROWID;
 
 -- The one `leave`: whoever deletes a job or gives it a new entry frees what it held, also a worker that knows no gates.
+-- Tokens have no trigger of their own, which would cost each deletion a temporary table; `holder = +…`: else the column's
+-- affinity forbids the index.
 CREATE TRIGGER dayjob_job_gone AFTER DELETE ON dayjob_job WHEN OLD.gating IS NOT NULL BEGIN
-    DELETE FROM dayjob_token WHERE holder = +OLD.entry
+    INSERT INTO dayjob_freed (gate) SELECT t.gate FROM dayjob_token AS t WHERE t.holder = +OLD.entry
+        AND EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate) ON CONFLICT (gate) DO NOTHING
+    ; DELETE FROM dayjob_token WHERE holder = +OLD.entry
     ; DELETE FROM dayjob_key WHERE substr(OLD.gating, 1, 9) = '{"unique"'
         AND hash = json_extract(OLD.gating, '$.unique.hash') AND id = OLD.id AND until <> 'expired'
     ; UPDATE dayjob_line SET gate = '' WHERE no = OLD.line AND OLD.line < 0 AND OLD.state = 'blocked'
     ; END;
 CREATE TRIGGER dayjob_job_moved AFTER UPDATE OF entry ON dayjob_job WHEN OLD.line IS NOT NULL BEGIN
-    DELETE FROM dayjob_token WHERE holder = +OLD.entry AND substr(gate, 1, 2) <> 'o:'
+    INSERT INTO dayjob_freed (gate) SELECT t.gate FROM dayjob_token AS t
+        WHERE t.holder = +OLD.entry AND substr(t.gate, 1, 2) <> 'o:'
+        AND EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate) ON CONFLICT (gate) DO NOTHING
+    ; DELETE FROM dayjob_token WHERE holder = +OLD.entry AND substr(gate, 1, 2) <> 'o:'
     ; UPDATE dayjob_token SET holder = NEW.entry WHERE holder = +OLD.entry
     ; UPDATE dayjob_line SET gate = '' WHERE no = OLD.line AND OLD.line < 0 AND OLD.state = 'blocked'
     ; INSERT INTO dayjob_line (no, gate, priority, place)
@@ -71,8 +78,4 @@ CREATE TRIGGER dayjob_job_moved AFTER UPDATE OF entry ON dayjob_job WHEN OLD.lin
         ON CONFLICT (no) DO UPDATE SET gate = iif(no < 0, '', gate), place = iif(excluded.priority > priority
             OR (excluded.priority = priority AND excluded.place < place), excluded.place, place),
             priority = max(excluded.priority, priority)
-    ; END;
-CREATE TRIGGER dayjob_token_free AFTER DELETE ON dayjob_token BEGIN
-    INSERT INTO dayjob_freed (gate) SELECT OLD.gate WHERE EXISTS (SELECT 1 FROM dayjob_line WHERE gate = OLD.gate)
-        ON CONFLICT (gate) DO NOTHING
     ; END;
