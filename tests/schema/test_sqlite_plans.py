@@ -74,7 +74,8 @@ SCANS_ON_PURPOSE = {
     "all_limits": "one row per queue with limits",
     "forget_limits": "one row per queue with limits",
     "breakers": "one row per breaker that ever opened, or has failures",
-    "to_no_use": "a sweep's worth of admitted jobs, the oldest first",
+    "to_no_use_in_pause": "one row per paused queue, and only if there is one the tokens that jobs hold",
+    "reserved": "whether a partial index has an entry",
     "prune_gates": "all gates, in the leader's rarest round",
     "beyond_task_count": "a bound of a single task; walks its queue's part of an index",
 }

@@ -11,12 +11,12 @@ GATES = "abc"
 
 
 def head(number: int, priority: int = 0, gates: str = "a") -> Head[str]:
-    return Head(priority, number, number, f"job{number}", tuple(gates))
+    return Head(-priority, number, number, priority, tuple(gates))
 
 
 def admitted(merge: Merge[str, str]) -> list[int]:
     assert merge.run() is None
-    return [job.place for _, job in merge.admitted]
+    return [job.place for job in merge.admitted]
 
 
 def greedy(lines: dict[str, list[Head[str]]], free: dict[str, int], limit: int) -> list[int]:
@@ -41,12 +41,12 @@ def halls(draw: st.DrawFn) -> tuple[dict[str, list[Head[str]]], dict[str, int], 
     for number in range(draw(st.integers(1, 6))):
         gates = "".join(sorted(draw(st.sets(st.sampled_from(GATES), min_size=1))))
         jobs = [head(0, draw(st.integers(-1, 1)), gates) for _ in range(draw(st.integers(1, 5)))]
-        jobs.sort(key=lambda job: -job.priority)
+        jobs.sort()
         lines[f"line{number}"] = jobs
     everyone = draw(st.permutations([(name, n) for name, jobs in lines.items() for n in range(len(jobs))]))
     for place, (name, n) in enumerate(everyone, 1):
-        lines[name][n] = lines[name][n]._replace(place=place, entry=place, id=str(place))
-    lines = {name: sorted(jobs, key=lambda job: (-job.priority, job.place)) for name, jobs in lines.items()}
+        lines[name][n].place = lines[name][n].entry = place
+    lines = {name: sorted(jobs) for name, jobs in lines.items()}
     return lines, {gate: draw(st.integers(0, 4)) for gate in GATES}, draw(st.integers(1, 12))
 
 
@@ -82,7 +82,7 @@ def test_the_merge_admits_exactly_whom_the_greedy_loop_admits_in_its_order_howev
             show(waiting[need.gate].pop(0))
             further(need.gate)
 
-    assert [job.place for _, job in merge.admitted] == greedy(lines, dict(free), limit)
+    assert [job.place for job in merge.admitted] == greedy(lines, dict(free), limit)
     assert all(merge.free[gate] <= 0 for gate, _ in merge.stopped.values())
 
 
@@ -96,7 +96,7 @@ def test_a_line_stops_at_the_gate_that_is_closed_and_says_who_stands_first() -> 
 
 
 def test_a_job_that_was_taken_back_lets_those_behind_it_go_first() -> None:
-    merge: Merge[str, str] = Merge({"a": 2}, 10, {"job1"})
+    merge: Merge[str, str] = Merge({"a": 2}, 10, {1})
     merge.offer("x", [head(1), head(3)], more=False)
     merge.offer("y", [head(2)], more=False)
 
@@ -105,7 +105,7 @@ def test_a_job_that_was_taken_back_lets_those_behind_it_go_first() -> None:
 
 
 def test_nobody_passes_a_job_of_a_strict_line_that_was_taken_back() -> None:
-    merge: Merge[str, str] = Merge({"a": 1}, 10, {"job1"})
+    merge: Merge[str, str] = Merge({"a": 1}, 10, {1})
     merge.offer("x", [head(1), head(2)], more=False, strict=True)
 
     assert admitted(merge) == [1]

@@ -8,10 +8,11 @@ which could have passed, and what it costs is what passes, plus one look at each
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Collection, Hashable, Sequence
 from itertools import count
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from msgspec import Struct
 
 UNBOUNDED = 1 << 62
 """Free tokens of a gate that lets all pass."""
@@ -20,14 +21,15 @@ LineT = TypeVar("LineT", bound=Hashable)
 GateT = TypeVar("GateT", bound=Hashable)
 
 
-class Head(NamedTuple, Generic[GateT]):
-    """A blocked job near the head of its line. `gates`: those of which it has no token yet, each once."""
+class Head(Struct, Generic[GateT], order=True, array_like=True, gc=False):
+    """A blocked job near the head of its line. `urgency`: minus its priority, and 0 in a strict line: jobs of a line sort by
+    their fields. `gates`: those of which it has no token yet, each once."""
 
-    priority: int
+    urgency: int
     place: int
     entry: int
-    id: str
-    gates: tuple[GateT, ...]
+    priority: int
+    gates: tuple[GateT, ...] = ()
 
 
 class Need(NamedTuple, Generic[LineT, GateT]):
@@ -37,16 +39,16 @@ class Need(NamedTuple, Generic[LineT, GateT]):
     gate: GateT | None = None
 
 
-class _Line(Generic[GateT]):
-    """Jobs of a line still to be looked at. `aside`: those that let all others go first."""
+class _Line(Generic[LineT, GateT]):
+    """Jobs of a line still to be looked at, the next one last. `aside`: those that let all others go first."""
 
-    __slots__ = ("aside", "heads", "more", "strict")
+    __slots__ = ("aside", "heads", "more", "name")
 
-    def __init__(self, strict: bool) -> None:
-        self.heads: deque[Head[GateT]] = deque()
-        self.aside: deque[Head[GateT]] = deque()
+    def __init__(self, name: LineT) -> None:
+        self.name = name
+        self.heads: list[Head[GateT]] = []
+        self.aside: list[Head[GateT]] = []
         self.more = False
-        self.strict = strict
 
 
 class Merge(Generic[LineT, GateT]):
@@ -55,27 +57,29 @@ class Merge(Generic[LineT, GateT]):
     Args:
         free: free tokens by gate; it is used up. Every gate of every job offered must be in it by the next `run`.
         limit: how many jobs may pass.
-        aside: ids of jobs that were just taken back: they pass only after all others that could.
+        aside: entries of jobs that were just taken back: they pass only after all others that could.
 
     Attributes:
-        admitted: (line, job), in the order in which they passed.
+        admitted: the jobs that passed, in order.
         stopped: line -> (the closed gate it waits at from now on, its head).
         ended: lines with no job left.
         left: line -> its head, of lines not looked at to the end because the limit was reached.
         unread: gates that may be open and have further lines, not looked at for the same reason.
     """
 
-    def __init__(self, free: dict[GateT, int], limit: int, aside: Collection[str] = ()) -> None:
+    def __init__(self, free: dict[GateT, int], limit: int, aside: Collection[int] = ()) -> None:
         self.free, self.limit = free, limit
-        self.admitted: list[tuple[LineT, Head[GateT]]] = []
+        self.admitted: list[Head[GateT]] = []
         self.stopped: dict[LineT, tuple[GateT, Head[GateT]]] = {}
         self.ended: list[LineT] = []
         self.left: dict[LineT, Head[GateT]] = {}
         self.unread: set[GateT] = set()
         self._aside = frozenset(aside)
-        self._lines: dict[LineT, _Line[GateT]] = {}
-        self._numbers = count()
-        self._heap: list[tuple[bool, int, int, int, int, Need[LineT, GateT]]] = []
+        self._lines: dict[LineT, _Line[LineT, GateT]] = {}
+        self._waits = count(1)
+        # (stands aside, -priority, place, entry, line) of each line's head, (False, -priority, place, -number, gate)
+        # where more lines wait: the fourth decides, so that the last are never compared.
+        self._heap: list[tuple[bool, int, int, int, Any]] = []
 
     def offer(
         self, line: LineT, heads: Sequence[Head[GateT]], *, more: bool, strict: bool = False
@@ -85,70 +89,76 @@ class Merge(Generic[LineT, GateT]):
 
         Returns: the need of this very line, if all that was offered stands aside and others are behind.
         """
-        standing = self._lines.setdefault(line, _Line(strict))
+        standing = self._lines.get(line)
+        if standing is None:
+            standing = self._lines[line] = _Line(line)
         standing.more = more
-        for head in heads:
-            (standing.aside if head.id in self._aside and not strict else standing.heads).append(head)
-        return self._advance(line, standing)
+        if self._aside and not strict:
+            standing.aside = [head for head in reversed(heads) if head.entry in self._aside] + standing.aside
+            heads = [head for head in heads if head.entry not in self._aside]
+        standing.heads = [*reversed(heads), *standing.heads]
+        key = self._key(standing)
+        if key is not None:
+            heapq.heappush(self._heap, key)
+        elif more:
+            return Need(line=line)
+        return None
 
     def wait(self, gate: GateT, priority: int, place: int) -> None:
         """Further lines wait at *gate*, none of them more urgent than this."""
-        heapq.heappush(self._heap, (False, -priority, place, 0, next(self._numbers), Need(gate=gate)))
-
-    def has(self, line: LineT) -> bool:
-        """Whether *line* was offered before."""
-        return line in self._lines
+        heapq.heappush(self._heap, (False, -priority, place, -next(self._waits), gate))
 
     def run(self) -> Need[LineT, GateT] | None:
         """Merge until something must be offered, or (None) it is done."""
-        while self._heap:
+        heap, free = self._heap, self.free
+        while heap:
             if len(self.admitted) >= self.limit:
                 self._leave_off()
                 return None
-            need = heapq.heappop(self._heap)[-1]
-            if need.gate is not None:
-                if self.free[need.gate] > 0:
-                    return need
-            elif need.line is not None and (dry := self._pass(need.line)) is not None:
-                return dry
+            line: Any = heap[0][4]
+            if not isinstance(line, _Line):
+                heapq.heappop(heap)
+                if free[line] > 0:
+                    return Need(gate=line)
+                continue
+            queue = line.heads or line.aside
+            head = queue[-1]
+            closed = next((gate for gate in head.gates if free[gate] <= 0), None)
+            if closed is not None:
+                self.stopped[line.name] = (closed, head)
+                heapq.heappop(heap)
+                continue
+            for gate in head.gates:
+                free[gate] -= 1
+            self.admitted.append(queue.pop())
+            key = self._key(line)
+            if key is not None:
+                heapq.heapreplace(heap, key)
+                continue
+            heapq.heappop(heap)
+            if line.more:
+                return Need(line=line.name)
         return None
 
-    def _pass(self, line: LineT) -> Need[LineT, GateT] | None:
-        """Let the head of *line* pass, or let the line stop at the first gate that is closed to it."""
-        standing = self._lines[line]
-        queue = standing.heads or standing.aside
-        head = queue[0]
-        for gate in head.gates:
-            if self.free[gate] <= 0:
-                self.stopped[line] = (gate, head)
-                return None
-        for gate in head.gates:
-            self.free[gate] -= 1
-        queue.popleft()
-        self.admitted.append((line, head))
-        return self._advance(line, standing)
-
-    def _advance(self, line: LineT, standing: _Line[GateT]) -> Need[LineT, GateT] | None:
-        if not standing.heads and standing.more:
-            return Need(line=line)
-        queue = standing.heads or standing.aside
-        if not queue:
-            self.ended.append(line)
+    def _key(self, line: _Line[LineT, GateT]) -> tuple[bool, int, int, int, Any] | None:
+        """Where *line* stands among all; None: it is to be shown first, or it has ended."""
+        if line.heads:
+            head = line.heads[-1]
+            return head.entry in self._aside, -head.priority, head.place, head.entry, line
+        if line.more:
             return None
-        head = queue[0]
-        late = head.id in self._aside
-        need: Need[LineT, GateT] = Need(line)
-        key = (late, -head.priority, head.place, head.entry, next(self._numbers), need)
-        heapq.heappush(self._heap, key)
+        if line.aside:
+            head = line.aside[-1]
+            return True, -head.priority, head.place, head.entry, line
+        self.ended.append(line.name)
         return None
 
     def _leave_off(self) -> None:
-        for *_, need in self._heap:
-            if need.line is not None:
-                standing = self._lines[need.line]
-                self.left[need.line] = (standing.heads or standing.aside)[0]
-            elif need.gate is not None:
-                self.unread.add(need.gate)
+        for *_, line in self._heap:
+            if isinstance(line, _Line):
+                self.left[line.name] = (line.heads or line.aside)[-1]
+            else:
+                self.unread.add(line)
         self._heap.clear()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from dayjob.clock import SECOND
 from dayjob.store.admission import UNBOUNDED, Head, Merge, Need, free_tokens
@@ -24,12 +27,16 @@ from dayjob.store.sqlite.lines import (
 )
 from dayjob.store.sqlite.part import decode, rows, text
 
-_SHOWN = 8
-"""So many times more of a line is shown to the merge each time it asks."""
+_STRICT = 2
+"""Of a strict lane one job passes, and the next stops."""
 _WAITING = 50
 """Lines that wait at one gate, read at a time."""
 _LOOKED = 10_000
-"""Admitted jobs that one sweep looks at, the oldest first."""
+"""Admitted jobs that one sweep takes back."""
+
+_heads: Callable[[str], list[tuple[int, list[Head[str]]]]] = msgspec.json.Decoder(
+    list[tuple[int, list[Head[str]]]]
+).decode
 
 
 class _Look:
@@ -41,6 +48,7 @@ class _Look:
         self.read: dict[str, int] = {}
         self.reopened: set[str] = set()
         self.gates: dict[int, tuple[str, ...]] = {}
+        self.strict: dict[int, tuple[str, ...]] = {}
         self.said: dict[str, tuple[int, int]] = {}
 
 
@@ -48,10 +56,10 @@ class AdmittingPart(EnteringPart):
     """What a turn and the leader's sweep do about gates."""
 
     def admission(
-        self, connection: sqlite3.Connection, now: int, limit: int = 1000, aside: Collection[str] = ()
+        self, connection: sqlite3.Connection, now: int, limit: int = 1000, aside: Collection[int] = ()
     ) -> int:
         """Admit up to *limit* jobs; how many passed."""
-        connection.execute(self.gate_sql.end_tokens, (now,))
+        self.end_tokens(connection, now)
         admitted = 0
         for _ in range(2):  # who came in from a queue that was closed finds the gates in the second round
             found = connection.execute(self.gate_sql.pending, (now, limit)).fetchone()
@@ -63,6 +71,13 @@ class AdmittingPart(EnteringPart):
             if not again or admitted >= limit:
                 break
         return admitted
+
+    def end_tokens(self, connection: sqlite3.Connection, now: int) -> None:
+        """Tokens whose time is over are free."""
+        gates = connection.execute(self.gate_sql.ended, (now,)).fetchone()[0]
+        if gates != "[]":
+            connection.execute(self.gate_sql.end_tokens, (now,))
+            connection.execute(self.gate_sql.look_again, (gates,))
 
     def next_opening(self, connection: sqlite3.Connection) -> int | None:
         """The stamp at which time opens the next gate at which somebody waits."""
@@ -76,7 +91,7 @@ class AdmittingPart(EnteringPart):
         lines: Sequence[int],
         now: int,
         limit: int,
-        aside: Collection[str],
+        aside: Collection[int],
     ) -> tuple[int, bool]:
         paused, held = (decode(names) for names in connection.execute(self.gate_sql.paused_or_closed).fetchone())
         shut = {PAUSED + queue: 0 for queue in paused} | {HELD + queue: 0 for queue in held}
@@ -84,7 +99,7 @@ class AdmittingPart(EnteringPart):
         passed = sum(self._open_held(connection, gate.removeprefix(HELD), limit) for gate in opened)
         look = _Look(Merge({}, limit, aside), shut, limit)
         open_gates = self._open(connection, look, [gate for gate in gates if gate not in opened], now)
-        self._show(connection, look, lines, max(2, min(64, limit // max(1, len(lines)))), now)
+        self._show(connection, look, lines, max(2, min(64, limit // max(1, len(lines)) + 2)), now)
         if open_gates:
             each = max(2, min(_WAITING, limit // len(open_gates)))
             self._read(connection, look, open_gates, each, now)
@@ -98,7 +113,7 @@ class AdmittingPart(EnteringPart):
 
     def _answer(self, connection: sqlite3.Connection, look: _Look, need: Need[int, str], now: int) -> None:
         if need.line is not None:
-            self._show(connection, look, [need.line], min(look.limit, look.shown[need.line] * _SHOWN), now)
+            self._show(connection, look, [need.line], min(look.limit, max(2, look.shown[need.line])), now)
         elif need.gate is not None:
             self._read(connection, look, [need.gate], _WAITING, now)
 
@@ -141,55 +156,77 @@ class AdmittingPart(EnteringPart):
         if not lines:
             return
         start = look.shown.get(lines[0], 0)
-        found: dict[int, list[Head[str]]] = {line: [] for line in lines}
-        for row in rows(connection, self.gate_sql.heads, (text(list(lines)), count + 1, start)):
-            found[row[0]].append(self._head(look, row))
+        found = dict(
+            _heads(connection.execute(self.gate_sql.heads, (text(list(lines)), count + 1, start)).fetchone()[0])
+        )
+        more = {line for line, heads in found.items() if len(heads) > (_STRICT if line < 0 else count)}
+        for line in more:
+            del found[line][_STRICT if line < 0 else count :]
         for line, heads in found.items():
-            heads.sort(key=lambda head, strict=line < 0: (0 if strict else -head.priority, head.place, head.entry))  # type: ignore[misc]
-        lanes = {
-            gate for line in lines if line < 0 for head in found[line][:1] for gate in head.gates if gate[0] == "o"
-        }
-        if lanes:
-            for row in rows(connection, self.gate_sql.comes_back, (text(sorted(lanes)),)):
-                again = self._head(look, row)
-                found[row[0]] = [again._replace(gates=tuple(gate for gate in again.gates if gate[0] != "o"))] + [
-                    head for head in found[row[0]] if head.id != again.id
-                ]
-        self._open(connection, look, (gate for heads in found.values() for head in heads for gate in head.gates), now)
+            look.shown[line] = start + len(heads)
+        self._name(connection, look, found)
+        self._open(connection, look, {gate for line, heads in found.items() for gate in _gates_of(line, heads)}, now)
         for line, heads in found.items():
-            look.shown[line] = start + count
-            more = len(heads) > count
-            dry = look.merge.offer(line, heads[:count], more=more, strict=line < 0)
-            while dry is not None:
+            dry = look.merge.offer(line, heads, more=line in more, strict=line < 0)
+            if dry is not None:
                 self._answer(connection, look, dry, now)
-                dry = None
 
-    def _head(self, look: _Look, row: Sequence[Any]) -> Head[str]:
-        """A row of `heads`, with all that the job has to pass."""
-        line, entry, id, queue, priority, place, gating = row
-        if line in look.gates:  # jobs of one line have the same, but in a strict lane
-            return Head(priority, place, entry, id, look.gates[line])
-        gates: tuple[str, ...] = (PAUSED + queue,)
+    def _name(self, connection: sqlite3.Connection, look: _Look, found: dict[int, list[Head[str]]]) -> None:
+        """Say what each of the jobs *found* has to pass: all of a line the same, but those of a strict lane."""
+        entries = [
+            head.entry
+            for line, heads in found.items()
+            if line not in look.gates
+            for head in heads[: 1 if line > 0 else None]
+        ]
+        if entries:
+            for line, entry, queue, gating in rows(connection, self.gate_sql.gatings, (text(entries),)):
+                gates = self._gates(look, line, queue, gating)
+                if line > 0:
+                    look.gates[line] = gates
+                else:
+                    look.strict[entry] = gates
+        for line, heads in found.items():
+            if line > 0:
+                gates = look.gates.get(line, ())
+                for head in heads:
+                    head.gates = gates
+            else:
+                for head in heads:
+                    head.gates = look.strict[head.entry]
+        lanes = {gate for line, heads in found.items() if line < 0 for gate in _gates_of(line, heads) if gate[0] == "o"}
+        if lanes:
+            back = rows(connection, self.gate_sql.comes_back, (text(sorted(lanes)),))
+            for line, entry, queue, gating, priority, place in back:
+                gates = tuple(gate for gate in self._gates(look, line, queue, gating) if gate[0] != "o")
+                again = Head(0, place, entry, priority, gates)
+                found[line][:] = [again] + [head for head in found[line] if head.entry != again.entry]
+
+    def _gates(self, look: _Look, line: int, queue: str, gating: str | None) -> tuple[str, ...]:
+        """What such a job has to pass, of what is not open to all."""
         if line == held_line(queue):
-            gates = (HELD + queue,)
-            if gates[0] not in look.shut:  # it was opened meanwhile
+            gate = HELD + queue
+            if gate not in look.shut:  # it was opened meanwhile
                 look.reopened.add(queue)
-                look.shut[gates[0]] = 0
-        elif gating is not None:
-            given = gating_of(gating)
-            gates += names_of(given)
-            look.said.update((name_of(gate), limits_of(gate)) for gate in given.gates)
-        if line > 0:
-            look.gates[line] = gates
-        return Head(priority, place, entry, id, gates)
+                look.shut[gate] = 0
+            return (gate,)
+        names: tuple[str, ...] = ()
+        if gating is not None:
+            said = _said(gating)
+            look.said.update(said)
+            names = tuple(said)
+        return (PAUSED + queue, *names) if PAUSED + queue in look.shut else names
 
     # -- what comes of it --------------------------------------------------------------------------------------
 
     def _write(self, connection: sqlite3.Connection, look: _Look, gates: Sequence[str], now: int) -> None:
         merge = look.merge
         if merge.admitted:
-            connection.execute(self.gate_sql.release, (text([head.entry for _, head in merge.admitted]),))
-            tokens = [(gate, head.id) for _, head in merge.admitted for gate in head.gates if gate[:2] != PAUSED]
+            connection.execute(self.gate_sql.release, (text([head.entry for head in merge.admitted]),))
+            tokens: dict[str, list[int]] = {}
+            for head in merge.admitted:
+                for gate in head.gates:
+                    tokens.setdefault(gate, []).append(head.entry)
             connection.execute(self.gate_sql.add_tokens, (text(tokens), now))
         moved = [(line, gate, head.priority, head.place) for line, (gate, head) in merge.stopped.items()]
         moved += [(line, "", head.priority, head.place) for line, head in merge.left.items()]
@@ -229,30 +266,49 @@ class AdmittingPart(EnteringPart):
     def started(self, connection: sqlite3.Connection, entries: Sequence[int], now: int) -> None:
         """Jobs were claimed: what was reserved for them is used from *now* on, and keys held until then are free."""
         batch = text(entries)
-        rates = connection.execute(self.gate_sql.reserved_rates, (batch,)).fetchone()[0]
-        connection.execute(self.gate_sql.stamp, (batch, now))
-        connection.execute(self.gate_sql.free_started, (batch,))
+        rates, keys = connection.execute(self.gate_sql.reserved, (batch,)).fetchone()
         if rates != "[]":
+            connection.execute(self.gate_sql.stamp, (batch, now))
             connection.execute(self.gate_sql.set_openings, (rates, now))
+        if keys:
+            connection.execute(self.gate_sql.free_started, (batch,))
 
     # -- taking back -------------------------------------------------------------------------------------------
 
-    def take_back_useless(self, connection: sqlite3.Connection, now: int) -> set[str] | None:
-        """Take back what was admitted to no use; the ids of those that nobody claimed in time. None: there was nothing."""
-        found = rows(connection, self.gate_sql.to_no_use, (now, now - int(UNCLAIMED * SECOND), _LOOKED))
+    def take_back_useless(self, connection: sqlite3.Connection, now: int) -> set[int] | None:
+        """Take back what was admitted to no use; the entries of those that nobody claimed in time. None: there was nothing."""
+        found = rows(connection, self.gate_sql.to_no_use, (now - int(UNCLAIMED * SECOND), _LOOKED))
+        found += rows(connection, self.gate_sql.to_no_use_in_pause, (_LOOKED,))
         if not found:
             return None
-        self.take_back(connection, [job[:5] for job in found])
-        return {job[1] for job in found if job[5]}
+        self.take_back(connection, [job[:4] for job in found])
+        return {job[0] for job in found if job[4]}
 
     def take_back(self, connection: sqlite3.Connection, jobs: Sequence[Sequence[Any]]) -> None:
-        """Available jobs, each as (entry, id, line, priority, place), stand in their lines again; their tokens are free."""
+        """Available jobs, each as (entry, line, priority, place), stand in their lines again; their tokens are free."""
         if not jobs:
             return
-        connection.execute(self.gate_sql.take_back, (text(sorted({job[0] for job in jobs})),))
+        entries = text(sorted({job[0] for job in jobs}))
+        connection.execute(self.gate_sql.take_back, (entries,))
         first: dict[int, tuple[int, int]] = {}
-        for _, _, line, priority, place in jobs:
+        for _, line, priority, place in jobs:
             first[line] = max(first.get(line, (priority, -place)), (priority, -place))
         lines = [(line, priority, -place) for line, (priority, place) in first.items()]
         connection.execute(self.gate_sql.look_at_lines, (text(lines),))
-        connection.execute(self.gate_sql.drop_tokens, (text(sorted({job[1] for job in jobs})),))
+        gates = connection.execute(self.gate_sql.gates_of, (entries,)).fetchone()[0]
+        connection.execute(self.gate_sql.drop_tokens, (entries,))
+        connection.execute(self.gate_sql.look_again, (gates,))
+
+
+def _gates_of(line: int, heads: Sequence[Head[str]]) -> Iterator[str]:
+    """The gates of *heads*, all of one line."""
+    for head in heads[: 1 if line > 0 else None]:
+        yield from head.gates
+
+
+@lru_cache(maxsize=4096)
+def _said(gating: str) -> dict[str, tuple[int, int]]:
+    """The gates that a job has to pass, in the order of all, and what it says of each."""
+    given = gating_of(gating)
+    said = {name_of(gate): limits_of(gate) for gate in given.gates}
+    return {name: said[name] for name in names_of(given)}

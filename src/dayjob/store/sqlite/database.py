@@ -129,10 +129,9 @@ class Database:
             except (OverflowError, UnicodeError) as error:  # a number of more than 64 bits, a lone surrogate
                 raise BadRow(f"{self.path or ':memory:'} cannot store this row ({error})") from error
 
-    def write_one(self, statement: str, parameters: Callable[[], Sequence[object]]) -> int:
+    def write_one(self, statement: str, parameters: Callable[[], Sequence[object]]) -> None:
         """A write transaction of a single statement: SQLite begins and commits by itself, at a third of the calls.
 
-        Returns: how many rows it wrote.
         Raises:
             sqlite3.IntegrityError: as it is; the caller knows which constraint it may meet.
         """
@@ -141,7 +140,7 @@ class Database:
             try:
                 connection = self._writer_connection()
                 self._sync(connection, True)
-                return self._begin(connection, statement, parameters()).rowcount
+                self._begin(connection, statement, parameters())
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:

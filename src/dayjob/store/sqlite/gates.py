@@ -95,7 +95,7 @@ class GatesPart(JobsPart, BreakersPart):
         with self.db.write() as connection:
             now = self.db.now() if now is None else now
             connection.execute(self.gate_sql.mark_gated)
-            connection.execute(self.gate_sql.end_tokens, (now,))
+            self.end_tokens(connection, now)
             batch = text([(name, *limits_of(gate)) for name, gate in sorted(wanted.items())])
             news = [row[0] for row in connection.execute(self.gate_sql.add_gates, (batch,)).fetchall()]
             if news:
@@ -144,7 +144,9 @@ class GatesPart(JobsPart, BreakersPart):
             who = LENT + holder
             has = connection.execute(self.gate_sql.has_tokens, (who, now)).fetchone()[0]
             connection.execute(self.gate_sql.let_go, (who,))
+            gates = connection.execute(self.gate_sql.gates_of_holder, (who,)).fetchone()[0]
             connection.execute(self.gate_sql.give_back, (who,))
+            connection.execute(self.gate_sql.look_again, (gates,))
         return bool(has)
 
     # -- queues ------------------------------------------------------------------------------------------------

@@ -176,8 +176,14 @@ FROM json_each(?) AS e WHERE dayjob_job.entry = json_extract(e.value, '$[0]')
 
 -- == admission ===================================================================================================
 
+-- name: ended
+-- ?1 now: gates of the tokens that `end_tokens` deletes
+SELECT json_group_array(DISTINCT gate) FROM (SELECT gate FROM dayjob_token WHERE ends <= ?1 ORDER BY ends LIMIT 5000)
+
 -- name: end_tokens
-DELETE FROM dayjob_token WHERE no IN (SELECT no FROM dayjob_token WHERE ends <= ?1 ORDER BY ends LIMIT 5000)
+-- Whoever deletes tokens has their gates looked at (`look_again`).
+DELETE FROM dayjob_token WHERE (holder, gate) IN (
+    SELECT holder, gate FROM dayjob_token WHERE ends <= ?1 ORDER BY ends LIMIT 5000)
 
 -- name: probe
 -- ?1 now: breakers whose time is over are probed
@@ -201,16 +207,23 @@ FROM json_each(?1) AS e CROSS JOIN dayjob_line AS l ON l.no IN (
     ORDER BY priority DESC, place LIMIT ?2 OFFSET ?3)
 
 -- name: heads
--- ?1 JSON array of lines  ?2 how many of each  ?3 how many to pass over
-SELECT json_group_array(json_array(e.value, j.entry, j.id, j.queue, j.priority, j.place, j.gating))
-FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry IN (
-    SELECT entry FROM dayjob_job INDEXED BY dayjob_job_blocked WHERE state = 'blocked' AND line = e.value
-    ORDER BY iif(line < 0, 0, priority) DESC, place LIMIT ?2 OFFSET ?3)
+-- ?1 JSON array of lines  ?2 how many of each  ?3 how many to pass over: [[line, [[urgency, place, entry, priority], …]], …]
+SELECT '[' || coalesce(group_concat('[' || e.value || ',' || (
+    SELECT json_group_array(json_array(urgency, place, entry, priority)) FROM (
+        SELECT iif(line < 0, 0, -priority) AS urgency, place, entry, priority
+        FROM dayjob_job INDEXED BY dayjob_job_blocked WHERE state = 'blocked' AND line = e.value
+        ORDER BY iif(line < 0, 0, priority) DESC, place LIMIT ?2 OFFSET ?3)) || ']'), '') || ']'
+FROM json_each(?1) AS e
+
+-- name: gatings
+-- ?1 JSON array of entries
+SELECT json_group_array(json_array(j.line, j.entry, j.queue, j.gating))
+FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
 
 -- name: comes_back
--- ?1 JSON array of gates of strict lanes: who holds the token and stands there again, as `heads`
-SELECT json_group_array(json_array(j.line, j.entry, j.id, j.queue, j.priority, j.place, j.gating))
-FROM json_each(?1) AS e CROSS JOIN dayjob_token AS t ON t.gate = e.value CROSS JOIN dayjob_job AS j ON j.id = t.holder
+-- ?1 JSON array of gates of strict lanes: who holds the token and stands there again
+SELECT json_group_array(json_array(j.line, j.entry, j.queue, j.gating, j.priority, j.place))
+FROM json_each(?1) AS e CROSS JOIN dayjob_token AS t ON t.gate = e.value CROSS JOIN dayjob_job AS j ON j.entry = t.holder
 WHERE j.state = 'blocked' AND j.line < 0
 
 -- name: gate_states
@@ -226,9 +239,8 @@ LEFT JOIN dayjob_breaker AS b ON e.value BETWEEN 'b:' AND 'b;' AND b.key = subst
 UPDATE dayjob_job SET state = 'available' WHERE entry IN (SELECT value FROM json_each(?1))
 
 -- name: add_tokens
--- ?1 JSON [[gate, holder], …]  ?2 now
-INSERT INTO dayjob_token (gate, holder, at, claimed)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?2, 0 FROM json_each(?1)
+-- ?1 JSON {gate: [entry, …], …}  ?2 now
+INSERT INTO dayjob_token (holder, gate, at) SELECT e.value, g.key, ?2 FROM json_each(?1) AS g CROSS JOIN json_each(g.value) AS e
 
 -- name: move_lines
 -- ?1 JSON [[line, gate, priority, place], …]
@@ -270,19 +282,37 @@ SELECT (SELECT json_group_array(queue) FROM dayjob_paused),
     (SELECT json_group_array(queue) FROM dayjob_limit WHERE json_extract(coalesce(run, code), '$.closed') = 'hold')
 
 -- name: to_no_use
--- ?1 now  ?2 the stamp up to which who was admitted has waited long enough  ?3 limit: jobs to be taken back, and whether
--- that is for the time they waited
-SELECT json_group_array(json_array(j.entry, j.id, j.line, j.priority, j.place, t.at <= ?2))
-FROM (SELECT gate, holder, at FROM dayjob_token WHERE claimed = 0 ORDER BY at LIMIT ?3) AS t
-CROSS JOIN dayjob_job AS j ON j.id = t.holder
-WHERE j.state = 'available' AND j.line IS NOT NULL AND (j.queue IN (SELECT queue FROM dayjob_paused)
-    OR EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate AND l.priority > j.priority)
-    OR (t.at <= ?2 AND EXISTS (SELECT 1 FROM dayjob_line AS l
-        WHERE l.gate = t.gate AND (j.line > 0 OR l.no <> j.line))))
+-- ?1 the stamp up to which who was admitted has waited long enough  ?2 limit: jobs to be taken back, and whether that is
+-- for the time they waited. Somebody else waits at one of their gates.
+WITH RECURSIVE g (gate) AS (
+    SELECT (SELECT gate FROM dayjob_line WHERE gate > '' ORDER BY gate LIMIT 1)
+    UNION ALL
+    SELECT (SELECT gate FROM dayjob_line WHERE gate > g.gate ORDER BY gate LIMIT 1) FROM g WHERE g.gate IS NOT NULL)
+SELECT json_group_array(json_array(entry, line, priority, place, late)) FROM (
+    SELECT j.entry, j.line, j.priority, j.place, t.at <= ?1 AS late
+    FROM g CROSS JOIN dayjob_token AS t INDEXED BY dayjob_token_gate ON t.gate = g.gate AND t.ends IS NULL
+    CROSS JOIN dayjob_job AS j ON j.entry = t.holder
+    WHERE j.state = 'available' AND j.line IS NOT NULL
+        AND (EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate AND l.priority > j.priority)
+            OR (t.at <= ?1 AND EXISTS (SELECT 1 FROM dayjob_line AS l
+                WHERE l.gate = t.gate AND (j.line > 0 OR l.no <> j.line)))) LIMIT ?2)
+
+-- name: to_no_use_in_pause
+-- ?1 limit: admitted jobs of paused queues, as `to_no_use`. Holders that are jobs are numbers above 0.
+SELECT json_group_array(json_array(entry, line, priority, place, 0)) FROM (
+    SELECT j.entry, j.line, j.priority, j.place
+    FROM dayjob_token AS t CROSS JOIN dayjob_job AS j ON j.entry = t.holder
+    WHERE EXISTS (SELECT 1 FROM dayjob_paused) AND t.holder > 0 AND t.holder < 'a'
+        AND j.state = 'available' AND j.line IS NOT NULL AND j.queue IN (SELECT queue FROM dayjob_paused) LIMIT ?1)
 
 -- name: take_back
 -- ?1 JSON array of entries
 UPDATE dayjob_job SET state = 'blocked' WHERE entry IN (SELECT value FROM json_each(?1))
+
+-- name: gates_of
+-- ?1 JSON array of holders: gates of the tokens that `drop_tokens` deletes
+SELECT json_group_array(DISTINCT t.gate) FROM json_each(?1) AS e CROSS JOIN dayjob_token AS t ON t.holder = e.value
+WHERE substr(t.gate, 1, 2) <> 'o:'
 
 -- name: drop_tokens
 -- ?1 JSON array of holders
@@ -299,20 +329,17 @@ ON CONFLICT (no) DO UPDATE SET gate = '', place = iif(excluded.priority > priori
 
 -- == claim =======================================================================================================
 
--- name: reserved_rates
--- ?1 JSON array of entries: the rates of which they reserved a start
-SELECT json_group_array(DISTINCT t.gate) FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
-CROSS JOIN dayjob_token AS t ON t.holder = j.id WHERE j.line IS NOT NULL AND t.gate BETWEEN 'r:' AND 'r;'
+-- name: reserved
+-- ?1 JSON array of entries: the rates of which they reserved a start, and whether any key is held until its job starts
+SELECT (SELECT json_group_array(DISTINCT t.gate) FROM json_each(?1) AS e
+        CROSS JOIN dayjob_token AS t ON t.holder = e.value WHERE t.gate BETWEEN 'r:' AND 'r;'),
+    EXISTS (SELECT 1 FROM dayjob_key WHERE until = 'started')
 
 -- name: stamp
--- ?1 JSON array of entries  ?2 now: what was reserved is used from now on, and a rate counts a start
-UPDATE dayjob_token SET claimed = 1,
-    at = iif(gate BETWEEN 'r:' AND 'r;', ?2, at),
-    holder = iif(gate BETWEEN 'r:' AND 'r;', NULL, holder),
-    ends = iif(gate BETWEEN 'r:' AND 'r;', ?2 + (
-        SELECT coalesce(g.set_per, g.per) FROM dayjob_gate AS g WHERE g.gate = dayjob_token.gate), NULL)
-WHERE holder IN (SELECT j.id FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value
-    WHERE j.line IS NOT NULL)
+-- ?1 JSON array of entries  ?2 now: a rate counts a start, which nobody holds any more
+UPDATE dayjob_token SET holder = -holder, at = ?2, ends = ?2 + (
+    SELECT coalesce(g.set_per, g.per) FROM dayjob_gate AS g WHERE g.gate = dayjob_token.gate)
+WHERE holder IN (SELECT value FROM json_each(?1)) AND gate BETWEEN 'r:' AND 'r;'
 
 -- name: free_started
 -- ?1 JSON array of entries: keys that are held until their job starts
@@ -341,8 +368,8 @@ SELECT json_group_array(json_array(e.value, (
 
 -- name: count_starts
 -- ?1 JSON array of entries  ?2 now  ?3 JSON {queue: microseconds}
-INSERT INTO dayjob_token (gate, at, ends, claimed)
-SELECT 'w:' || j.queue, ?2, ?2 + p.value, 1
+INSERT INTO dayjob_token (holder, gate, at, ends)
+SELECT -j.entry, 'w:' || j.queue, ?2, ?2 + p.value
 FROM json_each(?1) AS e CROSS JOIN dayjob_job AS j ON j.entry = e.value CROSS JOIN json_each(?3) AS p ON p.key = j.queue
 
 -- name: wait_for_rate
@@ -409,19 +436,20 @@ SELECT json_group_array(gate) FROM dayjob_token WHERE holder = ?
 
 -- name: lend_tokens
 -- ?1 JSON [[gate, end], …]  ?2 holder  ?3 now
-INSERT INTO dayjob_token (gate, holder, at, ends, claimed)
-SELECT json_extract(value, '$[0]'), ?2, ?3, json_extract(value, '$[1]'), 1 FROM json_each(?1)
+INSERT INTO dayjob_token (holder, gate, at, ends)
+SELECT ?2, json_extract(value, '$[0]'), ?3, json_extract(value, '$[1]') FROM json_each(?1)
 
 -- name: prolong
 -- ?1 holder  ?2 end
 UPDATE dayjob_token SET ends = ?2 WHERE holder = ?1 AND substr(gate, 1, 2) <> 'r:'
 
 -- name: has_tokens
-SELECT EXISTS (SELECT 1 FROM dayjob_token WHERE holder = ? AND ends > ?)
+-- A rate's token is there until its time, whatever the holder has.
+SELECT EXISTS (SELECT 1 FROM dayjob_token WHERE holder = ? AND substr(gate, 1, 2) <> 'r:' AND ends > ?)
 
 -- name: let_go
 -- Starts of a rate go on being counted.
-UPDATE dayjob_token SET holder = NULL WHERE holder = ? AND substr(gate, 1, 2) = 'r:'
+UPDATE dayjob_token SET holder = randomblob(12) WHERE holder = ? AND substr(gate, 1, 2) = 'r:'
 
 -- name: give_back
 DELETE FROM dayjob_token WHERE holder = ?
@@ -451,8 +479,8 @@ SELECT queue, code, run FROM dayjob_limit ORDER BY queue
 
 -- name: admitted_at
 -- ?1 gate: available jobs that have a token of it, as `take_back` wants them
-SELECT json_group_array(json_array(j.entry, j.id, j.line, j.priority, j.place))
-FROM dayjob_token AS t CROSS JOIN dayjob_job AS j ON j.id = t.holder
+SELECT json_group_array(json_array(j.entry, j.line, j.priority, j.place))
+FROM dayjob_token AS t CROSS JOIN dayjob_job AS j ON j.entry = t.holder
 WHERE t.gate = ?1 AND j.state = 'available' AND j.line IS NOT NULL
 
 -- name: breaker

@@ -20,9 +20,9 @@ class JobsPart(ActingPart):
         if len(jobs) == 1:
             plain = jobs[0].gating is None
             if plain and not repeat:
-                with contextlib.suppress(sqlite3.IntegrityError):  # the id is there already
-                    if self._insert_alone(jobs[0], now):
-                        return [INSERTED]
+                with contextlib.suppress(sqlite3.IntegrityError):  # the id is there already, or there are limits to look at
+                    self._insert_alone(jobs[0], now)
+                    return [INSERTED]
         else:
             plain = [job.gating for job in jobs].count(None) == len(jobs)
         with self.db.write() as connection:
@@ -45,10 +45,9 @@ class JobsPart(ActingPart):
             self._insert(connection, [job for job in fresh.values() if job.id not in known], now, last)
         return outcomes
 
-    def _insert_alone(self, job: NewRow, now: int | None) -> bool:
-        """The commonest enqueue of all, as a single statement. False: there are limits to be looked at."""
-        row = self.db.write_one(self.sql.insert_alone, lambda: values_of(job, self.db.now() if now is None else now))
-        return row > 0
+    def _insert_alone(self, job: NewRow, now: int | None) -> None:
+        """The commonest enqueue of all, as a single statement."""
+        self.db.write_one(self.sql.insert_alone, lambda: values_of(job, self.db.now() if now is None else now))
 
     def _insert(self, connection: sqlite3.Connection, jobs: Sequence[NewRow], now: int, entry: int) -> None:
         ready = []

@@ -27,14 +27,14 @@ INSERT INTO dayjob_job (
 VALUES {rows}
 
 -- name: insert_alone
--- `insert` of one row that takes its number by itself (`last_entry`). Nothing, where a queue has limits.
+-- `insert` of one row that takes its number by itself (`last_entry`). Where a queue has limits there is no number, and the
+-- place may not be null.
 INSERT INTO dayjob_job (
     entry, place, id, queue, task, state, priority, payload, max_attempts, created_at, run_at, expires_at, tags, meta,
     options)
 SELECT l.n + 1, l.n + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-FROM (SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
+FROM (SELECT max((SELECT iif(limited, NULL, entry) FROM dayjob_cluster), coalesce((SELECT max(entry) FROM dayjob_job), 0),
     coalesce((SELECT max(entry) FROM dayjob_history), 0)) AS n) AS l
-WHERE (SELECT limited FROM dayjob_cluster) = 0
 
 -- name: known_ids
 SELECT j.value FROM json_each(?1) AS j WHERE EXISTS (SELECT 1 FROM dayjob_job WHERE id = j.value)

@@ -15,6 +15,7 @@ ALTER TABLE dayjob_cluster ADD COLUMN limited INTEGER NOT NULL DEFAULT 0;
 -- Who holds a key.
 CREATE TABLE dayjob_key (hash TEXT PRIMARY KEY, id TEXT NOT NULL, until TEXT NOT NULL, expires INTEGER) WITHOUT ROWID;
 CREATE INDEX dayjob_key_expires ON dayjob_key (expires) WHERE expires IS NOT NULL;
+CREATE INDEX dayjob_key_started ON dayjob_key (hash) WHERE until = 'started';
 
 -- A gate is named by the first letter of its kind and its key: c:stripe. The numbers of the newest job that names it, and
 -- over them those that were set (`tokens` 0: no job has named it yet); nobody passes before `shut`; `opens` is when to look again at who waits.
@@ -29,15 +30,13 @@ CREATE TABLE dayjob_gate (
 ) WITHOUT ROWID;
 CREATE INDEX dayjob_gate_opens ON dayjob_gate (opens) WHERE opens IS NOT NULL;
 
--- Tokens that are not free. `holder`: a job's id, ~ and a name (`take`), or nobody, of a rate that counts a start (`at`).
--- `ends`: free by time alone. `claimed`: 0 while its job is available.
+-- Tokens that are not free. `holder`: the entry of a job, ~ and a name (`take`), or nobody, of a rate that counts a start
+-- (`at`): minus the entry that started, or a random blob. `ends`: free by time alone.
 CREATE TABLE dayjob_token (
-    no INTEGER PRIMARY KEY, gate TEXT NOT NULL, holder TEXT, at INTEGER NOT NULL, ends INTEGER, claimed INTEGER NOT NULL
-);
+    holder NOT NULL, gate TEXT NOT NULL, at INTEGER NOT NULL, ends INTEGER, PRIMARY KEY (holder, gate)
+) WITHOUT ROWID;
 CREATE INDEX dayjob_token_gate ON dayjob_token (gate, ends);
-CREATE INDEX dayjob_token_holder ON dayjob_token (holder) WHERE holder IS NOT NULL;
 CREATE INDEX dayjob_token_ends ON dayjob_token (ends) WHERE ends IS NOT NULL;
-CREATE INDEX dayjob_token_unclaimed ON dayjob_token (at) WHERE claimed = 0;
 
 -- Lines of blocked jobs: the gate at which one waits ('': to be looked at), and how urgent its head is, at most.
 CREATE TABLE dayjob_line (no INTEGER PRIMARY KEY, gate TEXT NOT NULL, priority INTEGER NOT NULL, place INTEGER NOT NULL);
@@ -57,22 +56,26 @@ CREATE INDEX dayjob_failure_ends ON dayjob_failure (ends);
 CREATE TABLE dayjob_limit (queue TEXT PRIMARY KEY, code TEXT, run TEXT) WITHOUT ROWID;
 
 -- The one `leave`: whoever deletes a job or gives it a new entry frees what it held, also a worker that knows no gates.
+-- Tokens have no trigger of their own, which would cost each deletion a temporary table; `holder = +…`: else the column's
+-- affinity forbids the index.
 CREATE TRIGGER dayjob_job_gone AFTER DELETE ON dayjob_job WHEN OLD.gating IS NOT NULL BEGIN
-    DELETE FROM dayjob_token WHERE holder = OLD.id
-    ; DELETE FROM dayjob_key
-        WHERE hash = json_extract(OLD.gating, '$.unique.hash') AND id = OLD.id AND until <> 'expired'
+    INSERT INTO dayjob_freed (gate) SELECT t.gate FROM dayjob_token AS t WHERE t.holder = +OLD.entry
+        AND EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate) ON CONFLICT (gate) DO NOTHING
+    ; DELETE FROM dayjob_token WHERE holder = +OLD.entry
+    ; DELETE FROM dayjob_key WHERE substr(OLD.gating, 1, 9) = '{"unique"'
+        AND hash = json_extract(OLD.gating, '$.unique.hash') AND id = OLD.id AND until <> 'expired'
     ; UPDATE dayjob_line SET gate = '' WHERE no = OLD.line AND OLD.line < 0 AND OLD.state = 'blocked'
     ; END;
 CREATE TRIGGER dayjob_job_moved AFTER UPDATE OF entry ON dayjob_job WHEN OLD.line IS NOT NULL BEGIN
-    DELETE FROM dayjob_token WHERE holder = OLD.id AND substr(gate, 1, 2) <> 'o:'
+    INSERT INTO dayjob_freed (gate) SELECT t.gate FROM dayjob_token AS t
+        WHERE t.holder = +OLD.entry AND substr(t.gate, 1, 2) <> 'o:'
+        AND EXISTS (SELECT 1 FROM dayjob_line AS l WHERE l.gate = t.gate) ON CONFLICT (gate) DO NOTHING
+    ; DELETE FROM dayjob_token WHERE holder = +OLD.entry AND substr(gate, 1, 2) <> 'o:'
+    ; UPDATE dayjob_token SET holder = NEW.entry WHERE holder = +OLD.entry
     ; UPDATE dayjob_line SET gate = '' WHERE no = OLD.line AND OLD.line < 0 AND OLD.state = 'blocked'
     ; INSERT INTO dayjob_line (no, gate, priority, place)
         SELECT NEW.line, '', NEW.priority, NEW.place WHERE NEW.line IS NOT NULL AND NEW.state = 'blocked'
         ON CONFLICT (no) DO UPDATE SET gate = iif(no < 0, '', gate), place = iif(excluded.priority > priority
             OR (excluded.priority = priority AND excluded.place < place), excluded.place, place),
             priority = max(excluded.priority, priority)
-    ; END;
-CREATE TRIGGER dayjob_token_free AFTER DELETE ON dayjob_token BEGIN
-    INSERT INTO dayjob_freed (gate) SELECT OLD.gate WHERE EXISTS (SELECT 1 FROM dayjob_line WHERE gate = OLD.gate)
-        ON CONFLICT (gate) DO NOTHING
     ; END;
