@@ -147,6 +147,7 @@ POISON = Storm(
 SHUTDOWNS = Storm(name="shutdowns", every={"stop": 10.0}, longest=60.0)
 PARTINGS = Storm(name="partings", every={"part": 10.0}, slower=3.0)
 OUTAGES = Storm(name="outages", minutes=5.0, every={"outage": 150.0}, pause=5.0)
+RUSHES = Storm(name="rushes", every={"kill": 30.0}, longest=2.0, pause=2.0, rushes=0.9)
 TICKS = Storm(name="ticks", minutes=10.0, pause=20.0, drawn=crowded)
 TWO_LEADERS = structs.replace(TICKS, name="two leaders", every={"freeze": 8.0}, workers=(3, 4), drain=1500.0)
 LOSSY_TICKS = structs.replace(TICKS, name="lossy ticks", loss=0.3)

@@ -19,7 +19,7 @@ from tests.chaos.evidence import Conditions, Evidence
 from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.mutants.mutant import STALE
 from tests.chaos.mutation import Change, seeded
-from tests.chaos.storms import LOSSY, LOSSY_TICKS, SLOW_FREEZES, Storm, Trial, weather
+from tests.chaos.storms import LOSSY, LOSSY_TICKS, RUSHES, SLOW_FREEZES, Storm, Trial, weather
 from tests.contract.engines import ENGINES, EngineUnderTest, SqliteMemory
 
 SEEDS = int(os.environ.get("MUTANT_SEEDS", 0))
@@ -27,7 +27,7 @@ WIRED = {"postgres-18": "postgres", "valkey-9": "redis"}
 """Engines that are asked over a wire: in CI they meet some of the storms, for less time."""
 SHARE = 0.4
 TRIES = 3
-SOME = (SLOW_FREEZES, LOSSY, LOSSY_TICKS)
+SOME = (SLOW_FREEZES, LOSSY, RUSHES, LOSSY_TICKS)
 
 Case = tuple[type[EngineUnderTest], Mutant]
 

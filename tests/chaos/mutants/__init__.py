@@ -15,11 +15,13 @@ from tests.chaos.mutants.callers import PRODUCERS, TIMES, WORKERS
 from tests.chaos.mutants.counters import COUNTERS, CRASHES
 from tests.chaos.mutants.fences import FENCES
 from tests.chaos.mutants.leases import LEASES
+from tests.chaos.mutants.limits import LIMITED
 from tests.chaos.mutants.mutant import Mutant
 from tests.chaos.mutants.ticks import TICKING
 
 MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*FENCES, *LEASES, *CRASHES, *COUNTERS, *TIMES, *PRODUCERS, *WORKERS, *TICKING)
+    mutant.name: mutant
+    for mutant in (*FENCES, *LEASES, *CRASHES, *COUNTERS, *TIMES, *PRODUCERS, *WORKERS, *LIMITED, *TICKING)
 }
 ENGINE_OF = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres", "redis": "redis", "valkey": "redis"}
 """The engine's name here, by the scheme of a store's URL or the name of a place."""
