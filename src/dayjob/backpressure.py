@@ -50,6 +50,8 @@ class Backpressure:
                 pause = min(pause * 2, LONGEST)
             sent = self._combiner.send([rows[place] for place in places], chosen=chosen)
             full = _enter(outcomes, places, sent)
+            if outcomes[places[0]].error is None:  # there was room: it is worked on
+                pause = FIRST
         return outcomes
 
     async def aagain(self, row: NewRow, outcome: Enqueued, *, chosen: bool) -> Enqueued:
@@ -77,6 +79,8 @@ class Backpressure:
                 pause = min(pause * 2, LONGEST)
             sent = await offload(self._combiner.send, [rows[place] for place in places], chosen=chosen)
             full = _enter(outcomes, places, sent)
+            if outcomes[places[0]].error is None:  # there was room: it is worked on
+                pause = FIRST
         return outcomes
 
     def _deadline(self) -> float:

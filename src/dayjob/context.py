@@ -19,10 +19,12 @@ from dayjob.codec import encode_plain
 from dayjob.errors import ConfigError, JobCancelled, NotSupported, shown
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     from typing_extensions import TypeVar
 
+    from dayjob.gating import Breaker
     from dayjob.store.records import Claimed
     from dayjob.worker.lent import JobTransaction
 
@@ -84,6 +86,13 @@ class ContextHost(Protocol):
 
     async def acomplete_in(self, connection: Any, result: Any) -> None:
         """Awaitable `complete_in`."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The breaker of the job itself."""
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """A block in which nobody tells the job to stop: what is half done there would be nobody's."""
 
 
 RUNNING: ContextVar[ContextHost | None] = ContextVar("dayjob.running", default=None)

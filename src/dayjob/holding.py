@@ -3,7 +3,8 @@
     with app.limit(stripe): ...        take ─ none free: wait, ask again ─▶ the call ─▶ give back, whatever happens
 
 What is taken is rows of the store, as a job's are: held by this block, renewed while it lasts, and free by themselves a minute
-after its process is gone.
+after its process is gone. Nobody interrupts a job while it takes and gives; what is left of a block that nobody names any more is
+renewed no longer.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
+from weakref import WeakSet
 
 from dayjob.clock import SECOND, seconds
 from dayjob.context import RUNNING
@@ -45,7 +48,7 @@ class Holding:
     """One block of `app.limit(...)`: a context manager, sync and async, for one use at a time.
 
     Args:
-        gates: what to hold. breaker: the one among them that hears how the call went. timeout: seconds to wait, None for ever.
+        gates: what to hold. breaker: the one that hears how the call went. timeout: seconds to wait, None for ever.
     """
 
     def __init__(
@@ -61,22 +64,23 @@ class Holding:
         self._renewed = tuple(gate for gate in gates if gate.kind == "concurrency")
         self._lock = Lock()
         self._holder = ""
-        self._held: Event | None = None
 
     # -- with ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         until = self._begin()
         try:
-            while (delay := self._take()) is not None:
+            while (delay := self._take_whole()) is not None:
                 time.sleep(self._pause(delay, until))
         except BaseException:
-            self._give()
+            with _undisturbed():
+                self._give()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._end(error)
+        with _undisturbed():
+            self._end(error)
 
     async def __aenter__(self) -> Self:
         until = self._begin()
@@ -101,19 +105,20 @@ class Holding:
         self._holder = f"limit:{uuid4()}"
         return None if self._timeout is None else time.monotonic() + self._timeout
 
+    def _take_whole(self) -> float | None:
+        with _undisturbed():
+            return self._take()
+
     def _take(self) -> float | None:
         """Take what there is to take; the seconds after which to ask again, or None when it is held."""
         with self._lock:
-            if not self._holder:  # nobody waits any more
+            if not self._holder or not self._gates:  # nobody waits any more; the job has it all
                 return None
             store = self._store()
             delay = store.take(self._gates, self._holder, TTL)
             if delay is None:
                 if self._renewed:
-                    self._held = Event()
-                    Thread(
-                        target=self._renew, args=(self._held, self._holder), name="dayjob-limit", daemon=True
-                    ).start()
+                    _RENEWER.add(self)
                 return None
             if self._breaker is not None:
                 self._refuse_open(store, self._breaker[0])
@@ -135,25 +140,23 @@ class Holding:
             raise LimitTimeout(tuple(f"{gate.kind} {gate.key}" for gate in self._gates), self._timeout or 0.0)
         return min(delay, left)
 
-    def _renew(self, held: Event, holder: str) -> None:
-        while not held.wait(RENEWED):
-            with self._lock:
-                if held.is_set():
-                    return
-                try:
-                    self._store().take(self._renewed, holder, TTL)
-                except (
-                    StoreError
-                ) as error:  # it is tried again in time; if the store stays away, nobody else gets in either
-                    self._bus.emit(ServiceFailed(service="limit", error=str(error), traceback=""))
+    def renew(self) -> None:
+        """Hold what is held for longer."""
+        with self._lock:
+            if not self._holder:
+                return
+            try:
+                self._store().take(self._renewed, self._holder, TTL)
+            except (
+                StoreError
+            ) as error:  # it is tried again in time; if the store stays away, nobody else gets in either
+                self._bus.emit(ServiceFailed(service="limit", error=str(error), traceback=""))
 
     def _give_back(self) -> None:
         with self._lock:
             holder, self._holder = self._holder, ""
-            if self._held is not None:
-                self._held.set()
-                self._held = None
-            if holder and self._store().give(holder):
+            _RENEWER.discard(self)
+            if holder and self._gates and self._store().give(holder):
                 self._store().notify("work")
 
     def _end(self, error: BaseException | None) -> None:
@@ -182,6 +185,49 @@ class Holding:
         tell(self._bus, self._store().report([report]))
 
 
+class _Renewer:
+    """Renews what the blocks of this process hold, in one thread that is there while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._held: WeakSet[Holding] = WeakSet()
+        self._thread: Thread | None = None
+
+    def add(self, one: Holding) -> None:
+        with self._lock:
+            self._held.add(one)
+            if self._thread is None or not self._thread.is_alive():  # a process that was forked has none
+                self._thread = Thread(target=self._run, name="dayjob-limits", daemon=True)
+                self._thread.start()
+
+    def discard(self, one: Holding) -> None:
+        with self._lock:
+            self._held.discard(one)
+
+    def _run(self) -> None:
+        time.sleep(RENEWED)
+        while self._renew():
+            time.sleep(RENEWED)
+
+    def _renew(self) -> bool:
+        """False: nothing is held any more, and this thread is no longer the one."""
+        with self._lock:
+            held = list(self._held)
+            if not held:
+                self._thread = None
+        for one in held:
+            one.renew()
+        return bool(held)
+
+
+_RENEWER = _Renewer()
+
+
+def _undisturbed() -> AbstractContextManager[None]:
+    host = RUNNING.get()
+    return nullcontext() if host is None else host.undisturbed()
+
+
 def holding(
     store: Callable[[], Store],
     registry: Callable[[], Registry],
@@ -197,7 +243,7 @@ def holding(
     """
     if not limits:
         raise ConfigError("app.limit(...) takes what to hold: RateLimit(...), Concurrency(...), Breaker(...)")
-    task, args, meta = _surroundings(registry)
+    task, args, meta, own = _surroundings(registry)
     gates: dict[tuple[str, str], Gate] = {}
     breaker = None
     for one in limits:
@@ -210,23 +256,28 @@ def holding(
             if breaker is not None:
                 raise ConfigError("app.limit takes one Breaker: put one block into another")
             breaker = (gate.key, one)
+            if gate.key == own:  # the job has passed it, and may be the one that probes it
+                del gates[gate.kind, gate.key]
     return Holding(
         store, bus, tuple(gates.values()), breaker, None if timeout is None else seconds(timeout, "app.limit: timeout")
     )
 
 
-def _surroundings(registry: Callable[[], Registry]) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
-    """Task, arguments and meta of the job that runs here; nothing outside of one."""
+def _surroundings(
+    registry: Callable[[], Registry],
+) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any], str | None]:
+    """Task, arguments, meta and the breaker's key of the job that runs here; nothing outside of one."""
     host = RUNNING.get()
     if host is None:
-        return None, {}, {}
+        return None, {}, {}, None
     context = host.context()
     known = registry()
-    name = context.task
+    name, args = context.task, {}
     if name in known:
         task = known.get(name)
-        return task.name, task.signature.arguments(host.job.payload), context.meta
-    return name, {}, context.meta
+        name, args = task.name, task.signature.arguments(host.job.payload)
+    own = None if host.breaker is None else gate_of(host.breaker, name, args, context.meta).key
+    return name, args, context.meta, own
 
 
 class Limiting:
@@ -247,7 +298,8 @@ class Limiting:
         block ends, however it ends; a rate's token stays until its time.
 
         Args:
-            limits: `RateLimit`, `Concurrency`, one `Breaker`: it hears how the block ends.
+            limits: `RateLimit`, `Concurrency`, one `Breaker`: it hears how the block ends. One that the job itself has lets the
+                block pass with it.
             timeout: seconds to wait at most; None waits for ever.
             values: for the names in the keys' templates; inside a job its arguments and meta are there, too.
         Raises:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Unpack
+from uuid import uuid4
 
 from msgspec import Struct, json, structs
 
@@ -15,7 +17,7 @@ from dayjob.errors import ConfigError, shown
 from dayjob.offload import offload
 from dayjob.policies import check_name
 from dayjob.states import WAITING, State
-from dayjob.store.gating import QueueLimits
+from dayjob.store.gating import Gate, QueueLimits
 from dayjob.store.records import Delete, Filter, QueueRow
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ Newcomers = Literal["accept", "refuse", "hold"]
 _BATCH = 1_000
 _LOOK = 0.25
 """Seconds between looks at a queue that someone waits to see drained."""
+
+_ALONE = 10.0
+"""Seconds after which whoever died while it changed a queue is in nobody's way."""
 
 _UNFINISHED = (State.SCHEDULED, State.BLOCKED, State.AVAILABLE, State.RUNNING)
 
@@ -145,13 +150,14 @@ class QueuesManager:
         Raises:
             ConfigError: a value makes no sense; nothing was changed.
         """
-        store = self._store()
-        before, _ = store.queue_limits().get(check_name("queue", name), (None, None))
-        limits = bounded(name, said, before)
-        self._say(store, name, limits)
-        closing = self._closing(store, name)
-        if closing is not None:
-            store.write(_CLOSING, name, json.encode(structs.replace(closing, said=True)))
+        bounded(check_name("queue", name), said, self._store().queue_limits().get(name, (None, None))[0])
+        with self._alone(name) as store:
+            before, _ = store.queue_limits().get(name, (None, None))
+            limits = bounded(name, said, before)
+            self._say(store, name, limits)
+            closing = self._closing(store, name)
+            if closing is not None:
+                store.write(_CLOSING, name, json.encode(structs.replace(closing, said=True)))
         return limits
 
     async def alimit(self, name: str, **said: Unpack[Bounds]) -> QueueLimits:
@@ -160,13 +166,18 @@ class QueuesManager:
 
     def unlimit(self, name: str) -> None:
         """Forget what was said of a queue at run time: what its code declares holds again. A closed one stays closed."""
-        store = self._store()
-        limits, origin = store.queue_limits().get(check_name("queue", name), (QueueLimits(), "code"))
-        if origin == "code":
-            return
-        self._say(store, name, None)
-        if limits.closed is not None:
-            self._close(name, limits.closed)
+        with self._alone(check_name("queue", name)) as store:
+            limits, origin = store.queue_limits().get(name, (QueueLimits(), "code"))
+            if origin == "code":
+                return
+            closing = self._closing(store, name)
+            if limits.closed is None:
+                self._say(store, name, None)
+                return
+            code, _ = store.queue_limits(origin="code").get(name, (QueueLimits(), "code"))
+            self._say(store, name, structs.replace(code, closed=limits.closed))  # at once: it is open at no moment
+            if closing is not None:
+                store.write(_CLOSING, name, json.encode(structs.replace(closing, said=False)))
 
     async def aunlimit(self, name: str) -> None:
         """Awaitable `unlimit`."""
@@ -212,27 +223,40 @@ class QueuesManager:
 
     def _close(self, name: str, how: Literal["refuse", "hold"]) -> int:
         """Close a queue; returns since when it is closed, by the store's clock."""
-        store = self._store()
-        limits, origin = store.queue_limits().get(name, (QueueLimits(), "code"))
-        closing = self._closing(store, name)
-        if closing is None or limits.closed is None:
-            closing = _Closing(store.now(), origin == "run")
-            store.write(_CLOSING, name, json.encode(closing))
-        if limits.closed != how:
-            self._say(store, name, structs.replace(limits, closed=how))
+        with self._alone(name) as store:
+            limits, origin = store.queue_limits().get(name, (QueueLimits(), "code"))
+            closing = self._closing(store, name)
+            if closing is None or limits.closed is None:
+                closing = _Closing(store.now(), origin == "run")
+                store.write(_CLOSING, name, json.encode(closing))
+            if limits.closed != how:
+                self._say(store, name, structs.replace(limits, closed=how))
         return closing.at
 
     def _open(self, name: str) -> bool:
         """Open a queue that was closed, and leave no trace of it: limits that code declares are the code's again."""
-        store = self._store()
-        limits, _ = store.queue_limits().get(name, (QueueLimits(), "code"))
-        closing = self._closing(store, name)
-        if limits.closed is not None:
-            own = closing is not None and not closing.said
-            self._say(store, name, None if own else structs.replace(limits, closed=None))
-        if closing is not None:
-            store.erase(_CLOSING, name)
+        if name not in self._store().queue_limits() and self._closing(self._store(), name) is None:
+            return False
+        with self._alone(name) as store:
+            limits, _ = store.queue_limits().get(name, (QueueLimits(), "code"))
+            closing = self._closing(store, name)
+            if limits.closed is not None:
+                own = closing is not None and not closing.said
+                self._say(store, name, None if own else structs.replace(limits, closed=None))
+            if closing is not None:
+                store.erase(_CLOSING, name)
         return limits.closed is not None
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[Store]:
+        """A block in which nobody else changes what holds for a queue: it is read, changed and written. Its token ends by itself."""
+        store, holder = self._store(), f"queues:{uuid4()}"
+        while (delay := store.take([Gate("concurrency", f"dayjob.queue:{name}", 1)], holder, _ALONE)) is not None:
+            time.sleep(min(delay, _LOOK))
+        try:
+            yield store
+        finally:
+            store.give(holder)
 
     def _closing(self, store: Store, name: str) -> _Closing | None:
         record = store.read(_CLOSING, name)

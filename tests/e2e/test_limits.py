@@ -311,3 +311,20 @@ def test_a_producer_may_keep_to_a_rate(app: App) -> None:
         with app.limit(limit):
             work.enqueue(n)
     assert 0.6 <= time.monotonic() - began < 5
+
+
+def test_a_job_whose_time_is_up_inside_a_limit_leaves_nothing_taken(app: App) -> None:
+    limit = Concurrency(3, key="api")
+
+    @app.task(name="work", timeout=0.2, retry=1)
+    def work(n: int) -> None:
+        while True:
+            with app.limit(limit):
+                time.sleep(0.001)
+
+    jobs = app.enqueue_many([work.job(n) for n in range(20)])
+    with working(app, concurrency=4):
+        for job in jobs:
+            job.join(30)
+        assert {job.refresh().state for job in jobs} == {State.DEAD}
+        assert app.limits.list() == []

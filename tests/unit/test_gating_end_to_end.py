@@ -154,6 +154,8 @@ def test_limits_are_listed_changed_at_run_time_and_given_back_to_the_code(app: A
         lambda app: app.limits.set(Concurrency(1, key="{tenant}")),
         lambda app: app.limits.set(Concurrency(1, key="k"), "k"),
         lambda app: app.limits.reset("speed", "k"),
+        lambda app: app.limits.reset("rate", 3),  # type: ignore[arg-type]
+        lambda app: app.limits.set("rate", b"k", 1),  # type: ignore[call-overload]
         lambda app: app.breakers.open(""),
         lambda app: app.breakers.open(7),
         lambda app: app.limit(),
@@ -439,3 +441,23 @@ def test_an_argument_called_meta_is_what_a_template_shows(app: App) -> None:
         job = load.using(meta={"tenant": 2}).enqueue({"tenant": 1})
     assert job.gating is not None
     assert [gate.key for gate in job.gating.gates] == ["1"]
+
+
+def test_a_limit_in_a_job_with_the_jobs_own_breaker_is_passed_by_the_probe(app: App) -> None:
+    psp, calls = Breaker("psp", failures=1, within=60, cooldown=30), []
+
+    @app.task(name="pay", retry=Retry(max_attempts=3, backoff="fixed", base=1, jitter=0), breaker=psp)
+    def pay() -> None:
+        with app.limit(psp):
+            calls.append(1)
+            if len(calls) == 1:
+                raise ConnectionError("down")
+
+    with app.testing(clock=VirtualClock()) as t:
+        job = pay.enqueue()
+        t.drain(raises=False)
+        assert [row.state for row in app.breakers.list()] == ["open"]
+        t.clock.advance(31)
+        t.drain()
+
+        assert (job.refresh().state, len(calls), app.breakers.list()) == (State.COMPLETED, 2, [])

@@ -421,3 +421,57 @@ def test_the_command_sets_shows_and_forgets_limits(app: App, capsys: pytest.Capt
     assert "refuses new jobs until: dayjob queues resume mail" in run("drain", "mail", "--new", "refuse")
     assert "closed" in run("list")
     assert "resumed mail" in run("resume", "mail")
+
+
+class Racing:
+    """Changes the limits of a queue all the while."""
+
+    def __init__(self, app: App) -> None:
+        self.app, self.stop = app, Event()
+
+    def __enter__(self) -> Racing:
+        self.thread = Thread(target=self._tune)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _tune(self) -> None:
+        number = 0
+        while not self.stop.is_set():
+            number += 1
+            self.app.queues.limit("q", concurrency=1 + number % 5)
+
+
+def test_whoever_changes_a_limit_meanwhile_does_not_open_a_queue_that_is_closed(app: App) -> None:
+    with Racing(app):
+        for _ in range(30):
+            assert app.queues.drain("q", new="refuse") == 0
+            for _ in range(5):
+                (queue,) = app.queues.stats()
+                assert queue.closed == "refuse"
+            app.queues.resume("q")
+
+
+def test_a_closed_queue_is_open_at_no_moment_when_what_was_said_of_it_is_forgotten(app: App) -> None:
+    app.queue("q", concurrency=3)
+    app.open()
+    app.queues.limit("q", concurrency=7)
+    app.queues.drain("q", new="refuse")
+    said = []
+    limit_queue = app.store.limit_queue
+
+    def heard(queue: str, limits: QueueLimits | None, **words: Any) -> None:
+        said.append(limits)
+        limit_queue(queue, limits, **words)
+
+    app.store.limit_queue = heard
+    app.queues.unlimit("q")
+
+    assert said == [QueueLimits(concurrency=3, closed="refuse")]
+    app.store.limit_queue = limit_queue
+    app.queues.resume("q")
+    (queue,) = app.queues.stats()
+    assert (queue.limits, queue.limits_from) == (QueueLimits(concurrency=3), "code")

@@ -59,6 +59,8 @@ def enqueue(app_name: str | None, url: str | None, json: bool, **given: Any) -> 
                 output.document(job_document(job))
             else:
                 click.echo(job.id)
+                if job.outcome not in (None, "inserted"):
+                    click.echo(f"{job.outcome}: its key was held, this is the job that has it", err=True)
             return 0
         result = job.result(timeout=wait)
         output.document({"id": job.id, "result": result} if json else result)

@@ -174,6 +174,9 @@ class Bench:
                 self._checkpoint = write.value
         return self._hold is None or self.app.store.record(run.lease, writes)
 
+    def undisturbed(self, run: Run) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # nobody is there to interrupt it but who sits before it
+
     def recorded(self, run: Run) -> bytes | None:
         return self._checkpoint
 

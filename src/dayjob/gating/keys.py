@@ -128,10 +128,12 @@ def escape(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def check_key(what: str, key: str) -> str:
+def check_key(what: str, key: Any) -> str:
     """*key* when every store can keep it, else `ConfigError` naming *what*."""
-    if not key:
+    if key is None or key == "":
         raise ConfigError(f"{what}: the key is empty")
+    if not isinstance(key, str):
+        raise ConfigError(f"{what}: the key {shown(key)} is a {type(key).__name__}, it must be text")
     if len(key) > MAX_KEY:
         raise ConfigError(
             f"{what}: the key {shown(key, 40)} has {len(key):,} characters, {MAX_KEY} are allowed: use an id instead"

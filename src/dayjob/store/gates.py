@@ -75,8 +75,10 @@ class Gates(Protocol):
     ) -> None:
         """Set what holds for a whole queue, at once and for everybody. What was said at run time wins over code; None takes it back."""
 
-    def queue_limits(self, *, now: int | None = None) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
-        """The limits in force, by queue, and who said them."""
+    def queue_limits(
+        self, *, origin: Literal["code", "run"] | None = None, now: int | None = None
+    ) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
+        """The limits in force, by queue, and who said them; with *origin* what it said, in force or not."""
 
 
 class Ticks(Protocol):

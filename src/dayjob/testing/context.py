@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from dayjob.store.records import Claimed
 
 if TYPE_CHECKING:
     from dayjob.context import ContextHost
+    from dayjob.gating import Breaker
 
 
 class Line(NamedTuple):
@@ -60,6 +62,11 @@ class Recorder:
 
     async def acomplete_in(self, connection: Any, result: Any) -> None:
         self.completed.append(result)
+
+    breaker: Breaker | None = None
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class TestContext(JobContext[Any]):

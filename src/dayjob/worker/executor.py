@@ -35,6 +35,8 @@ from dayjob.worker.run import LOST, SHUTDOWN, Completion, Run, Slots, monotonic
 from dayjob.worker.threads import ThreadPool
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from dayjob.worker.hooks import Hooks
     from dayjob.worker.processes import ProcessPool
 
@@ -360,6 +362,9 @@ class Executor:
 
     def recorded(self, run: Run) -> bytes | None:
         return self.store.recorded(run.job.id)
+
+    def undisturbed(self, run: Run) -> AbstractContextManager[None]:
+        return self.threads.undisturbed(run.parcel or run)
 
     def completing(self, run: Run, completion: Completion) -> Completion:
         run.completion = completion

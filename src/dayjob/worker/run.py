@@ -12,7 +12,10 @@ from dayjob.errors import ConfigError, LeaseLost
 from dayjob.store.records import Checkpoint, Claimed, Lease, Log, Progress, Settlement, Write
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from dayjob.config import Settings
+    from dayjob.gating import Breaker
     from dayjob.registry import Plan
     from dayjob.store.contract import Joining
     from dayjob.worker.lent import JobTransaction
@@ -55,6 +58,9 @@ class Home(Protocol):
 
     def stamp(self) -> int:
         """The store's time by this process's monotonic clock."""
+
+    def undisturbed(self, run: Run) -> AbstractContextManager[None]:
+        """A block in which nobody raises anything inside *run*."""
 
 
 class Batch:
@@ -209,6 +215,13 @@ class Run:
         from dayjob.worker.completions import acomplete_in
 
         await acomplete_in(self, connection, result)
+
+    @property
+    def breaker(self) -> Breaker | None:
+        return self.plan.breaker
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        return self.home.undisturbed(self)
 
     # -- writes that may wait ------------------------------------------------------------------------------------
 

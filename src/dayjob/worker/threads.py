@@ -40,6 +40,7 @@ class ThreadPool:
         self._starting = Lock()
         self._guard = Lock()  # an interrupt is sent only while its run is not sealed
         self._active: dict[int, Run] = {}
+        self._sealed: dict[Run, type[BaseException] | None] = {}  # undisturbed ones, and what they are told afterwards
         self._own = local()
         self._closed = False
 
@@ -99,20 +100,25 @@ class ThreadPool:
         with self._guard:
             if run.thread is not None:
                 raise_in(run.thread, kind)
+            elif run in self._sealed:
+                self._sealed[run] = kind
 
     @contextmanager
     def undisturbed(self, run: Run) -> Iterator[None]:
-        """A block in the thread of *run* into which no interrupt comes: it is told again in a second."""
+        """A block in the thread of *run* into which no interrupt comes: it is told when the block ends."""
         ident = get_ident()
         if run.thread != ident:  # in a loop, or in a thread of its own making: nobody interrupts it there
             yield
             return
         self._seal(run)
+        self._sealed[run] = None
         try:
             yield
         finally:
             with self._guard:
-                run.thread = ident
+                run.thread, kind = ident, self._sealed.pop(run)
+                if kind is not None:
+                    raise_in(ident, kind)
 
     def stack(self, run: Run) -> str:
         """Where *run* stands now."""

@@ -142,10 +142,12 @@ class LimitsPart(UpkeepPart):
             connection.execute(self.sql.wake_gate, ("held", queue))
             connection.execute(self.sql.bump_control)
 
-    def queue_limits(self, *, now: int | None = None) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
+    def queue_limits(
+        self, *, origin: Literal["code", "run"] | None = None, now: int | None = None
+    ) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
         with self.db.read() as connection:
-            rows = connection.execute(self.sql.queue_limits).fetchall()
+            rows = connection.execute(self.sql.queue_limits, (origin,)).fetchall()
         return {
-            queue: (QueueLimits(max_depth, when_full, concurrency, rate, per, closed), origin)
-            for queue, origin, max_depth, when_full, concurrency, rate, per, closed in rows
+            queue: (QueueLimits(max_depth, when_full, concurrency, rate, per, closed), who)
+            for queue, who, max_depth, when_full, concurrency, rate, per, closed in rows
         }

@@ -869,7 +869,9 @@ SELECT dayjob.park(ARRAY(SELECT t.holder::uuid FROM dayjob.token AS t WHERE t.ga
 -- == the limits of queues ========================================================================================
 
 -- name: queue_limits
-SELECT queue, origin, max_depth, when_full, concurrency, rate, per, closed FROM dayjob.limit_in_force
+-- $1 whose, or null: those in force
+SELECT DISTINCT ON (queue) queue, origin, max_depth, when_full, concurrency, rate, per, closed FROM dayjob.queue_limit
+WHERE $1::text IS NULL OR origin = $1 ORDER BY queue, origin DESC
 
 -- name: limit_queue
 -- $1 queue  $2 origin  $3.. the limits

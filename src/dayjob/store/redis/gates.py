@@ -115,17 +115,21 @@ class GatesPart(Part):
             said = packed((depth, limits.when_full, running, rate, micros(limits.per, "per"), limits.closed or False))
         self.server.call("limit", queue, 1 if origin == "code" else 2, said)
 
-    def queue_limits(self, *, now: int | None = None) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
+    def queue_limits(
+        self, *, origin: Literal["code", "run"] | None = None, now: int | None = None
+    ) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
         told = self.server.command("HGETALL", f"{self.server.prefix}limits")
         found: dict[str, tuple[QueueLimits, Literal["code", "run"]]] = {}
         for queue, text in zip(told[::2], told[1::2], strict=True):
             code, run = _limits(text)
-            said, origin = (code, "code") if isinstance(run, bool) else (run, "run")
-            assert not isinstance(said, bool)
+            who: Literal["code", "run"] = origin or ("code" if isinstance(run, bool) else "run")
+            said = code if who == "code" else run
+            if isinstance(said, bool):
+                continue
             depth, when_full, running, rate, per, closed = said
             found[queue.decode()] = (
                 QueueLimits(given(depth), when_full, given(running), given(rate), per / SECOND, given(closed)),
-                "code" if origin == "code" else "run",
+                who,
             )
         return found
 

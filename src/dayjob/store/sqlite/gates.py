@@ -166,12 +166,17 @@ class GatesPart(JobsPart, BreakersPart):
                 connection.execute(self.gate_sql.renew_starts, (int(in_force[0] * SECOND), WHOLE + queue))
             self._act_at_once(connection, HELD + queue)
 
-    def queue_limits(self, *, now: int | None = None) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
+    def queue_limits(
+        self, *, origin: Literal["code", "run"] | None = None, now: int | None = None
+    ) -> dict[str, tuple[QueueLimits, Literal["code", "run"]]]:
         with self.db.read() as connection:
-            return {
-                queue: (msgspec.json.decode(run or code, type=QueueLimits), "run" if run is not None else "code")
-                for queue, code, run in connection.execute(self.gate_sql.all_limits)
-            }
+            found: dict[str, tuple[QueueLimits, Literal["code", "run"]]] = {}
+            for queue, code, run in connection.execute(self.gate_sql.all_limits):
+                who: Literal["code", "run"] = origin or ("code" if run is None else "run")
+                said = code if who == "code" else run
+                if said is not None:
+                    found[queue] = (msgspec.json.decode(said, type=QueueLimits), who)
+            return found
 
     # -- breakers ----------------------------------------------------------------------------------------------
 
