@@ -96,7 +96,7 @@ SELECT (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_ready
         WHERE state = 'available' AND suspect = 0 AND queue = q.name)
     + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_suspect
         WHERE state = 'available' AND suspect = 1 AND queue = q.name)
-    + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE state = 'blocked' AND queue = q.name)
+    + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE line IS NOT NULL AND state = 'blocked' AND queue = q.name)
     + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_due WHERE state = 'scheduled' AND queue = q.name)
 FROM q
 
@@ -114,9 +114,9 @@ WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at) AS (
     WHERE state = 'available' AND suspect = 1 AND queue = (SELECT name FROM q)
     UNION ALL
     SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_parked
-    WHERE state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
+    WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_parked
-        WHERE state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
+        WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
     SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_due
