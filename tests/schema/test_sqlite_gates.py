@@ -94,6 +94,33 @@ class TestTheOneLeave:
         }  # fmt: skip
 
 
+class TestATurnLetsInWhatItClaims:
+    @staticmethod
+    def behind(store: SQLiteStore, queue: str, jobs: int) -> None:
+        ample = Gating(gates=(Gate("concurrency", "k", 10_000),))
+        store.enqueue([NewRow(f"{queue}{n}", "t", queue, b"{}", gating=ample) for n in range(jobs)])
+
+    def test_and_a_few_more_but_not_all_that_could_pass(self, store: SQLiteStore) -> None:
+        self.behind(store, "q", 900)
+        for number in range(1, 4):
+            assert len(turn(store, number, limit=150).claimed) == 150
+
+        assert len(rows(store, "token")) == 450
+
+    def test_however_many_of_another_queue_are_more_urgent(self, store: SQLiteStore) -> None:
+        self.behind(store, "other", 300)
+        self.behind(store, "q", 10)
+
+        assert len(store.turn("w", 1, (), [Want(("q",), 10)]).claimed) == 10
+
+    def test_and_of_two_wants_none_starves(self, store: SQLiteStore) -> None:
+        self.behind(store, "q", 300)
+        self.behind(store, "other", 10)
+        claimed = store.turn("w", 1, (), [Want(("q",), 100), Want(("other",), 10)]).claimed
+
+        assert len([job for job in claimed if job.queue == "other"]) == 10
+
+
 class TestWhoHasNoGatesPaysNothing:
     def test_jobs_without_gating_run_the_statements_they_always_did(self, store: SQLiteStore) -> None:
         seen = statements_of(store, 1, NewRow("1", "t", "q", b"{}"))

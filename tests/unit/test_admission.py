@@ -120,6 +120,15 @@ def test_the_limit_leaves_lines_and_gates_to_be_looked_at_again() -> None:
     assert (merge.left, merge.unread) == ({"x": head(2)}, {"b"})
 
 
+def test_enough_of_the_lines_that_count_is_enough() -> None:
+    merge: Merge[str, str] = Merge({"a": 9}, 9, enough=2)
+    merge.offer("others", [head(1), head(4), head(6)], more=False, counts=False)
+    merge.offer("ours", [head(2), head(3), head(5)], more=False)
+
+    assert admitted(merge) == [1, 2, 3]
+    assert merge.left == {"others": head(4), "ours": head(5)}
+
+
 def test_a_gate_lets_pass_what_its_kind_says() -> None:
     assert free_tokens("concurrency", 3, 1, False, "") == 2
     assert free_tokens("rate", 3, 5, False, "") == 0

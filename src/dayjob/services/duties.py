@@ -93,9 +93,7 @@ class Admitter:
         count, opens = admitted
         if count:
             self._store.notify("work")
-        if count >= BATCH:
-            return 0.0
-        if opens is None:
+        if count >= BATCH or opens is None:  # of very many the turns let in more, each what it claims
             return self._every
         return min(self._every, max(0.05, (opens - self._store.now()) / SECOND))
 

@@ -42,10 +42,10 @@ class Need(NamedTuple, Generic[LineT, GateT]):
 class _Line(Generic[LineT, GateT]):
     """Jobs of a line still to be looked at, the next one last. `aside`: those that let all others go first."""
 
-    __slots__ = ("aside", "heads", "more", "name")
+    __slots__ = ("aside", "counts", "heads", "more", "name")
 
-    def __init__(self, name: LineT) -> None:
-        self.name = name
+    def __init__(self, name: LineT, counts: bool) -> None:
+        self.name, self.counts = name, counts
         self.heads: list[Head[GateT]] = []
         self.aside: list[Head[GateT]] = []
         self.more = False
@@ -56,19 +56,22 @@ class Merge(Generic[LineT, GateT]):
 
     Args:
         free: free tokens by gate; it is used up. Every gate of every job offered must be in it by the next `run`.
-        limit: how many jobs may pass.
+        limit: how many jobs may pass. enough: after so many of lines that count no other needs to; None: *limit*.
         aside: entries of jobs that were just taken back: they pass only after all others that could.
 
     Attributes:
         admitted: the jobs that passed, in order.
         stopped: line -> (the closed gate it waits at from now on, its head).
         ended: lines with no job left.
-        left: line -> its head, of lines not looked at to the end because the limit was reached.
+        left: line -> its head, of lines not looked at to the end because the limit was reached, or it was enough.
         unread: gates that may be open and have further lines, not looked at for the same reason.
     """
 
-    def __init__(self, free: dict[GateT, int], limit: int, aside: Collection[int] = ()) -> None:
+    def __init__(
+        self, free: dict[GateT, int], limit: int, aside: Collection[int] = (), enough: int | None = None
+    ) -> None:
         self.free, self.limit = free, limit
+        self._wanted = limit if enough is None else enough
         self.admitted: list[Head[GateT]] = []
         self.stopped: dict[LineT, tuple[GateT, Head[GateT]]] = {}
         self.ended: list[LineT] = []
@@ -82,16 +85,16 @@ class Merge(Generic[LineT, GateT]):
         self._heap: list[tuple[bool, int, int, int, Any]] = []
 
     def offer(
-        self, line: LineT, heads: Sequence[Head[GateT]], *, more: bool, strict: bool = False
+        self, line: LineT, heads: Sequence[Head[GateT]], *, more: bool, strict: bool = False, counts: bool = True
     ) -> Need[LineT, GateT] | None:
         """The first (or next) jobs of *line*, in its order; *more*: others stand behind them. With *strict* no job passes
-        one that stands before it.
+        one that stands before it. *counts*: its jobs are of those of which there may be enough.
 
         Returns: the need of this very line, if all that was offered stands aside and others are behind.
         """
         standing = self._lines.get(line)
         if standing is None:
-            standing = self._lines[line] = _Line(line)
+            standing = self._lines[line] = _Line(line, counts)
         standing.more = more
         if self._aside and not strict:
             standing.aside = [head for head in reversed(heads) if head.entry in self._aside] + standing.aside
@@ -112,7 +115,7 @@ class Merge(Generic[LineT, GateT]):
         """Merge until something must be offered, or (None) it is done."""
         heap, free = self._heap, self.free
         while heap:
-            if len(self.admitted) >= self.limit:
+            if len(self.admitted) >= self.limit or self._wanted <= 0:
                 self._leave_off()
                 return None
             line: Any = heap[0][4]
@@ -131,6 +134,7 @@ class Merge(Generic[LineT, GateT]):
             for gate in head.gates:
                 free[gate] -= 1
             self.admitted.append(queue.pop())
+            self._wanted -= line.counts
             key = self._key(line)
             if key is not None:
                 heapq.heapreplace(heap, key)

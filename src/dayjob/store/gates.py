@@ -21,7 +21,8 @@ class Gates(Protocol):
     * A row with a lane and no gates gets its place by its turn: `TURN / weight` behind the last waiting job of its lane, but
       not before the first of the queue at its priority. Rows without a lane keep the order of arrival.
     * `Jobs.turn` admits between stage and claim: whatever its settlements freed, whatever is new, whatever has a time that has come;
-      so a token that comes free is used by the same turn. `Turn.next_due` knows of the next such time.
+      so a token that comes free is used by the same turn; beyond what it claims it may leave the rest to the turns that come.
+      `Turn.next_due` knows of the next such time.
     * A claim stamps the rate tokens of what it takes, and frees the keys that are held until `started`.
     * Every way in which a job becomes available again (stage, release, rescue, retry, edit, promote) leads a job with gates to
       `blocked`. A retry of a finished job whose key is held by another touches nothing.

@@ -12,6 +12,7 @@ import msgspec
 from dayjob.clock import SECOND
 from dayjob.store.admission import UNBOUNDED, Head, Merge, Need, free_tokens
 from dayjob.store.gating import UNCLAIMED
+from dayjob.store.records import Want
 from dayjob.store.sqlite.entering import EnteringPart, run
 from dayjob.store.sqlite.lines import (
     HELD,
@@ -29,6 +30,8 @@ from dayjob.store.sqlite.part import decode, rows, text
 
 _STRICT = 2
 """Of a strict lane one job passes, and the next stops."""
+_AHEAD = 100
+"""So many jobs a turn lets in at least: what is let in far ahead of its claim only makes tokens to count and to take back."""
 _WAITING = 50
 """Lines that wait at one gate, read at a time."""
 _LOOKED = 10_000
@@ -42,8 +45,9 @@ _heads: Callable[[str], list[tuple[int, list[Head[str]]]]] = msgspec.json.Decode
 class _Look:
     """One admission under way."""
 
-    def __init__(self, merge: Merge[int, str], shut: dict[str, int], limit: int) -> None:
-        self.merge, self.shut, self.limit = merge, shut, limit
+    def __init__(self, merge: Merge[int, str], shut: dict[str, int], limit: int, want: Want | None) -> None:
+        self.merge, self.shut, self.limit, self.want = merge, shut, limit, want
+        self.served: dict[int, bool] = {}
         self.shown: dict[int, int] = {}
         self.read: dict[str, int] = {}
         self.reopened: set[str] = set()
@@ -56,9 +60,14 @@ class AdmittingPart(EnteringPart):
     """What a turn and the leader's sweep do about gates."""
 
     def admission(
-        self, connection: sqlite3.Connection, now: int, limit: int = 1000, aside: Collection[int] = ()
+        self,
+        connection: sqlite3.Connection,
+        now: int,
+        limit: int = 1000,
+        aside: Collection[int] = (),
+        want: Want | None = None,
     ) -> int:
-        """Admit up to *limit* jobs; how many passed."""
+        """Admit up to *limit* jobs; how many passed. With *want* no more of its queues than it takes, and a few."""
         self.end_tokens(connection, now)
         admitted = 0
         for _ in range(2):  # who came in from a queue that was closed finds the gates in the second round
@@ -66,7 +75,7 @@ class AdmittingPart(EnteringPart):
             gates, lines = decode(found[0]), decode(found[1])
             if not gates and not lines:
                 break
-            passed, again = self._admit(connection, gates, lines, now, limit - admitted, aside)
+            passed, again = self._admit(connection, gates, lines, now, limit - admitted, aside, want)
             admitted += passed
             if not again or admitted >= limit:
                 break
@@ -92,16 +101,18 @@ class AdmittingPart(EnteringPart):
         now: int,
         limit: int,
         aside: Collection[int],
+        want: Want | None,
     ) -> tuple[int, bool]:
         paused, held = (decode(names) for names in connection.execute(self.gate_sql.paused_or_closed).fetchone())
         shut = {PAUSED + queue: 0 for queue in paused} | {HELD + queue: 0 for queue in held}
         opened = [gate for gate in gates if gate.startswith(HELD) and gate not in shut]
         passed = sum(self._open_held(connection, gate.removeprefix(HELD), limit) for gate in opened)
-        look = _Look(Merge({}, limit, aside), shut, limit)
+        enough = limit if want is None else min(limit, max(_AHEAD, want.limit))
+        look = _Look(Merge({}, limit, aside, enough), shut, enough, want)
         open_gates = self._open(connection, look, [gate for gate in gates if gate not in opened], now)
-        self._show(connection, look, lines, max(2, min(64, limit // max(1, len(lines)) + 2)), now)
+        self._show(connection, look, lines, max(2, min(64, enough // max(1, len(lines)) + 2)), now)
         if open_gates:
-            each = max(2, min(_WAITING, limit // len(open_gates)))
+            each = max(2, min(_WAITING, enough // len(open_gates)))
             self._read(connection, look, open_gates, each, now)
         while (need := look.merge.run()) is not None:
             self._answer(connection, look, need, now)
@@ -167,7 +178,8 @@ class AdmittingPart(EnteringPart):
         self._name(connection, look, found)
         self._open(connection, look, {gate for line, heads in found.items() for gate in _gates_of(line, heads)}, now)
         for line, heads in found.items():
-            dry = look.merge.offer(line, heads, more=line in more, strict=line < 0)
+            counts = look.served.get(line, True)
+            dry = look.merge.offer(line, heads, more=line in more, strict=line < 0, counts=counts)
             if dry is not None:
                 self._answer(connection, look, dry, now)
 
@@ -184,6 +196,7 @@ class AdmittingPart(EnteringPart):
                 gates = self._gates(look, line, queue, gating)
                 if line > 0:
                     look.gates[line] = gates
+                    look.served[line] = _serves(look.want, queue)
                 else:
                     look.strict[entry] = gates
         for line, heads in found.items():
@@ -298,6 +311,10 @@ class AdmittingPart(EnteringPart):
         gates = connection.execute(self.gate_sql.gates_of, (entries,)).fetchone()[0]
         connection.execute(self.gate_sql.drop_tokens, (entries,))
         connection.execute(self.gate_sql.look_again, (gates,))
+
+
+def _serves(want: Want | None, queue: str) -> bool:
+    return want is None or (queue in want.queues if want.queues is not None else queue not in want.exclude)
 
 
 def _gates_of(line: int, heads: Sequence[Head[str]]) -> Iterator[str]:

@@ -96,7 +96,7 @@ SELECT (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_ready
         WHERE state = 'available' AND suspect = 0 AND queue = q.name)
     + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_suspect
         WHERE state = 'available' AND suspect = 1 AND queue = q.name)
-    + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE state = 'blocked' AND queue = q.name)
+    + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE line IS NOT NULL AND state = 'blocked' AND queue = q.name)
     + (SELECT count(*) FROM dayjob_job INDEXED BY dayjob_job_due WHERE state = 'scheduled' AND queue = q.name)
 FROM q
 
@@ -114,9 +114,9 @@ WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at) AS (
     WHERE state = 'available' AND suspect = 1 AND queue = (SELECT name FROM q)
     UNION ALL
     SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_parked
-    WHERE state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
+    WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_parked
-        WHERE state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
+        WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
     SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_due
@@ -227,10 +227,12 @@ FROM json_each(?1) AS e CROSS JOIN dayjob_token AS t ON t.gate = e.value CROSS J
 WHERE j.state = 'blocked' AND j.line < 0
 
 -- name: gate_states
--- ?1 JSON array of gates  ?2 now: tokens (null: nobody said), shut, taken, state of the breaker, whether a job said tokens
+-- ?1 JSON array of gates  ?2 now: tokens (null: nobody said), shut, taken, state of the breaker, whether a job said tokens.
+-- What has ended was deleted before; if there was more of it than one turn deletes, a gate opens a turn later.
 SELECT json_group_array(json_array(e.value, coalesce(g.set_tokens, nullif(g.tokens, 0)), coalesce(g.shut, 0) > ?2,
-    (SELECT count(*) FROM dayjob_token AS t WHERE t.gate = e.value AND (t.ends IS NULL OR t.ends > ?2)
-        AND (b.state IS NULL OR t.at >= b.since)), coalesce(b.state, 'closed'), coalesce(g.tokens, 0) > 0))
+    iif(b.state IS NULL, (SELECT count(*) FROM dayjob_token AS t WHERE t.gate = e.value),
+        (SELECT count(*) FROM dayjob_token AS t WHERE t.gate = e.value AND t.at >= b.since)),
+    coalesce(b.state, 'closed'), coalesce(g.tokens, 0) > 0))
 FROM json_each(?1) AS e LEFT JOIN dayjob_gate AS g ON g.gate = e.value
 LEFT JOIN dayjob_breaker AS b ON e.value BETWEEN 'b:' AND 'b;' AND b.key = substr(e.value, 3)
 

@@ -20,9 +20,7 @@ class JobsPart(ActingPart):
         if len(jobs) == 1:
             plain = jobs[0].gating is None
             if plain and not repeat:
-                with contextlib.suppress(
-                    sqlite3.IntegrityError
-                ):  # the id is there already, or there are limits to look at
+                with contextlib.suppress(sqlite3.IntegrityError):  # the id is there already, or there are limits
                     self._insert_alone(jobs[0], now)
                     return [INSERTED]
         else:

@@ -423,7 +423,8 @@ GROUP BY queue
 SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_due WHERE state = 'scheduled' GROUP BY queue
 
 -- name: count_blocked
-SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE state = 'blocked' GROUP BY queue
+SELECT queue, count(*) FROM dayjob_job INDEXED BY dayjob_job_parked WHERE line IS NOT NULL AND state = 'blocked'
+GROUP BY queue
 
 -- name: count_running
 SELECT j.queue, count(*) FROM dayjob_lease AS l CROSS JOIN json_each(l.entries) AS e

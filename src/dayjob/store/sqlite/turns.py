@@ -51,7 +51,9 @@ class TurnPart(AdmittingPart):
                 next_due = self._stage_due(connection, now, bool(gated))
                 suspects = True  # perhaps now: looked up below
             if gated:
-                self.admission(connection, now)
+                # Of several wants one could starve, if those of another were enough.
+                want = wants[0] if len(wants) == 1 and wants[0].id is None and not wants[0].suspects else None
+                self.admission(connection, now, want=want)
                 suspects = True  # as above
             claimed: list[Claimed] = []
             if lease is not None:  # the reply to this claim was lost: the same batch again

@@ -4,9 +4,11 @@ ALTER TABLE dayjob_job ADD COLUMN gating TEXT;
 ALTER TABLE dayjob_job ADD COLUMN lane TEXT;
 ALTER TABLE dayjob_job ADD COLUMN line INTEGER;
 ALTER TABLE dayjob_history ADD COLUMN gating TEXT;
-CREATE INDEX dayjob_job_lane ON dayjob_job (queue, priority, lane, place) WHERE state = 'available' AND lane IS NOT NULL;
-CREATE INDEX dayjob_job_blocked ON dayjob_job (line, iif(line < 0, 0, priority) DESC, place) WHERE state = 'blocked';
-CREATE INDEX dayjob_job_parked ON dayjob_job (queue, priority, place) WHERE state = 'blocked';
+-- The nulls come first: each write of a job looks at these conditions, and a null is seen sooner than a text compared.
+CREATE INDEX dayjob_job_lane ON dayjob_job (queue, priority, lane, place) WHERE lane IS NOT NULL AND state = 'available';
+CREATE INDEX dayjob_job_blocked ON dayjob_job (line, iif(line < 0, 0, priority) DESC, place)
+    WHERE line IS NOT NULL AND state = 'blocked';
+CREATE INDEX dayjob_job_parked ON dayjob_job (queue, priority, place) WHERE line IS NOT NULL AND state = 'blocked';
 
 -- Whether there ever was a job with gating, and whether a queue has limits: who sees 0 looks no further.
 ALTER TABLE dayjob_cluster ADD COLUMN gated INTEGER NOT NULL DEFAULT 0;
