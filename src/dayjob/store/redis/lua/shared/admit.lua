@@ -220,9 +220,9 @@ local function wait_at(name, first)
   end
 end
 
--- What this admission did with the lines that were *seen*.
-local function write(seen, now)
-  local emptied, gone, leave_, come, to, firsts_ = {}, {}, {}, {}, {}, {}
+-- What this admission did with the lines that were *seen*; *closed* are gates that others wait at, by the score of their first.
+local function write(seen, closed, now)
+  local emptied, gone, leave_, come, to = {}, {}, {}, {}, {}
   for _, one in ipairs(seen) do
     local line, from, gate = one.line, one.from, one.shut or one.from
     if one.passed > 0 then pass(one.queue, one.names, one.members) end
@@ -241,7 +241,7 @@ local function write(seen, now)
         insert(to, line)
         insert(to, gate)
       end
-      if one.shut then firsts_[gate] = min(firsts_[gate] or one.score, one.score) end
+      if one.shut then closed[gate] = min(closed[gate] or one.score, one.score) end
     end
   end
   for name, list in pairs(tokens) do
@@ -253,7 +253,7 @@ local function write(seen, now)
   many('HSET', '@lines', to)
   for name, lines in pairs(leave_) do many('ZREM', '@wait:' .. name, lines) end
   for name, lines in pairs(come) do many('ZADD', '@wait:' .. name, lines) end
-  for name, first in pairs(firsts_) do wait_at(name, first) end
+  for name, first in pairs(closed) do wait_at(name, first) end
   let_in(now)
 end
 
@@ -368,7 +368,7 @@ end
 local function admit(now, limit, shunned)
   rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
-  local over, seen, passed, looked = {}, {}, 0, 0
+  local over, seen, closed, passed, looked = {}, {}, {}, 0, 0
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
@@ -391,7 +391,7 @@ local function admit(now, limit, shunned)
       passed = passed + look(one, second(), limit - passed, now)
       if one.queue and one.score and not one.shut then sink() else drop() end
     elseif rooms[one.name] <= 0 then
-      over[one.name] = true
+      over[one.name], closed[one.name] = true, one.score
       drop()
     else
       local line = {line = one.read[one.at], from = one.name, score = one.score, ahead = ahead}
@@ -412,7 +412,7 @@ local function admit(now, limit, shunned)
   end
   for at = 1, size do over[heap[at].name or heap[at].from] = nil end  -- there would be more
   many('SREM', '@freed', keys_of(over))
-  write(seen, now)
+  write(seen, closed, now)
   return passed
 end
 
