@@ -13,7 +13,7 @@
 --   contested       set    gates at which somebody waits who is more urgent than one that has passed and runs not yet
 --   gate            hash   gate -> [limit, per, live jobs that name it, limit set or false, per set, delayed until]
 --   token:<gate>    zset   who has one of its tokens, with a score:
---                          c  priority - 1000, 0 once it runs; of who is no job GUEST and when it ends
+--                          c  priority - 1000, of who is no job GUEST and when it ends
 --                          r  RESERVED + priority, then the stamp of the claim (and the member is another)
 --                          o  its first place, below 0 once it has run;   b  -1, 0 once it runs
 --   admitted        set of queues;   admitted:<queue>  zset of its jobs that have passed and run not yet, by when they passed
