@@ -103,9 +103,11 @@ local function let_in(now)
   local stamp = digits(now)
   for queue, members in pairs(passing) do
     local ids, passed, sides = {}, {}, {}
+    local last = -HUGE * LEVEL
     for at = 2, #members, 2 do
-      local id = members[at]
+      local id, score = members[at], tonumber(members[at - 1])
       ids[at / 2], passed[at - 1], passed[at] = id, stamp, id
+      if score > last then last = score end
     end
     local dyns = some_dyns() and gather('HMGET', DYN, ids)
     if dyns then
@@ -115,7 +117,7 @@ local function let_in(now)
     else
       sides[false] = members
     end
-    unblock(queue, ids)
+    unblock(queue, ids, digits(last))
     many('ZADD', '@admitted:' .. queue, passed)
     call('SADD', '@admitted', queue)
     entered[queue] = true

@@ -189,8 +189,13 @@ local function hold(queue, jobs)
   for _, job in ipairs(jobs) do call('ZADD', '@hold:' .. queue, job[3], job[1]) end
 end
 
-local function unblock(queue, ids)
-  many('ZREM', '@blocked:' .. queue, ids)
+-- Jobs are blocked no more. Where they are all up to the score *last*, if that is known, they go in one piece.
+local function unblock(queue, ids, last)
+  if last and call('ZCOUNT', '@blocked:' .. queue, '-inf', last) == #ids then
+    call('ZREMRANGEBYSCORE', '@blocked:' .. queue, '-inf', last)
+  else
+    many('ZREM', '@blocked:' .. queue, ids)
+  end
   if call('EXISTS', '@blocked:' .. queue) == 0 then call('SREM', '@blocked', queue) end
 end
 
