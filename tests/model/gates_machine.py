@@ -126,7 +126,7 @@ class GatesMachine(RuleBasedStateMachine):
         """A row that is refused for two reasons may be told either."""
         model, unique = self.model, row.gating.unique if row.gating else None
         refusals = [QueueClosed] * (model.limits(row.queue).closed == "refuse") + [QueueFull] * model.full(row.queue)
-        if unique is not None and answer.outcome == "inserted":
+        if unique is not None and answer.outcome in ("inserted", "existing"):
             self.may_have_made_room(model.holder(unique, self.now))
         if unique is not None and model.held(unique, self.now):
             if not (refusals and isinstance(answer.error, (QueueFull, QueueClosed))):

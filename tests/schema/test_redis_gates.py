@@ -152,6 +152,32 @@ def test_a_turn_looks_at_what_it_admits_and_not_at_what_waits(scene: Scene, plac
     assert turn() == before
 
 
+def test_admission_claim_and_release_cost_commands_for_each_key_and_not_for_each_job(
+    scene: Scene, place: Redis
+) -> None:
+    ann = scene.worker()
+
+    def drained(jobs: int) -> int:
+        rows = [
+            scene.row(
+                queue=f"q{n % 2}", gating=Gating(gates=(Gate("concurrency", f"c{n % 5}", 1000), Gate("breaker", "b")))
+            )
+            for n in range(jobs)
+        ]
+        scene.store.enqueue(rows, now=scene.now)
+        with Calls(place) as calls:
+            claimed = ann.claim(jobs)
+            ann.turn([ann.settlement(job, Outcome.COMPLETED) for job in claimed])
+        assert len(claimed) == jobs
+        return sum(calls.of.values())
+
+    drained(100)
+    few = drained(100)
+
+    assert few < 180
+    assert drained(400) - few < 30
+
+
 def test_a_job_that_runs_since_before_a_breaker_opened_does_not_hold_up_the_probe(scene: Scene, place: Redis) -> None:
     behind, ann = Gating(gates=(Gate("breaker", "b"),)), scene.worker()
     long = ann.take(scene.job(gating=behind))

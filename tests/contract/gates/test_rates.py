@@ -99,6 +99,17 @@ class TestRate:
         scene.advance(5)
         assert ran + ann.ids() == [first, second]
 
+    def test_a_turn_knows_when_the_next_may_start_whoever_took_the_last_token(self, scene: Scene) -> None:
+        scene.job(gating=gated(rate(1)), priority=1)
+        scene.job(gating=gated(rate(1)), queue="other")
+        admit(scene)
+        ann = scene.worker()
+
+        assert ann.turn(wants=[ann.want(10)]).next_due == scene.stamp(10)
+        scene.job(gating=gated(rate(1)), queue="third", priority=2)
+        scene.advance(10)
+        assert ann.turn(wants=[ann.want(10)]).next_due == scene.stamp(10)
+
     def test_each_token_comes_back_at_its_own_time(self, scene: Scene) -> None:
         ids, ann = scene.jobs(6, gating=gated(rate(3, 10.0))), scene.worker()
         for id in ids[:3]:

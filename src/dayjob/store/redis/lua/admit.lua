@@ -20,17 +20,11 @@ local passed = admit(now, limit)
 
 -- Who is less urgent than somebody that waits at one of its gates.
 for _, name in ipairs(call('SPOP', '@contested', 100)) do
-  local base = sub(name, 1, 1) == 'c' and -1000 or RESERVED
   local first = call('ZRANGE', '@wait:' .. name, 0, 0, 'WITHSCORES')
-  local gate, urgent = gate_of(name), first[2] and priority_of(tonumber(first[2]))
+  local urgent = first[2] and priority_of(tonumber(first[2]))
   if urgent then
     local waiting = call('ZCOUNT', '@line:' .. first[1], '-inf', '(' .. digits((1 - urgent) * LEVEL))
-    local ids = call('ZRANGEBYSCORE', '@token:' .. name, digits(base - 127), digits(base + urgent - 1), 'LIMIT', 0,
-      min(waiting, limit))
-    local queues = {}
-    for i, record in ipairs(gather('HMGET', JOB, ids)) do
-      if record then under(queues, head(record)[1], ids[i]) end
-    end
+    local queues = passed_below(name, urgent, min(waiting, limit))
     for queue, some in pairs(queues) do back_to_wait(take_back(queue, some, now)) end
   end
 end

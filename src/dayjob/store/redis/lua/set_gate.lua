@@ -27,17 +27,7 @@ local kind = sub(name, 1, 1)
 purge(name, gate, now)
 local excess = ARGV[3] ~= '' and (kind == 'c' or kind == 'r') and call('ZCARD', '@token:' .. name) - (gate[4] or gate[1]) or 0
 if excess > 0 then
-  local base, passed, queues = kind == 'c' and -1000 or RESERVED, {}, {}
-  local some = call('ZRANGEBYSCORE', '@token:' .. name, digits(base - 127), digits(base + 127), 'WITHSCORES', 'LIMIT', 0, 1000)
-  for at = 1, #some, 2 do insert(passed, {some[at], tonumber(some[at + 1])}) end
-  table.sort(passed, function(a, b)
-    if a[2] ~= b[2] then return a[2] < b[2] end
-    return a[1] > b[1]
-  end)
-  for at = 1, min(excess, #passed) do
-    local record = call('HGET', JOB, passed[at][1])
-    if record then under(queues, head(record)[1], passed[at][1]) end
-  end
+  local queues = passed_below(name, 128, excess)
   for queue, ids in pairs(queues) do back_to_wait(take_back(queue, ids, now)) end
 end
 return 1

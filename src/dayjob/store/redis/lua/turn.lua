@@ -223,8 +223,8 @@ end
 
 if GATED then
   wake(ARGV[2])
-  local first = opening and call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
-  opening = first and min(opening, tonumber(first)) or opening
+  local first = tonumber(call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2])
+  opening = first and min(opening or first, first) or opening
 end
 if opening and (not due or opening < tonumber(due)) then due = digits(opening) end
 local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[2] .. 'done', ARGV[2] .. 'event')

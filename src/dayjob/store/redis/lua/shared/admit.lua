@@ -103,9 +103,11 @@ local function let_in(now)
   local stamp = digits(now)
   for queue, members in pairs(passing) do
     local ids, passed, sides = {}, {}, {}
+    local last = -HUGE * LEVEL
     for at = 2, #members, 2 do
-      local id = members[at]
+      local id, score = members[at], tonumber(members[at - 1])
       ids[at / 2], passed[at - 1], passed[at] = id, stamp, id
+      if score > last then last = score end
     end
     local dyns = some_dyns() and gather('HMGET', DYN, ids)
     if dyns then
@@ -115,7 +117,7 @@ local function let_in(now)
     else
       sides[false] = members
     end
-    unblock(queue, ids)
+    unblock(queue, ids, digits(last))
     many('ZADD', '@admitted:' .. queue, passed)
     call('SADD', '@admitted', queue)
     entered[queue] = true
@@ -220,9 +222,9 @@ local function wait_at(name, first)
   end
 end
 
--- What this admission did with the lines that were *seen*.
-local function write(seen, now)
-  local emptied, gone, leave_, come, to, firsts_ = {}, {}, {}, {}, {}, {}
+-- What this admission did with the lines that were *seen*; *closed* are gates that others wait at, by the score of their first.
+local function write(seen, closed, now)
+  local emptied, gone, leave_, come, to = {}, {}, {}, {}, {}
   for _, one in ipairs(seen) do
     local line, from, gate = one.line, one.from, one.shut or one.from
     if one.passed > 0 then pass(one.queue, one.names, one.members) end
@@ -241,7 +243,7 @@ local function write(seen, now)
         insert(to, line)
         insert(to, gate)
       end
-      if one.shut then firsts_[gate] = min(firsts_[gate] or one.score, one.score) end
+      if one.shut then closed[gate] = min(closed[gate] or one.score, one.score) end
     end
   end
   for name, list in pairs(tokens) do
@@ -253,7 +255,7 @@ local function write(seen, now)
   many('HSET', '@lines', to)
   for name, lines in pairs(leave_) do many('ZREM', '@wait:' .. name, lines) end
   for name, lines in pairs(come) do many('ZADD', '@wait:' .. name, lines) end
-  for name, first in pairs(firsts_) do wait_at(name, first) end
+  for name, first in pairs(closed) do wait_at(name, first) end
   let_in(now)
 end
 
@@ -368,7 +370,7 @@ end
 local function admit(now, limit, shunned)
   rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
-  local over, seen, passed, looked = {}, {}, 0, 0
+  local over, seen, closed, passed, looked = {}, {}, {}, 0, 0
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
@@ -391,7 +393,7 @@ local function admit(now, limit, shunned)
       passed = passed + look(one, second(), limit - passed, now)
       if one.queue and one.score and not one.shut then sink() else drop() end
     elseif rooms[one.name] <= 0 then
-      over[one.name] = true
+      over[one.name], closed[one.name] = true, one.score
       drop()
     else
       local line = {line = one.read[one.at], from = one.name, score = one.score, ahead = ahead}
@@ -412,8 +414,34 @@ local function admit(now, limit, shunned)
   end
   for at = 1, size do over[heap[at].name or heap[at].from] = nil end  -- there would be more
   many('SREM', '@freed', keys_of(over))
-  write(seen, now)
+  write(seen, closed, now)
   return passed
+end
+
+-- Up to *most* of those that have passed the gate *name* and do not run, less urgent than *priority*, the least urgent first and of
+-- these who came last; among its first 10,000 tokens. Of each queue.
+local function passed_below(name, priority, most)
+  local base, queues, found = sub(name, 1, 1) == 'c' and -1000 or RESERVED, {}, {}
+  for from = 0, 9000, 1000 do
+    local some = call('ZRANGEBYSCORE', '@token:' .. name, digits(base - 127), digits(base + priority - 1), 'WITHSCORES',
+      'LIMIT', from, 1000)
+    local ids = {}
+    for at = 1, #some, 2 do insert(ids, some[at]) end
+    for i, run in ipairs(gather('HMGET', RUN, ids)) do
+      if not run then insert(found, {ids[i], tonumber(some[2 * i])}) end
+    end
+    if #ids < 1000 or #found >= most then break end
+  end
+  table.sort(found, function(a, b)
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    return a[1] > b[1]
+  end)
+  local names = {}
+  for at = 1, min(most, #found) do names[at] = found[at][1] end
+  for i, record in ipairs(gather('HMGET', JOB, names)) do
+    if record then under(queues, head(record)[1], names[i]) end
+  end
+  return queues
 end
 
 -- Available jobs of one queue that have passed are blocked again: their gates are free for others. What to `block` in the end.

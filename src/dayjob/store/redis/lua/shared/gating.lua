@@ -13,7 +13,7 @@
 --   contested       set    gates at which somebody waits who is more urgent than one that has passed and runs not yet
 --   gate            hash   gate -> [limit, per, live jobs that name it, limit set or false, per set, delayed until]
 --   token:<gate>    zset   who has one of its tokens, with a score:
---                          c  priority - 1000, 0 once it runs; of who is no job GUEST and when it ends
+--                          c  priority - 1000, of who is no job GUEST and when it ends
 --                          r  RESERVED + priority, then the stamp of the claim (and the member is another)
 --                          o  its first place, below 0 once it has run;   b  -1, 0 once it runs
 --   admitted        set of queues;   admitted:<queue>  zset of its jobs that have passed and run not yet, by when they passed
@@ -189,8 +189,13 @@ local function hold(queue, jobs)
   for _, job in ipairs(jobs) do call('ZADD', '@hold:' .. queue, job[3], job[1]) end
 end
 
-local function unblock(queue, ids)
-  many('ZREM', '@blocked:' .. queue, ids)
+-- Jobs are blocked no more. Where they are all up to the score *last*, if that is known, they go in one piece.
+local function unblock(queue, ids, last)
+  if last and call('ZCOUNT', '@blocked:' .. queue, '-inf', last) == #ids then
+    call('ZREMRANGEBYSCORE', '@blocked:' .. queue, '-inf', last)
+  else
+    many('ZREM', '@blocked:' .. queue, ids)
+  end
   if call('EXISTS', '@blocked:' .. queue) == 0 then call('SREM', '@blocked', queue) end
 end
 

@@ -43,7 +43,7 @@ local function started(queue, ids, claims, scores, now)
       local kind, list = sub(name, 1, 1), tokens[name] or {}
       local size = #list
       tokens[name] = list
-      for n = 1, #places do
+      for n = 1, kind == 'c' and 0 or #places do  -- whether those run, RUN says: nothing is written
         local id, score, member = ids[places[n]], '0', nil
         if kind == 'r' then
           score, member = digits(now), id .. '\0' .. claims[places[n]]
