@@ -1067,6 +1067,57 @@ AS $$
         WHERE l.rate > 0 AND EXISTS (SELECT 1 FROM dayjob.ready AS r WHERE r.queue = l.queue)))
 $$;
 
+-- The leader's sweep, all of it in one call: while it has the turn nobody can claim, least of all wait for a busy process. As a claim,
+-- it does not wait for the disk. Without an answer to *moment* another leads.
+CREATE FUNCTION dayjob.sweep_lines(
+    of_term bigint, at bigint, most integer, patience bigint, after uuid,
+    OUT moment bigint, OUT admitted integer, OUT opens bigint, OUT rest uuid
+) LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+    PERFORM dayjob.admit_arrivals(NULL, coalesce(at, dayjob.clock()));
+    SELECT coalesce(at, dayjob.clock()) INTO moment FROM dayjob.cluster AS c WHERE c.term = of_term AND c.leader IS NOT NULL FOR SHARE;
+    IF FOUND THEN
+        admitted := dayjob.admit_lines(moment, most);
+        rest := dayjob.take_back(moment, patience, after);
+        IF admitted < most THEN
+            admitted := admitted + dayjob.admit_lines(moment, most - admitted);
+        END IF;
+        opens := dayjob.next_opening(moment);
+    END IF;
+END $$;
+
+-- What is over goes, and of the 500 gates *after* this one those that nobody needs any more. Answers the last of these, and
+-- whether so much went that there may be a lot more.
+CREATE FUNCTION dayjob.sweep_gates(moment bigint, after uuid, OUT rest uuid, OUT plenty boolean) LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+    WITH t AS (
+        DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM dayjob.token AS t WHERE t.until <= moment ORDER BY t.until LIMIT 5000))
+        RETURNING 1
+    ), k AS (
+        DELETE FROM dayjob.unique_key WHERE hash IN (
+            SELECT u.hash FROM dayjob.unique_key AS u WHERE u.frees <= moment ORDER BY u.frees LIMIT 5000 FOR UPDATE SKIP LOCKED)
+        RETURNING 1
+    ), page AS MATERIALIZED (
+        SELECT g.id, g.opens, g.shut_until, g.said_tokens FROM dayjob.gate AS g WHERE g.id > after ORDER BY g.id LIMIT 500
+    ), g AS (
+        DELETE FROM dayjob.gate WHERE id IN (
+            SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= moment
+                AND (SELECT true FROM dayjob.token AS t WHERE t.gate = p.id ORDER BY t.until LIMIT 1) IS NULL
+                AND (SELECT true FROM dayjob.line AS l WHERE l.gate = p.id LIMIT 1) IS NULL)
+        RETURNING 1
+    )
+    SELECT (SELECT p.id FROM page AS p ORDER BY p.id OFFSET 499),
+        (SELECT count(*) FROM g) >= 250 OR (SELECT count(*) FROM t) >= 5000 OR (SELECT count(*) FROM k) >= 5000
+        INTO rest, plenty;
+END $$;
+
 -- What *jobs* reserved of rates counts from now on.
 CREATE FUNCTION dayjob.stamp_rates(jobs uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
