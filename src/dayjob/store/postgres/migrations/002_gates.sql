@@ -32,7 +32,8 @@ CREATE TABLE dayjob.token (
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX token_until ON dayjob.token (gate, until);
 -- Of tables that are tiny now and large a minute later no plan knows anything. A look at one thing is held to its index by an
--- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, and by OFFSET 0 in what is looked up for each row.
+-- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, by OFFSET 0 in what is looked up for each row, and by
+-- no condition there that another index knows, too.
 CREATE INDEX token_over ON dayjob.token (until) WHERE until IS NOT NULL;
 CREATE INDEX token_unstamped ON dayjob.token (holder) WHERE kind = 'rate' AND until IS NULL;
 
@@ -108,8 +109,8 @@ BEGIN
     WITH gone AS (
         DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
             SELECT t.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
-                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL AND (t.kind <> 'order' OR ends)
-                ORDER BY t.gate, t.no OFFSET 0) AS t))
+                SELECT t.ctid, t.until, t.kind FROM dayjob.token AS t WHERE t.holder = j.id::text OFFSET 0) AS t
+            WHERE t.until IS NULL AND (t.kind <> 'order' OR ends)))
         RETURNING gate
     )
     SELECT array_agg(DISTINCT g.gate) INTO freed FROM gone AS g;
@@ -1130,8 +1131,8 @@ BEGIN
         UPDATE dayjob.token AS t SET at = moment, until = moment + (coalesce(g.said_per, g.per) * 1000000)::bigint FROM dayjob.gate AS g
         WHERE t.ctid = ANY (ARRAY(
             SELECT r.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
-                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.kind = 'rate' AND t.until IS NULL
-                ORDER BY t.gate, t.no OFFSET 0) AS r))
+                SELECT r.ctid, r.kind, r.until FROM dayjob.token AS r WHERE r.holder = j.id::text OFFSET 0) AS r
+            WHERE r.kind = 'rate' AND r.until IS NULL))
             AND g.id = t.gate RETURNING t.gate, t.until
     ), first AS (SELECT s.gate, min(s.until) AS until FROM stamped AS s GROUP BY s.gate)
     UPDATE dayjob.gate AS g SET opens = least(g.opens, f.until) FROM first AS f
