@@ -1,8 +1,8 @@
-"""Keys and gates where another transaction stays open: who must wait for it, and who must not."""
+"""Keys and gates where another transaction stays open: who must wait for it, and who must not. And what the blocked cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,13 @@ from tests.contract.engines import Postgres15, Postgres18
 from tests.contract.gates.words import concurrency, gated, laned, unique
 from tests.contract.scene import Scene
 from tests.contract.theirs import Theirs, theirs
+from tests.servers.needed import needed
+from tests.servers.postgres import postgres
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
+
+from tests.schema.blocked import OPERATIONS, STATES, Crowd, Gated
 
 
 @pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
@@ -92,3 +96,30 @@ def test_a_role_that_may_only_call_functions_is_told_of_refusals(scene: Scene) -
     [answer] = store.enqueue([scene.row(gating=unique())], now=scene.now)
 
     assert (answer.outcome, answer.id) == ("existing", id)
+
+
+@pytest.fixture(scope="module", params=(18, 15))
+def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
+    crowd = Crowd(needed(lambda: postgres(request.param)))
+    yield crowd
+    crowd.end()
+
+
+@pytest.mark.timeout(120)  # the first fills the database
+@pytest.mark.parametrize("state", STATES)
+def test_what_many_do_who_are_blocked_behind_one_key_costs_the_others_nothing(crowd: Crowd, state: str) -> None:
+    gated = crowd.bring_to(state)
+    far = {}
+    for operation, most in OPERATIONS.items():
+        looked_at = _rows_looked_at(gated, operation)
+        if looked_at > most:
+            far[operation.__name__] = (looked_at, sorted(gated.scans, key=lambda scan: -scan.rows)[:3])
+
+    assert far == {}
+
+
+def _rows_looked_at(gated: Gated, operation: Callable[[Gated], object]) -> int:
+    operation(gated)  # what came before is not counted: a first look reads the catalogue
+    gated.forget()
+    operation(gated)
+    return sum(scan.rows for scan in gated.scans)

@@ -38,33 +38,28 @@ class LimitsPart(UpkeepPart):
     # -- the leader --------------------------------------------------------------------------------------------
 
     def admit(self, term: int, *, limit: int = 1000, now: int | None = None) -> tuple[int, int | None] | None:
-        with self.db.write() as connection:
-            self.take_turn(connection, self.db.at(now))
-            now = self._leads(connection, term, now)
+        with self.db.session() as connection, self.db.under_settings(connection):
+            asked = (term, self.db.at(now), limit, int(UNCLAIMED * SECOND), self._taken_back)
+            told = connection.execute(self.sql.admit, asked).fetchone()
+            assert told is not None
+            now, admitted, opens, rest = told
             if now is None:
                 return None
-            admitted = int(self.value(connection, self.sql.admit_lines, (now, limit)))
-            idle = self.value(connection, self.sql.take_back_idle, (now, int(UNCLAIMED * SECOND), self._taken_back))
-            if admitted < limit:
-                admitted += int(self.value(connection, self.sql.admit_lines, (now, limit - admitted)))
-            swept = self._sweep(connection, now)
-            opens: int | None = self.value(connection, self.sql.next_opening, (now,))
+            self._taken_back = rest or _FIRST
+            self._sweep(connection, now)
             overfull = {row[0] for row in connection.execute(self.sql.overfull).fetchall()}
-        self._swept, self._taken_back = swept, idle or _FIRST
         if overfull:
             self.shed(sorted(overfull), now)
         return admitted, opens
 
-    def _sweep(self, connection: Connection, now: int) -> str:
-        """Forget what is over; the gate from which the next sweep goes on."""
-        swept = self._swept
+    def _sweep(self, connection: Connection, now: int) -> None:
+        """Forget what is over."""
         for _ in range(SWEEPS):
-            row = connection.execute(self.sql.sweep_gates, (now, swept)).fetchone()
+            row = connection.execute(self.sql.sweep_gates, (now, self._swept)).fetchone()
             assert row is not None
-            swept = row[0] or _FIRST
+            self._swept = row[0] or _FIRST
             if not row[1]:
                 break
-        return swept
 
     # -- gates -------------------------------------------------------------------------------------------------
 

@@ -732,37 +732,14 @@ SELECT dayjob.place_lanes($2::uuid[], coalesce($1::bigint, dayjob.clock()))
 
 -- == gates =======================================================================================================
 
--- name: admit_lines
-SELECT dayjob.admit_lines($1, $2)
-
--- name: take_back_idle
--- $1 now  $2 after so many microseconds  $3 after this gate; answers where to go on
-SELECT dayjob.take_back($1, $2, $3::uuid)::text
-
--- name: next_opening
-SELECT dayjob.next_opening($1)
+-- name: admit
+-- $1 term  $2 now  $3 limit  $4 after so many microseconds idle jobs are taken back  $5 after this gate. Answers now (null: another
+-- leads), how many were admitted, when time opens the next gate, and where to go on.
+SELECT moment, admitted, opens, rest::text FROM dayjob.sweep_lines($1, $2, $3, $4, $5::uuid)
 
 -- name: sweep_gates
--- $1 now  $2 a gate: what is over, and of the next 500 gates those that nobody needs any more. Answers the last of these, and
--- whether so much went that there may be a lot more.
-WITH t AS (
-    DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM dayjob.token AS t WHERE t.until <= $1 ORDER BY t.until LIMIT 5000))
-    RETURNING 1
-), k AS (
-    DELETE FROM dayjob.unique_key WHERE hash IN (
-        SELECT u.hash FROM dayjob.unique_key AS u WHERE u.frees <= $1 ORDER BY u.frees LIMIT 5000 FOR UPDATE SKIP LOCKED)
-    RETURNING 1
-), page AS MATERIALIZED (
-    SELECT g.id, g.opens, g.shut_until, g.said_tokens FROM dayjob.gate AS g WHERE g.id > $2::uuid ORDER BY g.id LIMIT 500
-), g AS (
-    DELETE FROM dayjob.gate WHERE id IN (
-        SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= $1
-            AND (SELECT true FROM dayjob.token AS t WHERE t.gate = p.id ORDER BY t.until LIMIT 1) IS NULL
-            AND (SELECT true FROM dayjob.line AS l WHERE l.gate = p.id LIMIT 1) IS NULL)
-    RETURNING 1
-)
-SELECT (SELECT p.id::text FROM page AS p ORDER BY p.id OFFSET 499),
-    (SELECT count(*) FROM g) >= 250 OR (SELECT count(*) FROM t) >= 5000 OR (SELECT count(*) FROM k) >= 5000
+-- $1 now  $2 a gate. Answers where to go on, and whether there may be a lot more.
+SELECT rest::text, plenty FROM dayjob.sweep_gates($1, $2::uuid)
 
 -- name: gates
 -- $1 now  $2 keys or null  $3 limit

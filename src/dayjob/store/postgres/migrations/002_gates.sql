@@ -32,7 +32,8 @@ CREATE TABLE dayjob.token (
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX token_until ON dayjob.token (gate, until);
 -- Of tables that are tiny now and large a minute later no plan knows anything. A look at one thing is held to its index by an
--- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, and by OFFSET 0 in what is looked up for each row.
+-- ORDER BY that this index alone has for nothing, by LIMIT 1 instead of EXISTS, by OFFSET 0 in what is looked up for each row, and by
+-- no condition there that another index knows, too.
 CREATE INDEX token_over ON dayjob.token (until) WHERE until IS NOT NULL;
 CREATE INDEX token_unstamped ON dayjob.token (holder) WHERE kind = 'rate' AND until IS NULL;
 
@@ -108,8 +109,8 @@ BEGIN
     WITH gone AS (
         DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
             SELECT t.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
-                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.until IS NULL AND (t.kind <> 'order' OR ends)
-                ORDER BY t.gate, t.no OFFSET 0) AS t))
+                SELECT t.ctid, t.until, t.kind FROM dayjob.token AS t WHERE t.holder = j.id::text OFFSET 0) AS t
+            WHERE t.until IS NULL AND (t.kind <> 'order' OR ends)))
         RETURNING gate
     )
     SELECT array_agg(DISTINCT g.gate) INTO freed FROM gone AS g;
@@ -1067,6 +1068,57 @@ AS $$
         WHERE l.rate > 0 AND EXISTS (SELECT 1 FROM dayjob.ready AS r WHERE r.queue = l.queue)))
 $$;
 
+-- The leader's sweep, all of it in one call: while it has the turn nobody can claim, least of all wait for a busy process. As a claim,
+-- it does not wait for the disk. Without an answer to *moment* another leads.
+CREATE FUNCTION dayjob.sweep_lines(
+    of_term bigint, at bigint, most integer, patience bigint, after uuid,
+    OUT moment bigint, OUT admitted integer, OUT opens bigint, OUT rest uuid
+) LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+    PERFORM dayjob.admit_arrivals(NULL, coalesce(at, dayjob.clock()));
+    SELECT coalesce(at, dayjob.clock()) INTO moment FROM dayjob.cluster AS c WHERE c.term = of_term AND c.leader IS NOT NULL FOR SHARE;
+    IF FOUND THEN
+        admitted := dayjob.admit_lines(moment, most);
+        rest := dayjob.take_back(moment, patience, after);
+        IF admitted < most THEN
+            admitted := admitted + dayjob.admit_lines(moment, most - admitted);
+        END IF;
+        opens := dayjob.next_opening(moment);
+    END IF;
+END $$;
+
+-- What is over goes, and of the 500 gates *after* this one those that nobody needs any more. Answers the last of these, and
+-- whether so much went that there may be a lot more.
+CREATE FUNCTION dayjob.sweep_gates(moment bigint, after uuid, OUT rest uuid, OUT plenty boolean) LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
+    WITH t AS (
+        DELETE FROM dayjob.token WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM dayjob.token AS t WHERE t.until <= moment ORDER BY t.until LIMIT 5000))
+        RETURNING 1
+    ), k AS (
+        DELETE FROM dayjob.unique_key WHERE hash IN (
+            SELECT u.hash FROM dayjob.unique_key AS u WHERE u.frees <= moment ORDER BY u.frees LIMIT 5000 FOR UPDATE SKIP LOCKED)
+        RETURNING 1
+    ), page AS MATERIALIZED (
+        SELECT g.id, g.opens, g.shut_until, g.said_tokens FROM dayjob.gate AS g WHERE g.id > after ORDER BY g.id LIMIT 500
+    ), g AS (
+        DELETE FROM dayjob.gate WHERE id IN (
+            SELECT p.id FROM page AS p WHERE p.opens IS NULL AND p.said_tokens IS NULL AND coalesce(p.shut_until, 0) <= moment
+                AND (SELECT true FROM dayjob.token AS t WHERE t.gate = p.id ORDER BY t.until LIMIT 1) IS NULL
+                AND (SELECT true FROM dayjob.line AS l WHERE l.gate = p.id LIMIT 1) IS NULL)
+        RETURNING 1
+    )
+    SELECT (SELECT p.id FROM page AS p ORDER BY p.id OFFSET 499),
+        (SELECT count(*) FROM g) >= 250 OR (SELECT count(*) FROM t) >= 5000 OR (SELECT count(*) FROM k) >= 5000
+        INTO rest, plenty;
+END $$;
+
 -- What *jobs* reserved of rates counts from now on.
 CREATE FUNCTION dayjob.stamp_rates(jobs uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
@@ -1079,8 +1131,8 @@ BEGIN
         UPDATE dayjob.token AS t SET at = moment, until = moment + (coalesce(g.said_per, g.per) * 1000000)::bigint FROM dayjob.gate AS g
         WHERE t.ctid = ANY (ARRAY(
             SELECT r.ctid FROM unnest(jobs) AS j (id) CROSS JOIN LATERAL (
-                SELECT t.ctid FROM dayjob.token AS t WHERE t.holder = j.id::text AND t.kind = 'rate' AND t.until IS NULL
-                ORDER BY t.gate, t.no OFFSET 0) AS r))
+                SELECT r.ctid, r.kind, r.until FROM dayjob.token AS r WHERE r.holder = j.id::text OFFSET 0) AS r
+            WHERE r.kind = 'rate' AND r.until IS NULL))
             AND g.id = t.gate RETURNING t.gate, t.until
     ), first AS (SELECT s.gate, min(s.until) AS until FROM stamped AS s GROUP BY s.gate)
     UPDATE dayjob.gate AS g SET opens = least(g.opens, f.until) FROM first AS f
