@@ -476,12 +476,14 @@ class Delete(Struct, frozen=True):
 
 
 class Edit(Struct, frozen=True):
-    """Change what is given of waiting jobs. `run_at`: a stamp, or 0 for now (promotion)."""
+    """Change what is given of waiting jobs. `run_at`: a stamp, or 0 for now (promotion). `gating`: lane, weight and gates
+    from now on (`Gating()`: none); its `unique` does not count: a key stays whose it is."""
 
     run_at: int | None = None
     priority: int | None = None
     queue: str | None = None
     payload: bytes | None = None
+    gating: Gating | None = None
 
 
 Action = Cancel | Retry | Delete | Edit
