@@ -1,13 +1,16 @@
 """From what was declared for a job to its row's `Gating`: keys are rendered, and each limit becomes a gate.
 
 Declared ── arguments, meta ──▶ Gating(unique, lane, gates)         None for a job that waits for nothing
+            other arguments ──▶ the same job's, rendered anew
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from dayjob.codec import decode_untyped
 from dayjob.errors import ConfigError, shown
@@ -54,6 +57,41 @@ def arguments(new: NewJob[Any]) -> Mapping[str, Any]:
     return args if isinstance(args, dict) else {}
 
 
+def regated(
+    gating: Gating,
+    declared: Declared,
+    task: str,
+    meta: Mapping[str, Any],
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> Gating:
+    """*gating* of a job of *task* whose arguments were *old* and become *new*: what *declared* made of the old ones is
+    made of the new ones. The rest was said for this job alone, and stays; so does its unique key.
+
+    Raises:
+        ConfigError: a key cannot be made of *new*.
+    """
+    keys: dict[tuple[str, str], str] = {}
+    for one in (declared.breaker, declared.lane, *declared.limits):
+        if one is not None and (before := _rendered(one, task, old, meta)) is not None:
+            keys[_name(before)] = key_of(one, task, new, meta)
+    return replace(
+        gating,
+        lane=None if gating.lane is None else keys.get(("order", gating.lane), gating.lane),
+        gates=_in_order(task, [replace(gate, key=keys.get(_name(gate), gate.key)) for gate in gating.gates]),
+    )
+
+
+def _rendered(
+    one: Concurrency | RateLimit | Breaker | Lane, task: str, args: Mapping[str, Any], meta: Mapping[str, Any]
+) -> Gate | None:
+    """The gate that *one* was; None where its key cannot be made of these, as of the arguments of an older release."""
+    try:
+        return gate_of(one, task, args, meta)
+    except ConfigError:
+        return None
+
+
 def gate_of(
     one: Concurrency | RateLimit | Breaker | Lane, task: str | None, args: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> Gate:
@@ -67,16 +105,20 @@ def gate_of(
 
 
 def _gates(declared: Declared, task: str, args: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[Gate, ...]:
-    """In one order whatever the order of the options: jobs of the same gates form one line."""
     strict = declared.lane is not None and declared.lane.order == "strict"
     parts = (declared.breaker, declared.lane if strict else None, *declared.limits)
-    gates = sorted((gate_of(one, task, args, meta) for one in parts if one is not None), key=_name)
-    for first, second in pairwise(gates):
+    return _in_order(task, [gate_of(one, task, args, meta) for one in parts if one is not None])
+
+
+def _in_order(task: str, gates: Iterable[Gate]) -> tuple[Gate, ...]:
+    """In one order whatever the order of the options: jobs of the same gates form one line."""
+    ordered = sorted(gates, key=_name)
+    for first, second in pairwise(ordered):
         if _name(first) == _name(second):
             raise ConfigError(
                 f"task {task!r}: two limits of this job have the key {shown(first.key)}: give each a key of its own"
             )
-    return tuple(gates)
+    return tuple(ordered)
 
 
 def _name(gate: Gate) -> tuple[str, str]:

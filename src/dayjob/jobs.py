@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
+from msgspec.json import decode
+from msgspec.structs import replace
+
 from dayjob.clock import to_stamp, wall
 from dayjob.codec import decode_untyped, encode_untyped
-from dayjob.errors import ConfigError, JobNotFound, PayloadError, UnknownTask, shown
+from dayjob.errors import ConfigError, JobNotFound, PayloadError, StoreUnavailable, UnknownTask, shown
+from dayjob.gatekeeper import regated
 from dayjob.ids import check_id
 from dayjob.job import Changes, Job, LogLine, log_line
 from dayjob.offload import offload
 from dayjob.policies import check_int, check_name, check_priority
-from dayjob.states import State
+from dayjob.states import WAITING, State
 from dayjob.store.records import Action, Cancel, Delete, Edit, Filter, JobRow, NewRow, Retry
 from dayjob.waiting import Waiting
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from dayjob.config import Settings
     from dayjob.registry import Registry
     from dayjob.store.contract import Store
+    from dayjob.store.gating import Gating
     from dayjob.task import Task
 
 Ids = str | Job[Any] | Iterable[str | Job[Any]] | None
@@ -29,6 +34,8 @@ States = State | str | Iterable[State | str]
 
 _BATCH = 1_000
 _PAGE = 100_000
+_TRIES = 1_000
+"""Edits of one job that may come in between, each from somebody else."""
 _PATIENCE = 2.0
 """Seconds for which `find` goes on looking for few jobs among very many, before it hands over what it has."""
 
@@ -174,16 +181,30 @@ class JobsManager:
                 f"an edit changes {', '.join(Changes.__annotations__)}; given: {', '.join(given) or 'nothing'}"
             )
         run_at, priority, queue, args = (changes.get(name) for name in ("run_at", "priority", "queue", "args"))
-        row = self.load(id)
         change = Edit(
             run_at=None if run_at is None else 0 if run_at == "now" else max(1, to_stamp(cast("datetime", run_at))),
             priority=None if priority is None else check_priority(priority),
             queue=None if queue is None else check_name("queue", queue),
-            payload=None if args is None else self.payload(row.task, cast("Mapping[str, Any]", args)),
         )
-        touched = self._store().act(Filter(ids=(row.id,)), change)
+        row = self.load(id)
+        if args is None:
+            touched = self._store().act(Filter(ids=(row.id,)), change)
+        else:
+            touched = self._edit_args(row, self.payload(row.task, cast("Mapping[str, Any]", args)), change)
         self._store().notify("work", (change.queue or row.queue).encode())
         return bool(touched)
+
+    def _edit_args(self, row: JobRow, payload: bytes, change: Edit) -> list[str]:
+        """Its keys are made of its arguments, so both change together, unless somebody else has changed the job."""
+        for _ in range(_TRIES):
+            change = replace(change, payload=payload, gating=self.regated(row, payload))
+            touched = self._store().act(Filter(ids=(row.id,), entry=row.entry), change)
+            if touched:
+                return touched
+            row = self.load(row.id)
+            if row.state not in WAITING:
+                return []
+        raise StoreUnavailable(f"job {row.id} changed {_TRIES:,} times while it was to be edited")
 
     async def aedit(self, id: str, /, **changes: Unpack[Changes]) -> bool:
         """Awaitable `edit`."""
@@ -264,6 +285,17 @@ class JobsManager:
         """*args* in their JSON forms as a payload of task *name*, checked where its code is here."""
         task, limit = self.task(name), self._settings.max_payload
         return encode_untyped(name, args, limit) if task is None else task.signature.encode_json(args, limit)
+
+    def regated(self, row: JobRow, payload: bytes) -> Gating | None:
+        """The lane and gates of *row* with the arguments in *payload*; None where they do not depend on them, or the code
+        that could tell is not here."""
+        task = self.task(row.task)
+        declared = None if task is None else task.using(queue=row.queue).new(row.payload).gating
+        if row.gating is None or declared is None or not declared.reads:
+            return None
+        meta = {} if row.meta is None else decode(row.meta)
+        old, new = self.arguments(row.task, row.payload), self.arguments(row.task, payload)
+        return regated(row.gating, declared, row.task, meta, old, new)
 
     def arguments(self, task: str, payload: bytes) -> dict[str, Any]:
         """The arguments by name; plain JSON values where the task is not here or its signature has changed."""

@@ -16,8 +16,9 @@ from dayjob.states import WAITING
 from dayjob.store.records import Edit, Enqueued, Filter, NewRow
 
 if TYPE_CHECKING:
-    from dayjob.codec import Signature
+    from dayjob.jobs import JobsManager
     from dayjob.store.contract import Store
+    from dayjob.task import Task
 
 TRIES = 1_000
 """Each time somebody else has changed the job, which is progress; past so many something is wrong."""
@@ -50,16 +51,17 @@ def merged(
     row: NewRow,
     found: Enqueued,
     again: Callable[[NewRow], Enqueued],
-    signature: Signature | None,
+    jobs: JobsManager,
     limit: int,
 ) -> Enqueued:
     """What became of *row* in the end, whose key was held by `found.id`.
 
     Args:
-        again: enqueues *row*, once more. signature: of its task, where the code is here. limit: bytes of a payload.
+        again: enqueues *row*, once more. jobs: knows the tasks whose code is here. limit: bytes of a payload.
     Raises:
         PayloadError: the merged arguments are too large; the job is as it was.
     """
+    task = jobs.task(row.task)
     for _ in range(TRIES):
         if found.outcome != "existing" or found.id in (None, row.id):
             return found
@@ -68,18 +70,18 @@ def merged(
         if holder is not None and holder.state not in WAITING:
             return found
         if holder is not None:
-            payload = _payload(row.task, holder.payload, row.payload, signature, limit)
-            if payload == holder.payload or store.act(
-                Filter(ids=(holder.id,), entry=holder.entry), Edit(payload=payload), limit=1
-            ):
+            payload = _payload(row.task, holder.payload, row.payload, task, limit)
+            change = Edit(payload=payload, gating=jobs.regated(holder, payload))
+            if payload == holder.payload or store.act(Filter(ids=(holder.id,), entry=holder.entry), change, limit=1):
                 return Enqueued("merged", None, holder.id)
         found = again(row)
     raise StoreUnavailable(f"job {found.id} changed {TRIES:,} times while arguments were to be merged into it")
 
 
-def _payload(task: str, old: bytes, new: bytes, signature: Signature | None, limit: int) -> bytes:
-    if signature is None:
-        return encode_untyped(task, join(_plain(old), _plain(new)), limit)
+def _payload(name: str, old: bytes, new: bytes, task: Task[Any, Any] | None, limit: int) -> bytes:
+    if task is None:
+        return encode_untyped(name, join(_plain(old), _plain(new)), limit)
+    signature = task.signature
     return signature.encode((), join(signature.arguments(old), signature.arguments(new)), limit)
 
 

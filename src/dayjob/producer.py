@@ -248,13 +248,12 @@ class Producer:
         """What became of *row*, which is merged into the holder of its key if it says so."""
         if outcome.outcome != "existing" or not merges(row):
             return outcome
-        task = self._jobs.task(row.task)
         return merged(
             self._store(),
             row,
             outcome,
             lambda row: self._combiner.send((row,))[0],
-            None if task is None else task.signature,
+            self._jobs,
             self.settings.max_payload,
         )
 
