@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,11 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("dayjob", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("dayjob")
+
+# A shell without job control starts what goes to the background deaf to both, and all that this starts would be so, too.
+for _heard, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_heard) == signal.SIG_IGN:
+        signal.signal(_heard, _usual)
 
 
 @pytest.fixture(autouse=True)
