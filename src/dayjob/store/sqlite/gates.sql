@@ -22,7 +22,7 @@ SELECT json_group_array(e.value) FROM json_each(?) AS e WHERE EXISTS (SELECT 1 F
 
 -- name: holders
 -- JSON array of hashes, now: who holds which
-SELECT json_group_array(json_array(k.hash, k.id, j.entry, j.state, j.created_at))
+SELECT json_group_array(json_array(k.hash, k.id, j.entry, j.state, j.created_at, j.queue, j.line, j.place, j.gating))
 FROM json_each(?) AS e CROSS JOIN dayjob_key AS k ON k.hash = e.value LEFT JOIN dayjob_job AS j ON j.id = k.id
 WHERE k.expires IS NULL OR k.expires > ?
 
@@ -75,15 +75,12 @@ SELECT value FROM json_each(?) AS e WHERE EXISTS (SELECT 1 FROM dayjob_line WHER
 ON CONFLICT (gate) DO NOTHING
 
 -- name: replace_holder
-UPDATE dayjob_job SET state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?), run_at = ?, payload = ?,
-    priority = ?, expires_at = ?, tags = ?, meta = ?, options = ?, entry = ?,
-    place = ?
+UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ?, payload = ?, priority = ?, expires_at = ?, tags = ?,
+    meta = ?, options = ?
 WHERE entry = ?
 
 -- name: extend_holder
-UPDATE dayjob_job SET state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?), run_at = ?, entry = ?,
-    place = ?
-WHERE entry = ?
+UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ? WHERE entry = ?
 
 -- name: limits_of
 -- JSON array of queues
