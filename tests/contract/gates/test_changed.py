@@ -349,15 +349,25 @@ class TestReplaceTakesTheGatesOfTheRow:
 
         assert scene.worker().ids() == [ids[0], id, *ids[1:]]
 
-    @pytest.mark.parametrize("lane", [None, "a"])
-    def test_a_lane_is_left_for_a_gate_and_a_gate_for_a_lane(self, scene: Scene, lane: str | None) -> None:
-        ids = scene.jobs(2, gating=laned("a"))
-        id = scene.job(gating=Gating(key_of(), lane=lane, gates=() if lane else (A,)))
-        new = Gating(key_of(on_conflict="replace"), lane=None if lane else "b", gates=(A,) if lane else ())
+    def test_a_lane_is_left_for_a_gate(self, scene: Scene) -> None:
+        ann = scene.worker()
+        running = ann.take(scene.job(gating=gated(A)))
+        id, others = scene.job(gating=Gating(key_of(), lane="a")), scene.jobs(2, gating=laned("a"))
 
-        store_one(scene, scene.row(gating=new))
+        replace(scene, A)
 
-        assert scene.worker().ids() == ([*ids, id] if lane else [ids[0], id, ids[1]])
+        assert ann.ids() == others
+        ann.settle(running)
+        assert ann.ids() == [id]
+
+    def test_a_gate_is_left_for_a_lane(self, scene: Scene) -> None:
+        ann = scene.worker()
+        ann.take(scene.job(gating=gated(A)))
+        ids, id = scene.jobs(2, gating=laned("a")), scene.job(gating=keyed(A))
+
+        store_one(scene, scene.row(gating=Gating(key_of(on_conflict="replace"), lane="b")))
+
+        assert ann.ids() == [ids[0], id, ids[1]]
 
     def test_the_key_stays_as_it_was(self, scene: Scene) -> None:
         old = key_of(ttl=60.0, latest=50.0)

@@ -1,11 +1,11 @@
-"""A waiting job that somebody changes: in which line it stands from then on, and at which place. Pure."""
+"""A waiting job that somebody changes: its gating, its line and its place from then on. Pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
 from dayjob.store.gating import Gating
-from dayjob.store.sqlite.lines import held_line, lane_of, line_of
+from dayjob.store.sqlite.lines import held_line, lane_of, line_of, names_of
 
 
 class Waiting(Protocol):
@@ -33,19 +33,38 @@ class Stand(NamedTuple):
     place: int
 
 
-def restand(job: Waiting, entry: int, *, queue: str | None = None, state: str | None, placed: bool = True) -> Stand:
+def regated(old: Gating | None, new: Gating | None) -> Gating:
+    """What a job with the gating *old* has when it is given lane, weight and gates of *new*: its key stays what it is."""
+    key = None if old is None else old.unique
+    return Gating(key) if new is None else Gating(key, new.lane, new.weight, new.gates)
+
+
+def turns_left(old: Gating | None, new: Gating) -> set[str]:
+    """The strict lanes in which a job with the gating *old* may have its turn, and which are not those of *new*."""
+    return {name for name in names_of(old) if name[0] == "o"}.difference(names_of(new))
+
+
+def restand(
+    job: Waiting,
+    entry: int,
+    *,
+    gating: Gating | None = None,
+    queue: str | None = None,
+    state: str | None = None,
+    placed: bool = True,
+) -> Stand:
     """Where *job* stands under its new *entry*.
 
     In a strict lane it keeps its place. One that came for a time ahead has none before that time: till then its place is its
     entry, and of all others that wait for a time the place is lower.
 
     Args:
-        queue, state: what it has from now on; None: what it had. Of the state it counts whether it is `scheduled`.
+        gating, queue, state: what it has from now on; None: what it had. Of the state it counts whether it is `scheduled`.
         placed: it comes last, as what is new does, and its place is its entry (until lanes have taken turns); else it stays.
     """
-    to = queue or job.queue
+    to, given = queue or job.queue, gating or job.gating
     held = job.line is not None and to == job.queue and job.line == held_line(to)  # and is not new to another queue
-    line = job.line if held else line_of(to, job.gating)
+    line = job.line if held else line_of(to, given)
     if (state or job.state) == "scheduled":
         becomes = "scheduled"
     else:
@@ -54,7 +73,7 @@ def restand(job: Waiting, entry: int, *, queue: str | None = None, state: str | 
         stood = job.state != "scheduled" or job.place < job.entry
         return Stand(becomes, line, job.place if stood else entry)
     # Not placed anew it stays before its equals in its lane, which go by their entries.
-    return Stand(becomes, line, entry if placed else job.place - (lane_of(job.gating) is not None))
+    return Stand(becomes, line, entry if placed else job.place - (lane_of(given) is not None))
 
 
-__all__ = ["Stand", "Waiting", "restand"]
+__all__ = ["Stand", "Waiting", "regated", "restand", "turns_left"]

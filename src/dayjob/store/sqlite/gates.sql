@@ -76,11 +76,16 @@ ON CONFLICT (gate) DO NOTHING
 
 -- name: replace_holder
 UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ?, payload = ?, priority = ?, expires_at = ?, tags = ?,
-    meta = ?, options = ?
+    meta = ?, options = ?, gating = ?, lane = ?, line = ?
 WHERE entry = ?
 
 -- name: extend_holder
 UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ? WHERE entry = ?
+
+-- name: end_turns
+-- JSON [[entry, gate of a strict lane], …]: jobs that left the lane in which they may have their turn
+DELETE FROM dayjob_token WHERE (holder, gate) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 
 -- name: limits_of
 -- JSON array of queues
