@@ -11,8 +11,8 @@ from dayjob.states import State
 from dayjob.store.exits import REMEMBERED
 from dayjob.store.gating import Gating
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
-from dayjob.store.sqlite.changing import restand
-from dayjob.store.sqlite.entering import key_of, run
+from dayjob.store.sqlite.changing import regated, restand
+from dayjob.store.sqlite.entering import Regated, key_of, run
 from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.lines import gating_of, lane_of, line_of
 from dayjob.store.sqlite.part import text
@@ -167,18 +167,36 @@ class ActingPart(TurnPart):
             connection.execute(self.sql.remember_gone, (text(ids), now + REMEMBERED))
 
     def _edit(self, connection: sqlite3.Connection, live: list[_Candidate], change: Edit, now: int) -> None:
-        base = self.last_entry(connection) if live else 0
-        placed = change.run_at is not None or change.priority is not None or change.queue is not None
-        same = [(name, getattr(change, name)) for name in ("priority", "queue", "payload")]
-        if change.run_at is not None:
-            same.append(("run_at", max(change.run_at, now)))
-        same = [(name, value) for name, value in same if value is not None]
+        given = {name: getattr(change, name) for name in ("priority", "queue", "payload")}
+        given["run_at"] = None if change.run_at is None else max(change.run_at, now)
+        given = {name: value for name, value in given.items() if value is not None}
         state = None if change.run_at is None else "scheduled" if change.run_at > now else "available"
-        for entry, job in enumerate(live, base + 1):
-            stand = restand(job, entry, queue=change.queue, state=state, placed=placed)
-            columns = dict(same, entry=entry, state=stand.state, line=stand.line, place=stand.place)
+        stay: list[tuple[_Candidate, Gating | None]] = []
+        move: list[tuple[_Candidate, Gating | None]] = []
+        for job in live:
+            gating = None if change.gating is None else regated(job.gating, change.gating)
+            if gating == (job.gating or Gating()):
+                gating = None
+            if gating is not None or given.keys() - {"payload"}:
+                move.append((job, gating))
+            elif given:
+                stay.append((job, gating))
+        base = self.last_entry(connection) if stay or move else 0
+        changed: list[Regated] = []
+        for entry, (job, gating) in enumerate(
+            (*stay, *move), base + 1
+        ):  # whoever stays is none of those who take turns
+            stand = restand(job, entry, gating=gating, queue=change.queue, state=state, placed=entry > base + len(stay))
+            columns = {**given, "entry": entry, "state": stand.state, "line": stand.line, "place": stand.place}
+            if gating is not None:
+                columns["gating"] = None if gating == Gating() else text(gating)
+                columns["lane"] = lane_of(gating)
+                changed.append(Regated(job, entry, columns.get("priority", job.priority), stand, gating))
             sets = ", ".join(f"{name} = ?" for name in columns)
             statement = f"UPDATE {self.db.namespace}_job SET {sets} WHERE entry = ?"
             connection.execute(statement, (*columns.values(), job.entry))
-        if placed and any(job.gating is not None for job in live):
-            run(connection, self.take_turns(base))
+        if changed:
+            connection.execute(self.gate_sql.mark_gated)
+            run(connection, self.regate(changed))
+        if any(gating is not None or job.gating is not None for job, gating in move):
+            run(connection, self.take_turns(base + len(stay)))
