@@ -105,25 +105,25 @@ FROM q
 -- name: oldest_waiting
 -- The oldest waiting job of the lowest priority of a queue: of those that are available or blocked the first by place, which
 -- costs no more the more there are
-WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at) AS (
-    SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_ready
+WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at, place) AS (
+    SELECT * FROM (SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_ready
     WHERE state = 'available' AND suspect = 0 AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_ready
         WHERE state = 'available' AND suspect = 0 AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
-    SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_suspect
+    SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_suspect
     WHERE state = 'available' AND suspect = 1 AND queue = (SELECT name FROM q)
     UNION ALL
-    SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_parked
+    SELECT * FROM (SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_parked
     WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_parked
         WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
-    SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_due
+    SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_due
     WHERE state = 'scheduled' AND queue = (SELECT name FROM q))
-SELECT entry FROM waits ORDER BY priority, created_at, entry LIMIT 1
+SELECT entry FROM waits ORDER BY priority, created_at, place LIMIT 1
 
 -- name: shed
 -- entry, now, now
