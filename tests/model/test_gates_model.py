@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from dayjob.store.gating import TURN, Gating
+from dayjob.store.records import Edit
 from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.contract.scene import Scene
 from tests.model.gates_machine import GatesMachine
@@ -49,17 +50,30 @@ class Lanes:
         self.waiting.append((place, self.made, id, lane))
         self.waiting.sort()
 
+    def give(self, pick: int, lane: str, weight: int) -> str | None:
+        """Give one of those that wait another lane, if it is another; which one."""
+        if not self.waiting:
+            return None
+        waits = self.waiting[pick % len(self.waiting)]
+        if waits[3] != lane:
+            self.waiting.remove(waits)
+            self.enqueue(waits[2], lane, weight)
+        return waits[2]
+
     def claim(self, limit: int) -> list[str]:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return [id for _, _, id, _ in taken]
 
 
+lanes = st.sampled_from(["a1", "b1", "c1", "d2", "e4"])
 lane_story = st.lists(
     st.one_of(
-        st.lists(st.sampled_from(["a1", "b1", "c1", "d2", "e4"]), min_size=1, max_size=8), st.integers(min_value=1, max_value=6)
+        st.lists(lanes, min_size=1, max_size=8),
+        st.integers(min_value=1, max_value=6),
+        st.tuples(st.integers(0, 20), lanes),
     ),
     max_size=12,
-)  # fmt: skip
+)
 
 
 @pytest.mark.model
@@ -67,7 +81,7 @@ lane_story = st.lists(
 def test_lanes_take_turns_as_they_do_on_paper(engine_type: type[EngineUnderTest]) -> None:
     @settings(max_examples=engine_type.stories, phases=LOOK, deadline=None)
     @given(story=lane_story)
-    def told(story: list[list[str] | int]) -> None:
+    def told(story: list[list[str] | int | tuple[int, str]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             engine = engine_type(Path(folder))
             try:
@@ -78,9 +92,16 @@ def test_lanes_take_turns_as_they_do_on_paper(engine_type: type[EngineUnderTest]
     told()
 
 
-def tell(scene: Scene, story: list[list[str] | int]) -> None:
+def tell(scene: Scene, story: list[list[str] | int | tuple[int, str]]) -> None:
+    """Rows of lanes come, so many are claimed, and one that waits is given another lane."""
     paper, ann = Lanes(), scene.worker()
     for each in [*story, 1000]:
+        if isinstance(each, tuple):
+            pick, name = each
+            id = paper.give(pick, name, int(name[1]))
+            if id is not None:
+                assert scene.act(Edit(gating=Gating(lane=name, weight=int(name[1]))), id) == [id]
+            continue
         if isinstance(each, int):
             assert ann.ids(each) == paper.claim(each)
             continue

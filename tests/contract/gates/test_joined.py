@@ -10,10 +10,10 @@ import pytest
 
 from dayjob.errors import JobExists, QueueClosed, QueueFull, StoreUnavailable
 from dayjob.states import State
-from dayjob.store.gating import QueueLimits
+from dayjob.store.gating import Gating, QueueLimits
 from dayjob.store.records import Filter
 from tests.contract.engines import ENGINES, EngineUnderTest
-from tests.contract.gates.words import concurrency, gated, store_one, tokens, unique
+from tests.contract.gates.words import concurrency, gated, key_of, order, store_one, tokens, unique
 from tests.contract.scene import Scene
 from tests.contract.theirs import Theirs, effects, theirs
 
@@ -136,6 +136,28 @@ class TestJoinedGates:
         app.commit()
 
         assert ann.ids() == [second]
+
+    def test_a_replacement_takes_its_gates_with_the_commit_and_never_without(self, scene: Scene, app: Theirs) -> None:
+        id, other = scene.job(gating=Gating(key_of(), gates=(order(),))), scene.job(gating=gated(order()))
+        ann = scene.worker()
+        ann.fail(ann.take(id), delay=60.0)
+        running = ann.take(scene.job(gating=gated(concurrency())))
+        row = scene.row(gating=Gating(key_of(on_conflict="replace"), gates=(concurrency(),)))
+        app.enqueue(row)
+        app.rollback()
+        assert ann.ids() == []
+
+        [answer] = app.enqueue(row)
+        app.commit()
+
+        assert (answer.outcome, answer.id, scene.get(id).gating) == (
+            "replaced",
+            id,
+            Gating(key_of(), gates=(concurrency(),)),
+        )
+        assert ann.ids() == [other]
+        ann.settle(running)
+        assert ann.ids() == [id]
 
 
 class TestJoinedQueues:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dayjob.clock import SECOND
 from dayjob.states import State
 from dayjob.store.exits import REMEMBERED
 from dayjob.store.gating import Gating
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
-from dayjob.store.sqlite.entering import key_of, run
+from dayjob.store.sqlite.changing import regated, restand
+from dayjob.store.sqlite.entering import Regated, key_of, run
 from dayjob.store.sqlite.filters import where
 from dayjob.store.sqlite.lines import gating_of, lane_of, line_of
 from dayjob.store.sqlite.part import text
@@ -31,6 +32,8 @@ class _Candidate(NamedTuple):
     state: str
     queue: str
     priority: int
+    line: int | None
+    place: int
     gating: Gating | None
 
 
@@ -81,14 +84,15 @@ class ActingPart(TurnPart):
         if isinstance(action, Retry) and table == "history":
             condition += _KEY_IS_FREE.format(ns=self.db.namespace)
             parameters.append(now)
+        stand = "line, place" if table == "job" else "NULL, 0"
         found = connection.execute(
-            f"SELECT entry, id, state, queue, priority, gating FROM {self.db.namespace}_{table} WHERE {condition} "
-            "ORDER BY entry LIMIT ?",
+            f"SELECT entry, id, state, queue, priority, {stand}, gating FROM {self.db.namespace}_{table} "
+            f"WHERE {condition} ORDER BY entry LIMIT ?",
             (*parameters, limit),
         )
         return [
-            _Candidate(entry, id, state, queue, priority, None if gating is None else gating_of(gating))
-            for entry, id, state, queue, priority, gating in found
+            _Candidate(entry, id, state, queue, priority, line, place, None if gating is None else gating_of(gating))
+            for entry, id, state, queue, priority, line, place, gating in found
         ]
 
     def _cancel(self, connection: sqlite3.Connection, live: list[_Candidate], action: Cancel, now: int) -> None:
@@ -163,38 +167,36 @@ class ActingPart(TurnPart):
             connection.execute(self.sql.remember_gone, (text(ids), now + REMEMBERED))
 
     def _edit(self, connection: sqlite3.Connection, live: list[_Candidate], change: Edit, now: int) -> None:
-        base = self.last_entry(connection) if live else 0
-        placed = change.run_at is not None or change.priority is not None or change.queue is not None
-        for number, job in enumerate(live, base + 1):
-            sets: list[str] = ["entry = ?"]
-            values: list[Any] = [number]
-            for column in ("priority", "queue", "payload"):
-                if (value := getattr(change, column)) is not None:
-                    sets.append(f"{column} = ?")
-                    values.append(value)
-            state = job.state
-            if change.run_at is not None:
-                run_at = max(change.run_at, now)
-                state = "scheduled" if run_at > now else "available"
-                sets.append("run_at = ?")
-                values.append(run_at)
-            if change.queue not in (None, job.queue):  # and what was held is not new to that one
-                line = line_of(change.queue, job.gating)
-                if state != "scheduled":
-                    state = "available" if line is None else "blocked"
-                sets += ["line = ?", "state = ?"]
-                values += [line, state]
-            else:
-                sets.append("state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?)")
-                values += [state, state]
-            if placed:
-                sets.append("place = ?")
-                values.append(number)
-            else:
-                sets.append(
-                    "place = place - (lane IS NOT NULL)"
-                )  # its new entry may not cost it the place among equals
-            statement = f"UPDATE {self.db.namespace}_job SET {', '.join(sets)} WHERE entry = ?"
-            connection.execute(statement, (*values, job.entry))
-        if placed and any(job.gating is not None for job in live):
-            run(connection, self.take_turns(base))
+        given = {name: getattr(change, name) for name in ("priority", "queue", "payload")}
+        given["run_at"] = None if change.run_at is None else max(change.run_at, now)
+        given = {name: value for name, value in given.items() if value is not None}
+        state = None if change.run_at is None else "scheduled" if change.run_at > now else "available"
+        stay: list[tuple[_Candidate, Gating | None]] = []
+        move: list[tuple[_Candidate, Gating | None]] = []
+        for job in live:
+            gating = None if change.gating is None else regated(job.gating, change.gating)
+            if gating == (job.gating or Gating()):
+                gating = None
+            if gating is not None or given.keys() - {"payload"}:
+                move.append((job, gating))
+            elif given:
+                stay.append((job, gating))
+        base = self.last_entry(connection) if stay or move else 0
+        changed: list[Regated] = []
+        for entry, (job, gating) in enumerate(
+            (*stay, *move), base + 1
+        ):  # whoever stays is none of those who take turns
+            stand = restand(job, entry, gating=gating, queue=change.queue, state=state, placed=entry > base + len(stay))
+            columns = {**given, "entry": entry, "state": stand.state, "line": stand.line, "place": stand.place}
+            if gating is not None:
+                columns["gating"] = None if gating == Gating() else text(gating)
+                columns["lane"] = lane_of(gating)
+                changed.append(Regated(job, entry, columns.get("priority", job.priority), stand, gating))
+            sets = ", ".join(f"{name} = ?" for name in columns)
+            statement = f"UPDATE {self.db.namespace}_job SET {sets} WHERE entry = ?"
+            connection.execute(statement, (*columns.values(), job.entry))
+        if changed:
+            connection.execute(self.gate_sql.mark_gated)
+            run(connection, self.regate(changed))
+        if any(gating is not None or job.gating is not None for job, gating in move):
+            run(connection, self.take_turns(base + len(stay)))

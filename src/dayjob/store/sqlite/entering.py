@@ -15,10 +15,11 @@ import msgspec
 from dayjob.clock import SECOND
 from dayjob.errors import JobExists, QueueClosed, QueueFull
 from dayjob.states import WAITING
-from dayjob.store.gating import QueueLimits, Unique
+from dayjob.store.gating import Gating, QueueLimits, Unique
 from dayjob.store.records import EXISTING, INSERTED, Enqueued, NewRow, Rows, Script, Statement
+from dayjob.store.sqlite.changing import Stand, Waiting, regated, restand, turns_left
 from dayjob.store.sqlite.lanes import LanesPart
-from dayjob.store.sqlite.lines import held_line, lane_of, limits_of, line_of, name_of
+from dayjob.store.sqlite.lines import gating_of, held_line, lane_of, limits_of, line_of, name_of
 from dayjob.store.sqlite.part import chunked, decode, encode, text, with_rows
 
 T = TypeVar("T")
@@ -27,12 +28,26 @@ _COLUMNS = 18
 
 
 class _Holder(NamedTuple):
-    """A job that holds a key; without an entry it has left the live table."""
+    """A job that holds a key; without a state it has left the live table, and there is nothing else of it."""
 
     id: str
-    entry: int | None
+    entry: int
     state: str | None
-    created_at: int | None
+    created_at: int
+    queue: str
+    line: int | None
+    place: int
+    gating: Gating | None
+
+
+class Regated(NamedTuple):
+    """A waiting job that was given another gating. `job`: what it was before."""
+
+    job: Waiting
+    entry: int
+    priority: int
+    stand: Stand
+    gating: Gating
 
 
 class _Fresh(NamedTuple):
@@ -110,7 +125,8 @@ class EnteringPart(LanesPart):
     def _look_up(self, call: _Call, hashes: Sequence[str]) -> Script[None]:
         for name in hashes:
             call.holders.pop(name, None)
-        for name, *holder in (yield from self._json(self.gate_sql.holders, text(list(hashes)), call.now)):
+        for name, *holder, gating in (yield from self._json(self.gate_sql.holders, text(list(hashes)), call.now)):
+            holder.append(None if gating is None else gating_of(gating))
             call.holders[name] = _Holder(*holder)
 
     def _conflict(self, call: _Call, job: NewRow, unique: Unique, holder: _Holder) -> Script[Enqueued]:
@@ -122,22 +138,17 @@ class EnteringPart(LanesPart):
         yield from self._flush(call)
         state, run_at, expires = self._time(job, unique, holder, call.now)
         base = int((yield Statement(self.gate_sql.highest))[0][0])
-        new = base + 1
-        if unique.on_conflict == "replace":
-            changed: tuple[Any, ...] = (
-                state,
-                state,
-                run_at,
-                job.payload,
-                job.priority,
-                expires,
-                job.tags,
-                job.meta,
-                job.options,
-            )
-            yield Statement(self.gate_sql.replace_holder, (*changed, new, new, holder.entry))
+        if unique.on_conflict == "extend":
+            stand = restand(holder, base + 1, state=state)
+            yield Statement(self.gate_sql.extend_holder, (base + 1, stand.state, stand.place, run_at, holder.entry))
         else:
-            yield Statement(self.gate_sql.extend_holder, (state, state, run_at, new, new, holder.entry))
+            gating = regated(holder.gating, job.gating)
+            stand = restand(holder, base + 1, gating=gating, state=state)
+            given = (run_at, job.payload, job.priority, expires, job.tags, job.meta, job.options)
+            gates = (encode(gating).decode(), lane_of(gating), stand.line)
+            changed = (base + 1, stand.state, stand.place, *given, *gates, holder.entry)
+            yield Statement(self.gate_sql.replace_holder, changed)
+            yield from self.regate([Regated(holder, base + 1, job.priority, stand, gating)])
         yield from self.take_turns(base)
         return Enqueued("replaced" if unique.on_conflict == "replace" else "extended", id=holder.id)
 
@@ -146,7 +157,7 @@ class EnteringPart(LanesPart):
         """State, time and expiry that *holder* gets from *job*, not put off beyond its latest."""
         values = values_of(job, now)
         state, run_at, expires = values[3], values[8], values[9]
-        if unique.latest is not None and holder.created_at is not None:
+        if unique.latest is not None:
             run_at = min(run_at, holder.created_at + int(unique.latest * SECOND))
             state = "scheduled" if run_at > now else "available"
         return state, run_at, expires
@@ -234,6 +245,22 @@ class EnteringPart(LanesPart):
         if first:
             lines = [(line, priority, -place) for line, (priority, place) in first.items()]
             yield Statement(self.gate_sql.add_lines, (text(lines),))
+
+    def regate(self, changed: Sequence[Regated]) -> Script[None]:
+        """What else there is to write of jobs that were given gates: what they leave, and where they came to stand."""
+        yield from self.name_gates(changed)
+        left = [(one.entry, gate) for one in changed for gate in turns_left(one.job.gating, one.gating)]
+        if left:
+            yield Statement(self.gate_sql.end_turns, (text(left),))
+            yield Statement(self.gate_sql.look_again, (text(sorted({gate for _, gate in left})),))
+        # Whoever had a line before is led by the trigger `job_moved`.
+        yield from self.stand(
+            [
+                (one.stand.line, one.priority, one.stand.place)
+                for one in changed
+                if one.job.line is None and one.stand.state == "blocked"
+            ]
+        )
 
     @staticmethod
     def _json(sql: str, *parameters: Any) -> Script[list[Any]]:

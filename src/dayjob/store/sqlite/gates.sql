@@ -22,7 +22,7 @@ SELECT json_group_array(e.value) FROM json_each(?) AS e WHERE EXISTS (SELECT 1 F
 
 -- name: holders
 -- JSON array of hashes, now: who holds which
-SELECT json_group_array(json_array(k.hash, k.id, j.entry, j.state, j.created_at))
+SELECT json_group_array(json_array(k.hash, k.id, j.entry, j.state, j.created_at, j.queue, j.line, j.place, j.gating))
 FROM json_each(?) AS e CROSS JOIN dayjob_key AS k ON k.hash = e.value LEFT JOIN dayjob_job AS j ON j.id = k.id
 WHERE k.expires IS NULL OR k.expires > ?
 
@@ -75,15 +75,17 @@ SELECT value FROM json_each(?) AS e WHERE EXISTS (SELECT 1 FROM dayjob_line WHER
 ON CONFLICT (gate) DO NOTHING
 
 -- name: replace_holder
-UPDATE dayjob_job SET state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?), run_at = ?, payload = ?,
-    priority = ?, expires_at = ?, tags = ?, meta = ?, options = ?, entry = ?,
-    place = ?
+UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ?, payload = ?, priority = ?, expires_at = ?, tags = ?,
+    meta = ?, options = ?, gating = ?, lane = ?, line = ?
 WHERE entry = ?
 
 -- name: extend_holder
-UPDATE dayjob_job SET state = iif(line IS NOT NULL AND ? = 'available', 'blocked', ?), run_at = ?, entry = ?,
-    place = ?
-WHERE entry = ?
+UPDATE dayjob_job SET entry = ?, state = ?, place = ?, run_at = ? WHERE entry = ?
+
+-- name: end_turns
+-- JSON [[entry, gate of a strict lane], …]: jobs that left the lane in which they may have their turn
+DELETE FROM dayjob_token WHERE (holder, gate) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 
 -- name: limits_of
 -- JSON array of queues
@@ -103,25 +105,25 @@ FROM q
 -- name: oldest_waiting
 -- The oldest waiting job of the lowest priority of a queue: of those that are available or blocked the first by place, which
 -- costs no more the more there are
-WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at) AS (
-    SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_ready
+WITH q (name) AS (VALUES (?)), waits (entry, priority, created_at, place) AS (
+    SELECT * FROM (SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_ready
     WHERE state = 'available' AND suspect = 0 AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_ready
         WHERE state = 'available' AND suspect = 0 AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
-    SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_suspect
+    SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_suspect
     WHERE state = 'available' AND suspect = 1 AND queue = (SELECT name FROM q)
     UNION ALL
-    SELECT * FROM (SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_parked
+    SELECT * FROM (SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_parked
     WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) AND priority = (
         SELECT priority FROM dayjob_job INDEXED BY dayjob_job_parked
         WHERE line IS NOT NULL AND state = 'blocked' AND queue = (SELECT name FROM q) ORDER BY priority LIMIT 1)
     ORDER BY place LIMIT 1)
     UNION ALL
-    SELECT entry, priority, created_at FROM dayjob_job INDEXED BY dayjob_job_due
+    SELECT entry, priority, created_at, place FROM dayjob_job INDEXED BY dayjob_job_due
     WHERE state = 'scheduled' AND queue = (SELECT name FROM q))
-SELECT entry FROM waits ORDER BY priority, created_at, entry LIMIT 1
+SELECT entry FROM waits ORDER BY priority, created_at, place LIMIT 1
 
 -- name: shed
 -- entry, now, now

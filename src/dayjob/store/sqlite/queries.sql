@@ -152,9 +152,9 @@ SELECT run_at FROM dayjob_job WHERE state = 'scheduled' ORDER BY run_at LIMIT 1
 SELECT count(*) FROM (SELECT 1 FROM dayjob_job WHERE state = 'scheduled' AND run_at <= ?1 LIMIT ?2)
 
 -- name: stage
--- ?1 now  ?2 limit  ?3 last entry before the new ones
+-- ?1 now  ?2 limit  ?3 last entry before the new ones. Who stood in a strict lane before stands there again (`changing`).
 UPDATE dayjob_job SET state = iif(line IS NULL, 'available', 'blocked'), entry = ?3 + due.n,
-    place = ?3 + due.n
+    place = iif(line < 0 AND place < entry, place, ?3 + due.n)
 FROM (SELECT entry AS old, row_number() OVER (ORDER BY run_at, entry) AS n
       FROM (SELECT entry, run_at FROM dayjob_job WHERE state = 'scheduled' AND run_at <= ?1 ORDER BY run_at LIMIT ?2)
      ) AS due
@@ -267,9 +267,9 @@ SELECT ?2 + e.key + 1, h.id, ?2 + e.key + 1, h.queue, h.task,
 FROM json_each(?1) AS e CROSS JOIN dayjob_history AS h ON h.entry = json_extract(e.value, '$[0]')
 
 -- name: promote
--- ?1 JSON array of entries  ?2 last entry before the new ones  ?3 now
+-- ?1 JSON array of entries  ?2 last entry before the new ones  ?3 now: as `stage`
 UPDATE dayjob_job SET entry = ?2 + e.key + 1, state = iif(line IS NULL, 'available', 'blocked'), run_at = ?3,
-    place = ?2 + e.key + 1
+    place = iif(line < 0 AND place < entry, place, ?2 + e.key + 1)
 FROM json_each(?1) AS e WHERE dayjob_job.entry = e.value
 
 -- name: forget_finished
