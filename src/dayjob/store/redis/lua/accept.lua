@@ -137,53 +137,55 @@ local function put_off(id, i, shape)
   return all and 'replaced' or 'extended'
 end
 
--- Of the scheduled jobs of *queue* among the next 1,000 the last to go comes first: {id, level, when it was stored} each. They are
--- listed by time alone, so they are read once, and again when some may have come.
+-- Whether one job goes after another: {id, level, when it was stored, place or entry} each. The oldest of the lowest priority goes first.
+local function outlasts(a, b)
+  if a[2] ~= b[2] then return a[2] < b[2] end
+  if a[3] ~= b[3] then return a[3] > b[3] end
+  return a[4] > b[4]
+end
+
+-- Of the scheduled jobs of *queue* among the next 1,000 the last to go comes first, as for `outlasts`. They are listed by time
+-- alone, so they are read once, and again when some may have come.
 local function scheduled_of(queue)
   local found, left, from = later[queue], tonumber(call('HGET', DEPTH, 's' .. queue) or 0), 0
   if found then return found end
   found = {}
   while left > 0 and from < 1000 do
     local ids = call('ZRANGE', DUE, from, from + 99)
+    local dyns = gather('HMGET', DYN, ids)
     for i, text in ipairs(gather('HMGET', JOB, ids)) do
       local h = text and head(text)
       if h and h[1] == queue then
-        insert(found, {ids[i], -h[2], h[3]})
+        insert(found, {ids[i], -h[2], h[3], dyns[i] and unpacked(dyns[i])[1] or 0})
         left = left - 1
       end
     end
     if #ids < 100 then break end
     from = from + 100
   end
-  table.sort(found, function(a, b)
-    if a[2] ~= b[2] then return a[2] < b[2] end
-    if a[3] ~= b[3] then return a[3] > b[3] end
-    return a[1] > b[1]
-  end)
+  table.sort(found, outlasts)
   later[queue] = found
   return found
 end
 
--- Room for one more in a queue that is full: the oldest of the lowest priority goes. Whether there was one.
+-- Room for one more in a queue that is full: the oldest of the lowest priority goes, wherever it waits. Whether there was one.
 local function shed(queue)
   local last
-  local function consider(id, level, at)
-    if not last or level > last[2] or (level == last[2] and at < last[3]) then last = {id, level, at} end
-  end
   for _, key in ipairs({'@ready:' .. queue, '@suspect:' .. queue, '@blocked:' .. queue}) do
     local found = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
     local level = found[2] and floor(tonumber(found[2]) / LEVEL)
     if level then
-      local id = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'LIMIT', 0, 1)[1]
-      local text = call('HGET', JOB, id)
-      consider(id, level, text and head(text)[3] or 0)
+      local first = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      local text = call('HGET', JOB, first[1])
+      local one = {first[1], level, text and head(text)[3] or 0, place_of(tonumber(first[2]))}
+      if not last or outlasts(last, one) then last = one end
     end
   end
   local scheduled = scheduled_of(queue)
   local late = scheduled[#scheduled]
-  if late then
-    consider(late[1], late[2], late[3])
-    if last[1] == late[1] then scheduled[#scheduled] = nil end
+  if late and (not last or outlasts(last, late)) then
+    last = late
+    scheduled[#scheduled] = nil
   end
   if not last then return false end
   local id = last[1]
