@@ -119,11 +119,14 @@ local function put_off(id, i, shape)
   local run_at = shape.run_at
   if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
   local held = GATED and call('ZSCORE', '@hold:' .. h[1], id)
+  local own = gatings({id})[1]
+  local kept = kept_place(own, score, d)
   take_waiting({{id, h, d}}, {state})
   leave({id}, false, now)
   later = {}
   local number = entries(1)
   d[1], d[8] = number, max(run_at, now)
+  d[13] = d[8] > now and kept or nil
   if all then
     h[2], d[9] = shape[2], shape.over
     call('HSET', JOB, id, pack(h) .. ARGV[5 + n + i])
@@ -131,8 +134,7 @@ local function put_off(id, i, shape)
     if d[9] > 0 then call('ZADD', EXPIRES, digits(d[9]), id) end
   end
   call('HSET', DYN, id, pack(d))
-  local own = gatings({id})[1]
-  place(id, {h[1], h[2]}, number, d, own, held)
+  place(id, {h[1], h[2]}, kept or number, d, own, held)
   if d[8] - now < 2000000 then woken[h[1]] = true end
   return all and 'replaced' or 'extended'
 end

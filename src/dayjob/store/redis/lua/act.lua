@@ -43,12 +43,12 @@ for i, id in ipairs(ids) do
   end
 end
 
--- Jobs become available behind those that wait: {id, queue, suspect, priority} each; their entries.
+-- Jobs become available behind those that wait: {id, queue, suspect, priority, their place if they keep one} each; their entries.
 local function to_the_end(jobs)
   if #jobs == 0 then return 0 end
   local entry = entries(#jobs)
   for i, job in ipairs(jobs) do
-    make_ready(job[2], job[3], {digits(entry - 1 + i - job[4] * LEVEL), job[1]})
+    make_ready(job[2], job[3], {digits((job[5] or entry - 1 + i) - job[4] * LEVEL), job[1]})
   end
   return entry
 end
@@ -80,14 +80,14 @@ local function retry()
   arrive(back, false, now)
   take_waiting(live, states)
   local jobs, finished, values = {}, {}, {}
-  for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2]} end
+  for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2], job[3][13]} end
   for _, job in ipairs(over) do
     insert(jobs, {job[1], job[2][1], false, job[2][2]})
     insert(finished, {job[1], job[2][1], job[4]})
   end
   local entry = to_the_end(jobs) - 1
   for i, job in ipairs(live) do
-    job[3][1], job[3][8] = entry + i, now
+    job[3][1], job[3][8], job[3][13] = entry + i, now, nil
     insert(values, job[1])
     insert(values, pack(job[3]))
   end
@@ -132,6 +132,7 @@ local function edit()
   local moved = how[1] or how[2] or how[3]
   for i, job in ipairs(live) do
     local id, h, d, record = job[1], job[2], job[3], records[at_of[i]]
+    local kept = kept_place(known[at_of[i]], scores[i], d)
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
     h[1], h[2] = how[3] or h[1], how[2] or h[2]
@@ -141,17 +142,19 @@ local function edit()
       d[8] = max(how[1], now)
       state = d[8] > now and 'scheduled' or 'available'
     end
+    d[13] = state == 'scheduled' and kept or nil
     call('HSET', JOB, id, pack(h) .. rest)
     call('HSET', DYN, id, pack(d))
+    local score = digits((kept or d[1]) - h[2] * LEVEL)
     if state == 'scheduled' then
       call('ZADD', DUE, digits(d[8]), id)
       depth('s' .. h[1], 1)
       if held[i] then call('SADD', '@later:' .. h[1], id) end
     elseif held[i] then
-      hold(h[1], {{id, h[1], moved and digits(d[1] - h[2] * LEVEL) or held[i]}})
+      hold(h[1], {{id, h[1], moved and score or held[i]}})
     else
       local stays = not moved and scores[i]
-      make_ready(h[1], d[6], {stays or digits(d[1] - h[2] * LEVEL), id}, stays)
+      make_ready(h[1], d[6], {stays or score, id}, stays)
     end
   end
 end

@@ -76,17 +76,25 @@ local function alike(known)
   return groups
 end
 
--- The line of a job; that of a strict lane is of no queue.
-local function line_of(queue, gates)
-  local names = {queue}
-  for i, gate in ipairs(gates) do
-    names[i + 1] = name_of(gate)
-    if sub(gate[1], 1, 1) == 'o' then return '\0' .. names[i + 1] end
+-- The gate of its strict lane, if it has one.
+local function strict_of(gating)
+  for _, name in ipairs(gating and names_of(gating) or {}) do
+    if sub(name, 1, 1) == 'o' then return name end
   end
-  return concat(names, '\0')
+end
+
+-- The line of a job; that of a strict lane is of no queue.
+local function line_of(queue, gating)
+  local lane = strict_of(gating)
+  return lane and '\0' .. lane or queue .. '\0' .. concat(names_of(gating), '\0')
 end
 
 local function strict(line) return sub(line, 1, 1) == '\0' end
+
+-- The first place in a strict lane of a waiting job that goes on in it: *score* where it stands, or what DYN keeps while it is put off.
+local function kept_place(gating, score, d)
+  return strict_of(gating) and (score and place_of(tonumber(score)) or d[13]) or nil
+end
 
 -- Into a table of lists.
 local function under(lists, name, one, two)
@@ -130,7 +138,7 @@ end
 local function line_up(jobs)
   local lines, names = {}, {}
   for _, job in ipairs(jobs) do
-    local line, score = line_of(job[2], job[4][4]), job[3]
+    local line, score = line_of(job[2], job[4]), job[3]
     if strict(line) then
       local token = call('ZSCORE', '@token:' .. sub(line, 2), job[1])
       score = token and '0' or digits(place_of(tonumber(score)))
@@ -203,7 +211,7 @@ end
 local function take_blocked(queue, ids)
   local lines = {}
   for i, gating in ipairs(gatings(ids)) do
-    if gating and #gating[4] > 0 then under(lines, line_of(queue, gating[4]), ids[i]) end
+    if gating and #gating[4] > 0 then under(lines, line_of(queue, gating), ids[i]) end
   end
   for line, members in pairs(lines) do
     many('ZREM', '@line:' .. line, members)
@@ -302,7 +310,8 @@ local function free_key(id, unique)
   end
 end
 
--- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too.
+-- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too; else
+-- whoever has its turn in a strict lane has it again when it comes back.
 local function leave(ids, for_good, now)
   if not GATED then return end
   local tokens, named, freed = {}, {}, {}
@@ -312,16 +321,11 @@ local function leave(ids, for_good, now)
         named[name] = named[name] or {false, 0}
         named[name][2] = named[name][2] - #places
       end
-      local lane, list = sub(name, 1, 1) == 'o' and not for_good, tokens[name] or {}
-      local size = #list
-      tokens[name] = list
-      for n = 1, #places do
-        local id = ids[places[n]]
-        local stays = lane and call('ZSCORE', '@token:' .. name, id)
-        if not stays or tonumber(stays) > 0 then
-          size = size + 1
-          list[size] = id
-        end
+      if for_good or sub(name, 1, 1) ~= 'o' then
+        local list = tokens[name] or {}
+        local size = #list
+        tokens[name] = list
+        for n = 1, #places do list[size + n] = ids[places[n]] end
       end
     end
     if for_good and gating[1] and gating[1][3] ~= 'expired' then
