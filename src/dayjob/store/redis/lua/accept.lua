@@ -120,9 +120,11 @@ local function put_off(id, i, shape)
   if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
   local held = GATED and call('ZSCORE', '@hold:' .. h[1], id)
   local own = gatings({id})[1]
-  local kept = kept_place(own, score, d)
+  local anew, changed = own, false
+  if all then anew, changed = with_gates(own, shape[7]) end
+  local kept = kept_place(own, anew, score, d)
   take_waiting({{id, h, d}}, {state})
-  leave({id}, false, now)
+  if changed then regate({{id, anew}}, now) else leave({id}, false, now) end
   later = {}
   local number = entries(1)
   d[1], d[8] = number, max(run_at, now)
@@ -134,7 +136,7 @@ local function put_off(id, i, shape)
     if d[9] > 0 then call('ZADD', EXPIRES, digits(d[9]), id) end
   end
   call('HSET', DYN, id, pack(d))
-  place(id, {h[1], h[2]}, kept or number, d, own, held)
+  place(id, {h[1], h[2]}, kept or number, d, anew, held)
   if d[8] - now < 2000000 then woken[h[1]] = true end
   return all and 'replaced' or 'extended'
 end

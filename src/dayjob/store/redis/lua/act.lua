@@ -132,7 +132,7 @@ local function edit()
   local moved = how[1] or how[2] or how[3]
   for i, job in ipairs(live) do
     local id, h, d, record = job[1], job[2], job[3], records[at_of[i]]
-    local kept = kept_place(known[at_of[i]], scores[i], d)
+    local kept = kept_place(known[at_of[i]], known[at_of[i]], scores[i], d)
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
     h[1], h[2] = how[3] or h[1], how[2] or h[2]

@@ -91,9 +91,11 @@ end
 
 local function strict(line) return sub(line, 1, 1) == '\0' end
 
--- The first place in a strict lane of a waiting job that goes on in it: *score* where it stands, or what DYN keeps while it is put off.
-local function kept_place(gating, score, d)
-  return strict_of(gating) and (score and place_of(tonumber(score)) or d[13]) or nil
+-- The first place in a strict lane of a waiting job that goes on in it, with the GATING *anew*: that of its *score* where it stands,
+-- or what DYN keeps while it is put off.
+local function kept_place(gating, anew, score, d)
+  local lane = strict_of(gating)
+  return lane and lane == strict_of(anew) and (score and place_of(tonumber(score)) or d[13]) or nil
 end
 
 -- Into a table of lists.
@@ -311,17 +313,17 @@ local function free_key(id, unique)
 end
 
 -- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too; else
--- whoever has its turn in a strict lane has it again when it comes back.
-local function leave(ids, for_good, now)
+-- whoever has its turn in a strict lane has it again when it comes back, unless it comes with a GATING *anew* that names another.
+local function leave(ids, for_good, now, anew)
   if not GATED then return end
-  local tokens, named, freed = {}, {}, {}
+  local tokens, named, freed, turn = {}, {}, {}, strict_of(anew)
   for gating, places in pairs(alike(gatings(ids))) do
     for _, name in ipairs(names_of(gating)) do
-      if for_good then
+      if for_good or anew then
         named[name] = named[name] or {false, 0}
         named[name][2] = named[name][2] - #places
       end
-      if for_good or sub(name, 1, 1) ~= 'o' then
+      if for_good or sub(name, 1, 1) ~= 'o' or (anew and name ~= turn) then
         local list = tokens[name] or {}
         local size = #list
         tokens[name] = list
@@ -336,9 +338,7 @@ local function leave(ids, for_good, now)
     many('ZREM', '@token:' .. name, members)
     freed[name] = true
   end
-  if for_good then
-    for _, name in ipairs(name_gates(named, now)) do freed[name] = nil end  -- nobody can wait there
-  end
+  for _, name in ipairs(name_gates(named, now)) do freed[name] = nil end  -- nobody can wait there
   free(freed)
 end
 
@@ -354,4 +354,32 @@ local function arrive(found, newest, now)
     end
   end
   name_gates(named, now)
+end
+
+-- GATING of a job with that of *other* but for the key, which stays whose it is; and whether that is another than it has.
+local function with_gates(gating, other)
+  local anew = {gating and gating[1] or false, other[2], other[3], other[4]}
+  local old = gating or {false, false, 1, {}}
+  return anew, pack({old[2], old[3], old[4]}) ~= pack({anew[2], anew[3], anew[4]})
+end
+
+-- Waiting jobs that stand nowhere now have GATING *anew*, all with the same gates: {id, GATING} each.
+local function regate(jobs, now)
+  if #jobs == 0 then return end
+  gated()
+  local ids, values, none, found = {}, {}, {}, {}
+  for i, job in ipairs(jobs) do
+    local anew = job[2]
+    ids[i], found[i] = job[1], anew
+    if anew[1] or anew[2] or #anew[4] > 0 then
+      insert(values, job[1])
+      insert(values, pack(anew))
+    else
+      insert(none, job[1])
+    end
+  end
+  leave(ids, false, now, found[1])
+  many('HSET', GATING, values)
+  many('HDEL', GATING, none)
+  arrive(found, true, now)
 end
