@@ -135,8 +135,8 @@ class Jobs(Protocol):
 
         See the `Action` records for what each does. A job whose state does not fit the action is not touched and not
         counted against the limit, so that a caller repeats until fewer than *limit* come back. An edit of an available job gives it a
-        new entry; it keeps its place unless queue, priority or time change. Waiting jobs with their time edited to the
-        past become available at once. A running job asked to cancel counts as touched (once: asking again does not).
+        new entry; it keeps its place unless queue, priority, time, lane or gates change (of a strict lane also then, see
+        `Gates`). Waiting jobs with their time edited to the past become available at once. A running job asked to cancel counts as touched (once: asking again does not).
         """
 
 

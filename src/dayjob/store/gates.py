@@ -18,6 +18,14 @@ class Gates(Protocol):
       `Unique.on_conflict` says, with the holder's id: `existing`, `replaced`, `extended`, or `refused` with `JobExists`. A row
       with gates is stored `blocked` (`scheduled`, if it has a time ahead). Rows of one call see those before them. A row of a full
       queue is `refused` with `QueueFull`, one of a closed queue with `QueueClosed`; the other rows are stored.
+    * A `replace`, and an `Edit` with another gating, take the job out of its lines and lanes and give its tokens back; it stands where
+      a row with the new gating would stand that came now (`blocked`, `available`, or `scheduled` as its time says; `held` as it
+      was), and the numbers of its gates hold as at an enqueue. An `Edit` whose gating equals the stored one, but for `unique`, is an
+      edit without: if nothing else is given, the job is named and not touched.
+    * A strict lane keeps its order: who stands in it is given no new place by an edit (of the queue, too), a `replace`, an
+      `extend`, a promotion, nor by being put off, as long as its gates name that lane. Put off without its turn it lets others
+      pass until it is due, and then stands where it stood; with its turn nobody passes. What was stored with a time ahead has no
+      place before it stands there for the first time: when it is due, or told to run now.
     * A row with a lane and no gates gets its place by its turn: `TURN / weight` behind the last waiting job of its lane, but
       not before the first of the queue at its priority. Rows without a lane keep the order of arrival.
     * `Jobs.turn` admits between stage and claim: whatever its settlements freed, whatever is new, whatever has a time that has come;

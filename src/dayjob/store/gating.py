@@ -41,8 +41,9 @@ class Unique(Struct, frozen=True, omit_defaults=True):
             `ttl` is over, whatever becomes of it (`expired`).
         ttl: seconds from the enqueue after which the key is free in any case; None: never by time alone.
         on_conflict: what an enqueue does that finds it held. `existing`, `merge`: nothing (the caller merges). `raise`: it is
-            refused. `replace`: the holder, if it waits, gets the new row's payload, priority, time, expiry, tags, meta and
-            options, and a new entry; `extend`: its time only. A holder that runs, or has ended, is `existing`.
+            refused. `replace`: the holder, if it waits, gets the new row's payload, priority, time, expiry, tags, meta,
+            options, lane, weight and gates, and a new entry; its key stays as it is, and it stands where a row like this
+            would stand now. `extend`: its time only. A holder that runs, or has ended, is `existing`.
         latest: seconds after the holder was created beyond which `replace` and `extend` do not put it off.
     """
 
@@ -61,7 +62,9 @@ class Gate(Struct, frozen=True, array_like=True):
         kind: `concurrency`: a token is free when its job leaves. `rate`: free *per* seconds after the claim that followed;
             taken back unused when the job was admitted and never claimed. `order`: a strict lane: one token, kept through
             retries and snoozes until the job is terminal or gone; jobs pass in the order of their first places, whatever
-            their priority. `breaker`: all pass while it is closed, none while it is open, one while it is probed.
+            their priority. A job has its first place from when it first stands in the lane (at the enqueue, or when its
+            time has come), and keeps it through whatever changes it, unless it leaves the lane. `breaker`: all pass while it
+            is closed, none while it is open, one while it is probed.
         key: names the gate, for all tasks of the store. Gates of the same kind and key are one.
         limit: tokens. The newest row's number counts, unless `Gates.set_limit` said another.
         per: seconds, of a rate.
@@ -88,7 +91,8 @@ class QueueLimits(Struct, frozen=True, omit_defaults=True):
     Attributes:
         max_depth: waiting jobs (available, scheduled, blocked) it takes; None: any number.
         when_full: `raise` and `wait`: the store refuses the row (whoever waits asks again); `drop_oldest`: the oldest waiting
-            job of the lowest priority becomes dead, reason `shed`.
+            job of the lowest priority becomes dead, reason `shed`, be it available, scheduled or blocked; rows of the same
+            call that were stored before count, the new row itself does not, and is stored in any case.
         concurrency: jobs running at once, in all workers. rate, per: claims in any `per` seconds. Both are held by the
             claim, so they act on what waits already, too.
         closed: `refuse`: new jobs are refused; `hold`: they are `blocked` until it is opened. What was there goes on.

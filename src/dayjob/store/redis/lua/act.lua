@@ -5,7 +5,8 @@
 -- KEYS  1 meta
 -- ARGV  1 now, or empty for the server's clock
 --       2 cancel, retry, delete or edit
---       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false, their entry or false]
+--       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false, their entry or false,
+--         GATING or false]
 --       4 ids  5 states that fit  6 the queue they must be in, or empty
 --       7... edit of the payload: the client's part of each job, anew
 -- Returns  the ids that were touched
@@ -115,11 +116,30 @@ local function delete()
   forget_finished(done, now, true)
 end
 
-local function edit()
-  if #live == 0 then return end
-  local names, held = {}, {}
+-- What an edit makes of the GATING of the live jobs: theirs from now on, and for whom it is another. Who gets nothing else stays as
+-- it is, and is no longer among them.
+local function gate_anew()
+  local news, changed, left = {}, {}, 0
+  local other = how[1] or how[2] or how[3] or ARGV[7]
   for i, job in ipairs(live) do
-    names[i] = job[1]
+    local anew, another = known[at_of[i]], false
+    if how[5] then anew, another = with_gates(anew, how[5]) end
+    if another or other or not how[5] then
+      left = left + 1
+      live[left], states[left], scores[left], at_of[left] = job, states[i], scores[i], at_of[i]
+      news[left], changed[left] = anew, another
+    end
+  end
+  for i = #live, left + 1, -1 do live[i], states[i] = nil, nil end
+  return news, changed
+end
+
+local function edit()
+  local news, changed = gate_anew()
+  if #live == 0 then return end
+  local names, held, others = {}, {}, {}
+  for i, job in ipairs(live) do
+    if changed[i] then insert(others, {job[1], news[i]}) else insert(names, job[1]) end
     if how[3] and how[3] ~= job[2][1] then  -- to that one it is not new
       call('SREM', '@later:' .. job[2][1], job[1])
     else
@@ -128,11 +148,12 @@ local function edit()
   end
   take_waiting(live, states)
   leave(names, false, now)
+  regate(others, now)
   local entry = entries(#live) - 1
-  local moved = how[1] or how[2] or how[3]
   for i, job in ipairs(live) do
     local id, h, d, record = job[1], job[2], job[3], records[at_of[i]]
-    local kept = kept_place(known[at_of[i]], known[at_of[i]], scores[i], d)
+    local moved = how[1] or how[2] or how[3] or changed[i]
+    local kept = kept_place(known[at_of[i]], news[i], scores[i], d)
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
     h[1], h[2] = how[3] or h[1], how[2] or h[2]
