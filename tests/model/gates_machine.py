@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from dayjob.clock import SECOND
 from dayjob.errors import JobExists, QueueClosed, QueueFull
 from dayjob.states import EFFECTS, Outcome, State
-from dayjob.store.gating import Gating, QueueLimits, Report
+from dayjob.store.gating import Gating, QueueLimits, Report, Unique
 from dayjob.store.records import (
     FITS,
     Action,
@@ -36,29 +37,39 @@ from tests.contract.engines import EngineUnderTest
 from tests.contract.gates.words import breaker, concurrency, key_of, order, rate
 from tests.contract.ids import numbered
 from tests.contract.scene import START
-from tests.model.gates_reference import WAITING, Breaker, GateId, Job, Reference, gate_id
+from tests.model.gates_reference import Breaker, GateId, Job, Reference, gate_id
 
 A, B, R, LINE, K = concurrency("a"), concurrency("b", 2), rate(2, 10.0, "r"), order("o"), breaker("k")
-uniques = st.builds(
-    key_of,
-    st.sampled_from(["x", "y"]),
-    until=st.sampled_from(["done", "done", "started", "expired"]),
-    ttl=st.sampled_from([30.0, 100.0]),
-    on_conflict=st.sampled_from(["existing", "raise", "replace", "extend", "merge"]),
-)
+OTHER = order("p")
+
+
+def uniques(*keys: str) -> st.SearchStrategy[Unique]:
+    return st.builds(
+        key_of,
+        st.sampled_from(keys),
+        until=st.sampled_from(["done", "done", "started", "expired"]),
+        ttl=st.sampled_from([30.0, 100.0]),
+        on_conflict=st.sampled_from(["existing", "raise", "replace", "replace", "extend", "merge"]),
+    )
+
+
 gates = st.sampled_from([(), (A,), (A,), (B,), (R,), (A, B), (B, A), (A, R), (B, R, K), (K,), (A, B, R)])
 anywhere: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     queue=st.sampled_from(["q", "r"]),
     priority=st.integers(-1, 1),
     delay=st.sampled_from([None, None, None, 3.0]),
-    gating=st.builds(Gating, unique=st.one_of(st.none(), st.none(), uniques), gates=gates),
+    gating=st.builds(Gating, unique=st.one_of(st.none(), st.none(), uniques("x", "y")), gates=gates),
 )
+lines = st.sampled_from([(LINE,), (LINE,), (LINE, A), (R, LINE), (OTHER,), (A, OTHER)])
 strict: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     queue=st.just("s"),  # neither paused nor closed: what that means for a strict lane, nobody says
     priority=st.integers(-1, 1),
-    gating=st.builds(Gating, gates=st.sampled_from([(LINE,), (LINE, A), (R, LINE)])),
+    delay=st.sampled_from([None, None, None, 3.0]),
+    gating=st.builds(
+        Gating, unique=st.one_of(st.none(), st.none(), uniques("z")), gates=st.one_of(lines, lines, lines, gates)
+    ),
 )
 shapes: st.SearchStrategy[dict[str, Any]] = st.one_of(anywhere, anywhere, anywhere, strict)
 queue_limits = st.sampled_from(
@@ -68,8 +79,24 @@ queue_limits = st.sampled_from(
     ]
 )  # fmt: skip
 outcomes = st.sampled_from([Outcome.COMPLETED, *Outcome])
-actions: st.SearchStrategy[Action] = st.sampled_from(
-    [Cancel(), Delete(), Retry(), Edit(priority=1), Edit(queue="r"), Edit(run_at=0)]
+LATER = 1 << 60
+"""Instead of a time that is some seconds ahead."""
+gatings = st.builds(Gating, unique=st.one_of(st.none(), uniques("w")), gates=st.one_of(gates, lines))
+one_change: st.SearchStrategy[Edit] = st.one_of(
+    st.sampled_from([Edit(priority=1), Edit(queue="r"), Edit(queue="t"), Edit(run_at=0), Edit(run_at=LATER)]),
+    st.sampled_from([Edit(), Edit(payload=b"new"), Edit(priority=-1), Edit(run_at=LATER)]),
+    st.builds(Edit, gating=gatings),
+)
+changes: st.SearchStrategy[Edit] = st.builds(
+    Edit,
+    priority=st.sampled_from([None, None, -1, 1]),
+    queue=st.sampled_from([None, None, "r", "t"]),
+    payload=st.sampled_from([None, None, b"new"]),
+    run_at=st.sampled_from([None, None, 0, LATER]),
+    gating=gatings,
+)
+actions: st.SearchStrategy[Action] = st.one_of(
+    st.sampled_from([Cancel(), Delete(), Retry()]), one_change, one_change, changes
 )
 
 
@@ -90,7 +117,6 @@ class GatesMachine(RuleBasedStateMachine):
         self.worker = WorkerInfo(id="w", name="w", host="h", pid=1)
         self.claims: dict[str, Claimed] = {}
         self.term = 0
-        self.made_room: list[Job] = []
 
     def teardown(self) -> None:
         self.engine.close()
@@ -113,21 +139,13 @@ class GatesMachine(RuleBasedStateMachine):
             row.delay = row.delay and row.delay + n / SECOND  # no two times tie
         answers = self.store.enqueue(rows, now=self.now)
 
-        self.made_room = []
         for row, answer in zip(rows, answers, strict=True):
             self.same_answer(row, answer)
-        replaced = {
-            answer.id for answer in answers if answer.outcome == "replaced"
-        }  # which may have changed its priority
-        for queue in {row.queue for row in rows}:
-            self.same_shed(queue, {row.id for row in rows}, replaced)
 
     def same_answer(self, row: NewRow, answer: Enqueued) -> None:
         """A row that is refused for two reasons may be told either."""
         model, unique = self.model, row.gating.unique if row.gating else None
         refusals = [QueueClosed] * (model.limits(row.queue).closed == "refuse") + [QueueFull] * model.full(row.queue)
-        if unique is not None and answer.outcome in ("inserted", "existing"):
-            self.may_have_made_room(model.holder(unique, self.now))
         if unique is not None and model.held(unique, self.now):
             if not (refusals and isinstance(answer.error, (QueueFull, QueueClosed))):
                 self.same_conflict(row, answer)
@@ -136,6 +154,7 @@ class GatesMachine(RuleBasedStateMachine):
             assert type(answer.error) in refusals
         else:
             assert (answer.outcome, answer.error) == ("inserted", None)
+            self.same_shed(row.queue)
             model.insert(row, self.now)
 
     def same_conflict(self, row: NewRow, answer: Enqueued) -> None:
@@ -149,25 +168,14 @@ class GatesMachine(RuleBasedStateMachine):
             assert answer.outcome == ("refused" if row.gating.unique.on_conflict == "raise" else "existing")
         assert isinstance(answer.error, JobExists) == (answer.outcome == "refused")
 
-    def may_have_made_room(self, holder: Job | None) -> None:
-        """It held a key, and was shed for a row before this one."""
-        row = holder and self.store.get(holder.row.id)
-        if holder and holder.state in WAITING and row and row.reason == "shed":
-            self.model.end(holder, State.DEAD)
-            self.made_room.append(holder)
-
-    def same_shed(self, queue: str, new: set[str], replaced: set[str | None]) -> None:
-        """One goes for each that comes, or all that are too many; of those who are the least urgent the engine says who."""
-        model, waiting = self.model, self.model.waiting(queue)
-        gone = [job for job in self.made_room if job.queue == queue]
-        too_many = model.overrun(queue) + len(gone)
-        rows = {job.row.id: self.store.get(job.row.id) for job in waiting} if too_many else {}
-        shed = gone + [job for job in waiting if (row := rows.get(job.row.id)) is not None and row.reason == "shed"]
-        assert min(too_many, sum(job.row.id in new for job in waiting + gone)) <= len(shed) <= too_many
-        for job in shed:
-            others = [each for each in waiting if each not in shed and each.row.id not in new | replaced]
-            assert all(job.priority <= other.priority for other in others)
-            model.end(job, State.DEAD)
+    def same_shed(self, queue: str) -> None:
+        """Somebody makes room for one more. Of those that may, the engine says who; it may be one that goes for a later row."""
+        may_go = self.model.may_go(queue)
+        if may_go:
+            rows = [self.store.get(job.row.id) for job in may_go]
+            gone = [job for job, row in zip(may_go, rows, strict=True) if row is not None and row.reason == "shed"]
+            assert gone, f"none of {[job.row.id for job in may_go]} made room"
+            self.model.end(min(gone, key=lambda job: job.came), State.DEAD)
 
     # -- workers
 
@@ -258,6 +266,8 @@ class GatesMachine(RuleBasedStateMachine):
     @rule(data=st.data(), action=actions)
     def act(self, data: st.DataObject, action: Action) -> None:
         live, finished = FITS[type(action)]
+        if isinstance(action, Edit) and action.run_at == LATER:  # 5 microseconds, so that no two times tie
+            action = structs.replace(action, run_at=self.now + 5 * SECOND + 5)
         fit = sorted(
             id for id, job in self.model.jobs.items() if job.state in live + finished and self.plain(job, action)
         )
@@ -269,10 +279,11 @@ class GatesMachine(RuleBasedStateMachine):
         assert touched == ([id] if self.acted(self.model.jobs[id], action) else [])
 
     def plain(self, job: Job, action: Action) -> bool:
-        """Whether it is said what becomes of it: not of a running job's cancel (that is `machine`'s), nor how a strict
-        lane goes on after an edit, nor whose key it is that outlived the job."""
+        """Whether it is said what becomes of it: not of a running job's cancel (that is `machine`'s), nor of a strict lane
+        in a queue that may be paused or closed, nor whose key it is that outlived the job."""
         if isinstance(action, Edit):
-            return not job.strict
+            gates = job.gating.gates if action.gating is None else action.gating.gates
+            return (action.queue or job.queue) in ("s", "t") or not any(gate.kind == "order" for gate in gates)
         outlives = job.gating.unique is not None and job.gating.unique.until == "expired"
         return job.state is not State.RUNNING and not (isinstance(action, Retry) and (outlives or job.held))
 
@@ -283,16 +294,14 @@ class GatesMachine(RuleBasedStateMachine):
         elif isinstance(action, Delete):
             model.delete(job)
         elif isinstance(action, Edit):
-            job.priority = job.priority if action.priority is None else action.priority
-            job.queue = job.queue if action.queue is None else action.queue
-            if action.run_at is not None or job.state is not State.SCHEDULED:
-                job.run_at = self.now if action.run_at is not None else job.run_at
-                model.arrive(job)
+            model.edit(job, action, self.now)
         else:
-            if job.state.terminal and unique is not None:
-                if model.held(unique, self.now):
-                    return False
-                model.take_key(job.row.id, unique, self.now)
+            if job.state.terminal:
+                if unique is not None:
+                    if model.held(unique, self.now):
+                        return False
+                    model.take_key(job.row.id, unique, self.now)
+                job.place = 0
             job.run_at = self.now
             model.arrive(job)
         return True
@@ -384,18 +393,14 @@ class GatesMachine(RuleBasedStateMachine):
         assert differ == {}, f"(engine, reference): {differ}"
         for id, row in rows.items():
             job = self.model.jobs[id]
-            assert (row.queue, row.priority, row.payload, row.run_at) == (
-                job.queue,
-                job.priority,
-                job.payload,
-                job.run_at,
-            )
+            here_now = (row.queue, row.priority, row.payload, row.run_at, row.gating or Gating())
+            assert here_now == (job.queue, job.priority, job.payload, job.run_at, job.gating)
         self.now += 10  # the next operation is a little later, so that nothing ties
 
     @invariant()
     def every_token_is_the_same(self) -> None:
         model, rows = self.model, {gate_id(row.gate): row for row in self.store.gates(now=self.now)}
-        for id in map(gate_id, (A, B, R)):
+        for id in map(gate_id, (A, B, R, LINE, OTHER)):
             if id in model.newest:
                 taken = rows[id].taken if id in rows else 0
                 assert taken == model.taken(id, self.now), (

@@ -13,7 +13,7 @@ from typing import Literal
 from dayjob.clock import SECOND
 from dayjob.states import TERMINAL, State
 from dayjob.store.gating import UNCLAIMED, Gate, Gating, QueueLimits, Report, Unique
-from dayjob.store.records import NewRow, Want
+from dayjob.store.records import Edit, NewRow, Want
 
 WAITING = {State.SCHEDULED, State.BLOCKED, State.AVAILABLE}
 GateId = tuple[str, str]
@@ -25,7 +25,8 @@ def gate_id(gate: Gate) -> GateId:
 
 @dataclass(eq=False)
 class Job:
-    """One job. `tokens`: since when it has one of each gate. `held`: its queue was closed when it came."""
+    """One job. `tokens`: since when it has one of each gate. `held`: its queue was closed when it came. `place`: 0 before it
+    stood anywhere. `came`: how many things had happened when it was stored."""
 
     row: NewRow
     queue: str
@@ -41,6 +42,7 @@ class Job:
     tokens: dict[GateId, int] = field(default_factory=dict)
     admitted_at: int = 0
     version: int = 0
+    came: int = 0
 
     @property
     def order(self) -> tuple[int, int]:
@@ -49,6 +51,10 @@ class Job:
     @property
     def strict(self) -> list[GateId]:
         return [gate_id(gate) for gate in self.gating.gates if gate.kind == "order"]
+
+    def before(self, other: Job) -> bool:
+        """It is older than *other*, whether one asks when they came or where they stand."""
+        return max(self.came, self.place) < min(other.came, other.place or other.came)
 
 
 @dataclass
@@ -119,25 +125,26 @@ class Reference:
         if gating.unique is not None:
             self.take_key(row.id, gating.unique, now)
         due = now + round((row.delay or 0) * SECOND)
-        job = Job(row, row.queue, row.priority, row.payload, gating, now, due, version=self.next())
+        version = self.next()
+        job = Job(row, row.queue, row.priority, row.payload, gating, now, due, version=version, came=version)
         job.held = self.limits(row.queue).closed == "hold"
         self.jobs[row.id] = job
-        for gate in gating.gates:
-            self.newest[gate_id(gate)] = gate
+        self.newest.update((gate_id(gate), gate) for gate in gating.gates)
         if due <= now:
             self.arrive(job)
 
-    def overrun(self, queue: str) -> int:
-        """How many more wait than the queue takes, of one that sheds."""
-        limits = self.limits(queue)
-        if limits.max_depth is None or limits.when_full != "drop_oldest":
-            return 0
-        return max(0, len(self.waiting(queue)) - limits.max_depth)
+    def may_go(self, queue: str) -> list[Job]:
+        """The jobs of which one makes room for a newcomer: the oldest of the least urgent."""
+        limits, waiting = self.limits(queue), self.waiting(queue)
+        if limits.max_depth is None or limits.when_full != "drop_oldest" or len(waiting) < limits.max_depth:
+            return []
+        least = [job for job in waiting if job.priority == min(job.priority for job in waiting)]
+        return [job for job in least if not any(other.before(job) for other in least)]
 
     def arrive(self, job: Job, *, new_place: bool = True) -> None:
-        """It could run now, if nothing were in the way."""
+        """It could run now, if nothing were in the way. In a strict lane it stands where it stood."""
         job.version = self.next()
-        if new_place:
+        if new_place and not (job.strict and job.place):
             job.place = job.version
         self.lose(job, keep_order=True)
         job.state = State.BLOCKED if job.gating.gates or job.held else State.AVAILABLE
@@ -151,10 +158,39 @@ class Reference:
         if unique.on_conflict in ("existing", "merge") or holder.state not in WAITING:
             return "existing"
         if unique.on_conflict == "replace":
+            assert row.gating is not None
             holder.payload, holder.priority = row.payload, row.priority
+            self.regate(holder, row.gating)
         holder.run_at = now + round((row.delay or 0) * SECOND)
         self.reschedule(holder, now)
         return "replaced" if unique.on_conflict == "replace" else "extended"
+
+    def regate(self, job: Job, given: Gating) -> None:
+        """It has lane, weight and gates of *given* from now on; where it stands is for the caller to say."""
+        before = job.strict
+        job.gating = Gating(job.gating.unique, given.lane, given.weight, given.gates)
+        self.newest.update((gate_id(gate), gate) for gate in given.gates)
+        if job.strict != before:
+            job.place = 0
+
+    def edit(self, job: Job, change: Edit, now: int) -> None:
+        moved = change.run_at is not None or change.priority is not None or change.queue is not None
+        if change.gating is not None and change.gating.gates != job.gating.gates:
+            self.regate(job, change.gating)
+            moved = True
+        if not moved and change.payload is None:
+            return
+        job.held = job.held and change.queue in (None, job.queue)
+        job.queue = job.queue if change.queue is None else change.queue
+        job.priority = job.priority if change.priority is None else change.priority
+        job.payload = job.payload if change.payload is None else change.payload
+        if change.run_at is not None:
+            job.run_at = max(change.run_at, now)
+            self.reschedule(job, now)
+        elif job.state is State.SCHEDULED:
+            self.lose(job, keep_order=True)
+        else:
+            self.arrive(job, new_place=moved)
 
     def reschedule(self, job: Job, now: int) -> None:
         if job.run_at > now:
@@ -166,7 +202,8 @@ class Reference:
     # -- out
 
     def lose(self, job: Job, *, keep_order: bool) -> None:
-        job.tokens = {id: at for id, at in job.tokens.items() if keep_order and id[0] == "order"}
+        """Its tokens are free, but for its turn in a strict lane that it does not leave."""
+        job.tokens = {id: at for id, at in job.tokens.items() if keep_order and id in job.strict}
 
     def end(self, job: Job, state: State) -> None:
         """It is terminal."""
@@ -240,14 +277,16 @@ class Reference:
     def admit(self, now: int, seen: Mapping[str, State]) -> list[str]:
         """Let in who can be, most urgent first. *seen* decides of jobs in paused queues, and whether the first of a strict
         lane, whose turn was interrupted, goes before others by its old place or by its new one."""
-        for job in self.jobs.values():
-            if job.held and self.limits(job.queue).closed != "hold":
-                job.held = False
-                if job.state is State.BLOCKED and not job.gating.gates:
-                    job.state = State.AVAILABLE
+        held = [job for job in self.jobs.values() if job.held and self.limits(job.queue).closed != "hold"]
+        for job in sorted(held, key=lambda job: job.order):
+            job.held = False
+            if job.state is State.BLOCKED:
+                self.arrive(job)
         admitted = []
-        interrupted = [job for job in self.blocked() if job.tokens and seen[job.row.id] is not State.BLOCKED]
-        for job in dict.fromkeys([*interrupted, *self.blocked()]):
+        turns = [job for job in self.blocked() if job.tokens]
+        first = [job for job in turns if seen[job.row.id] is not State.BLOCKED]
+        others = [job for job in self.blocked() if job not in turns]
+        for job in dict.fromkeys([*first, *others, *turns]):
             if job.queue in self.paused and seen[job.row.id] is State.BLOCKED:
                 continue
             if self.passes(job, now):

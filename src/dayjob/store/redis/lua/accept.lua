@@ -212,13 +212,13 @@ local function refused(i, queue)
   if not limits then return end
   if limits[6] == 'refuse' then return {i, 'closed'} end
   local most = limits[1]
-  while most do
-    local found = depth_of(queue) + (before[queue] or 0)
-    if found < most then return end
-    if limits[2] ~= 'drop_oldest' then return {i, 'full', found, most} end
+  local found = most and depth_of(queue) + (before[queue] or 0)
+  if not most or found < most then return end
+  if limits[2] == 'drop_oldest' then
     store()
-    if not shed(queue) then return {i, 'full', found, most} end
+    if shed(queue) then return end  -- one for each, also where a lower limit leaves too many: no call sheds thousands
   end
+  return {i, 'full', found, most}
 end
 
 for i = 1, n do

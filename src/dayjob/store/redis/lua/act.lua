@@ -124,7 +124,7 @@ local function gate_anew()
   for i, job in ipairs(live) do
     local anew, another = known[at_of[i]], false
     if how[5] then anew, another = with_gates(anew, how[5]) end
-    if another or other or not how[5] then
+    if another or other then
       left = left + 1
       live[left], states[left], scores[left], at_of[left] = job, states[i], scores[i], at_of[i]
       news[left], changed[left] = anew, another
