@@ -92,7 +92,7 @@ end
 local function strict(line) return sub(line, 1, 1) == '\0' end
 
 -- The first place in a strict lane of a waiting job that goes on in it, with the GATING *anew*: that of its *score* where it stands,
--- or what DYN keeps while it is put off.
+-- or what DYN keeps of one that is scheduled.
 local function kept_place(gating, anew, score, d)
   local lane = strict_of(gating)
   return lane and lane == strict_of(anew) and (score and place_of(tonumber(score)) or d[13]) or nil
@@ -314,10 +314,12 @@ end
 
 -- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too; else
 -- whoever has its turn in a strict lane has it again when it comes back, unless it comes with a GATING *anew* that names another.
+-- GATING that each had.
 local function leave(ids, for_good, now, anew)
-  if not GATED then return end
+  local known = gatings(ids)
+  if not GATED then return known end
   local tokens, named, freed, turn = {}, {}, {}, strict_of(anew)
-  for gating, places in pairs(alike(gatings(ids))) do
+  for gating, places in pairs(alike(known)) do
     for _, name in ipairs(names_of(gating)) do
       if for_good or anew then
         named[name] = named[name] or {false, 0}
@@ -340,6 +342,7 @@ local function leave(ids, for_good, now, anew)
   end
   for _, name in ipairs(name_gates(named, now)) do freed[name] = nil end  -- nobody can wait there
   free(freed)
+  return known
 end
 
 -- Live jobs name their gates: when they come, and when they come back from their end.
