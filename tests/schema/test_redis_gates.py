@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from dayjob.errors import QueueFull
 from dayjob.states import Outcome, State
 from dayjob.store.gating import Gate, Gating, QueueLimits, Report, Unique
 from dayjob.store.records import Bound, Cancel, Delete, Edit, Filter, Retry, Want
@@ -241,3 +242,39 @@ def test_of_a_queue_that_is_far_too_full_one_call_sheds_no_more_than_it_stores(s
 
     assert scene.store.count(Filter(states=(State.AVAILABLE,))) == 50
     assert scene.store.count(Filter(states=(State.DEAD,))) == 3
+
+
+def test_a_full_queue_whose_jobs_are_all_due_after_a_thousand_others_refuses_the_newcomer(scene: Scene) -> None:
+    scene.jobs(1000, queue="other", delay=60.0)
+    later = scene.job(delay=3600.0)
+    scene.store.limit_queue("default", QueueLimits(max_depth=1, when_full="drop_oldest"), now=scene.now)
+
+    [answer] = scene.store.enqueue([scene.row()], now=scene.now)
+    assert isinstance(answer.error, QueueFull)
+    assert scene.state(later) is State.SCHEDULED
+    scene.act(Delete(), *[job.id for job in scene.store.find(Filter(queue="other"), limit=100).jobs])
+    scene.job()
+    assert scene.get(later).reason == "shed"
+
+
+def test_who_comes_back_to_its_strict_lane_by_a_retry_is_as_old_for_others_as_it_was(scene: Scene) -> None:
+    strict, ann = scene.job(gating=Gating(gates=(Gate("order", "o"),))), scene.worker()
+    job = ann.take(strict)
+    plain = scene.job()
+    ann.fail(job, delay=5.0)
+    assert scene.get(strict).place == 1
+    scene.advance(5)
+
+    assert ann.ids() == [strict, plain]
+
+
+def test_who_is_put_off_to_the_time_that_it_came_with_has_another_entry_when_it_is_due(scene: Scene) -> None:
+    """Nothing but its place tells it from a job of which nothing has become."""
+    id = scene.job(gating=Gating(gates=(Gate("order", "o"),)), delay=60.0)
+    scene.act(Edit(run_at=0), id)
+    stood = scene.get(id)
+    scene.act(Edit(run_at=scene.stamp(60)), id)
+    scene.advance(60)
+
+    job = scene.worker().take(id)
+    assert job.entry > scene.get(id).place == stood.place

@@ -127,8 +127,7 @@ local function put_off(id, i, shape)
   if changed then regate({{id, anew}}, now) else leave({id}, false, now) end
   later = {}
   local number = entries(1)
-  d[1], d[8] = number, max(run_at, now)
-  d[13] = d[8] > now and kept or nil
+  d[1], d[8], d[13] = number, max(run_at, now), kept
   if all then
     h[2], d[9] = shape[2], shape.over
     call('HSET', JOB, id, pack(h) .. ARGV[5 + n + i])

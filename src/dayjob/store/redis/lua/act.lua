@@ -88,7 +88,7 @@ local function retry()
   end
   local entry = to_the_end(jobs) - 1
   for i, job in ipairs(live) do
-    job[3][1], job[3][8], job[3][13] = entry + i, now, nil
+    job[3][1], job[3][8] = entry + i, now
     insert(values, job[1])
     insert(values, pack(job[3]))
   end
@@ -157,13 +157,12 @@ local function edit()
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
     h[1], h[2] = how[3] or h[1], how[2] or h[2]
-    d[1] = entry + i
+    d[1], d[13] = entry + i, kept
     local state = states[i]
     if how[1] then
       d[8] = max(how[1], now)
       state = d[8] > now and 'scheduled' or 'available'
     end
-    d[13] = state == 'scheduled' and kept or nil
     call('HSET', JOB, id, pack(h) .. rest)
     call('HSET', DYN, id, pack(d))
     local score = digits((kept or d[1]) - h[2] * LEVEL)

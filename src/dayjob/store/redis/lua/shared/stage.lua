@@ -36,7 +36,7 @@ local function stage(now, limit)
       and not d[11] and not d[12] and not d[13] and not (known[i] and known[i][2]) then
       insert(pristine, id)
     else
-      d[1], d[13] = entry + i, nil
+      d[1] = entry + i
       insert(changed, id)
       insert(changed, pack(d))
     end
