@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
+from dayjob.errors import QueueFull
 from dayjob.states import Outcome, State
 from dayjob.store.gating import Gate, Gating, QueueLimits, Report, Unique
 from dayjob.store.records import Bound, Cancel, Delete, Edit, Filter, Retry, Want
@@ -38,10 +40,37 @@ def swept(scene: Scene) -> set[bytes]:
     return keys(scene.engine)  # type: ignore[arg-type]
 
 
+def regated(scene: Scene, ids: list[str]) -> None:
+    """One half has other gates, then a lane, the other is put off where it stands."""
+    scene.act(Edit(gating=all_of_it(50)), *ids[::2])
+    scene.store.admit(scene.term, now=scene.now)
+    scene.act(Edit(gating=Gating(lane="x", weight=2)), *ids[::4])
+    scene.act(Edit(run_at=scene.stamp(60)), *ids[1::2])
+    assert {scene.state(id) for id in ids} == {State.SCHEDULED, State.BLOCKED, State.AVAILABLE}
+
+
+def replaced(scene: Scene, ids: list[str]) -> None:
+    """Those with a key have the gates of others."""
+    keys = [gating.unique for id in ids if (gating := scene.get(id).gating) and gating.unique]
+    rows = [
+        scene.row(gating=Gating(replace(key, on_conflict="replace"), gates=all_of_it(n + 7).gates), expires=100.0)
+        for n, key in enumerate(keys)
+    ]
+    answers = scene.store.enqueue(rows, now=scene.now)
+    assert {answer.outcome for answer in answers} == {"replaced"}
+
+
 EXITS: dict[str, Callable[[Scene, list[str]], object]] = {
     "cancelled": lambda scene, ids: scene.act(Cancel(), *ids),
     "deleted": lambda scene, ids: scene.act(Delete(), *ids),
     "edited": lambda scene, ids: (scene.act(Edit(queue="other", priority=3), *ids), scene.act(Delete(), *ids)),
+    "given other gates": lambda scene, ids: (regated(scene, ids), scene.act(Delete(), *ids)),
+    "given none": lambda scene, ids: (
+        regated(scene, ids),
+        scene.act(Edit(gating=Gating()), *ids),
+        scene.act(Cancel(), *ids),
+    ),
+    "replaced": lambda scene, ids: (replaced(scene, ids), scene.act(Delete(), *ids)),
     "expired": lambda scene, _: (scene.advance(101), scene.store.stage(scene.term, now=scene.now)),
 }
 
@@ -191,3 +220,61 @@ def test_a_job_that_runs_since_before_a_breaker_opened_does_not_hold_up_the_prob
     assert ann.ids() == []
     ann.settle(job)
     assert ann.ids() == ids[1:2]
+
+
+def test_who_leaves_a_lane_gives_its_turn_to_who_comes_in_the_same_call(scene: Scene) -> None:
+    others = scene.jobs(3, gating=Gating(lane="c"))
+    key = Unique("0" * 32, "k", on_conflict="replace")
+    gatings = (Gating(lane="a"), Gating(key, "a"), Gating(key, "b"), Gating(lane="a"))
+    rows = [scene.row(gating=gating) for gating in gatings]
+
+    scene.store.enqueue(rows, now=scene.now)
+
+    first, moved, _, second = (row.id for row in rows)
+    assert scene.worker().ids() == [others[0], first, moved, others[1], second, others[2]]
+
+
+def test_of_a_queue_that_is_far_too_full_one_call_sheds_no_more_than_it_stores(scene: Scene) -> None:
+    scene.jobs(50)
+    scene.store.limit_queue("default", QueueLimits(max_depth=2, when_full="drop_oldest"), now=scene.now)
+
+    scene.jobs(3)
+
+    assert scene.store.count(Filter(states=(State.AVAILABLE,))) == 50
+    assert scene.store.count(Filter(states=(State.DEAD,))) == 3
+
+
+def test_a_full_queue_whose_jobs_are_all_due_after_a_thousand_others_refuses_the_newcomer(scene: Scene) -> None:
+    scene.jobs(1000, queue="other", delay=60.0)
+    later = scene.job(delay=3600.0)
+    scene.store.limit_queue("default", QueueLimits(max_depth=1, when_full="drop_oldest"), now=scene.now)
+
+    [answer] = scene.store.enqueue([scene.row()], now=scene.now)
+    assert isinstance(answer.error, QueueFull)
+    assert scene.state(later) is State.SCHEDULED
+    scene.act(Delete(), *[job.id for job in scene.store.find(Filter(queue="other"), limit=100).jobs])
+    scene.job()
+    assert scene.get(later).reason == "shed"
+
+
+def test_who_comes_back_to_its_strict_lane_by_a_retry_is_as_old_for_others_as_it_was(scene: Scene) -> None:
+    strict, ann = scene.job(gating=Gating(gates=(Gate("order", "o"),))), scene.worker()
+    job = ann.take(strict)
+    plain = scene.job()
+    ann.fail(job, delay=5.0)
+    assert scene.get(strict).place == 1
+    scene.advance(5)
+
+    assert ann.ids() == [strict, plain]
+
+
+def test_who_is_put_off_to_the_time_that_it_came_with_has_another_entry_when_it_is_due(scene: Scene) -> None:
+    """Nothing but its place tells it from a job of which nothing has become."""
+    id = scene.job(gating=Gating(gates=(Gate("order", "o"),)), delay=60.0)
+    scene.act(Edit(run_at=0), id)
+    stood = scene.get(id)
+    scene.act(Edit(run_at=scene.stamp(60)), id)
+    scene.advance(60)
+
+    job = scene.worker().take(id)
+    assert job.entry > scene.get(id).place == stood.place

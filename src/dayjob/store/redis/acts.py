@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 
+from msgspec.structs import replace
+
 from dayjob.states import State
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, JobRow, Retry
 from dayjob.store.redis.filters import matches
 from dayjob.store.redis.jobs import JobsPart
 from dayjob.store.redis.part import ENOUGH
-from dayjob.store.redis.wire import kept, packed, ranked, row, stamped
+from dayjob.store.redis.wire import gated, kept, packed, ranked, row, stamped
 
 AT_ONCE = 1000
 _VERBS = {Cancel: "cancel", Retry: "retry", Delete: "delete", Edit: "edit"}
@@ -54,6 +56,7 @@ class ActsPart(JobsPart):
                 False if action.priority is None else ranked(action.priority),
                 False if action.queue is None else action.queue,
                 False if which.entry is None else which.entry,
+                False if action.gating is None else gated(replace(action.gating, unique=None)),
             )
             if action.payload is not None:
                 anew = [packed((one.max_attempts, one.tags, one.meta, one.options, action.payload)) for one in jobs]

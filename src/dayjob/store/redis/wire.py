@@ -66,6 +66,7 @@ class Dyn(Struct, array_like=True, gc=False):
     cancelling: bool
     reason: str | bool
     progress: str | bool
+    place: int = 0
 
 
 class Common(Struct, array_like=True, gc=False):
@@ -301,7 +302,10 @@ def row(found: Sequence[bytes]) -> JobRow:
     else:
         job.state = State(state.decode())
         job.entry = dyn.entry if dyn is not None and dyn.entry else int(score or 0) % LEVEL
-        job.place = int(score) % LEVEL if score else job.entry
+        if job.state is State.SCHEDULED:  # its score is its time
+            job.place = (dyn is not None and dyn.place) or job.entry
+        else:
+            job.place = int(score) % LEVEL if score else job.entry
         if run:
             entry, score, _, claimed_at, _ = run.split(b" ", 4)
             job.entry, job.started_at, job.worker = int(entry), int(claimed_at), worker.decode() or None

@@ -119,11 +119,15 @@ local function put_off(id, i, shape)
   local run_at = shape.run_at
   if unique[6] then run_at = min(run_at, h[3] + floor(unique[6] * 1000000)) end
   local held = GATED and call('ZSCORE', '@hold:' .. h[1], id)
+  local own = gatings({id})[1]
+  local anew, changed = own, false
+  if all then anew, changed = with_gates(own, shape[7]) end
+  local kept = kept_place(own, anew, score, d)
   take_waiting({{id, h, d}}, {state})
-  leave({id}, false, now)
+  if changed then regate({{id, anew}}, now) else leave({id}, false, now) end
   later = {}
   local number = entries(1)
-  d[1], d[8] = number, max(run_at, now)
+  d[1], d[8], d[13] = number, max(run_at, now), kept
   if all then
     h[2], d[9] = shape[2], shape.over
     call('HSET', JOB, id, pack(h) .. ARGV[5 + n + i])
@@ -131,59 +135,60 @@ local function put_off(id, i, shape)
     if d[9] > 0 then call('ZADD', EXPIRES, digits(d[9]), id) end
   end
   call('HSET', DYN, id, pack(d))
-  local own = gatings({id})[1]
-  place(id, {h[1], h[2]}, number, d, own, held)
+  place(id, {h[1], h[2]}, kept or number, d, anew, held)
   if d[8] - now < 2000000 then woken[h[1]] = true end
   return all and 'replaced' or 'extended'
 end
 
--- Of the scheduled jobs of *queue* among the next 1,000 the last to go comes first: {id, level, when it was stored} each. They are
--- listed by time alone, so they are read once, and again when some may have come.
+-- Whether one job goes after another: {id, level, when it was stored, place or entry} each. The oldest of the lowest priority goes first.
+local function outlasts(a, b)
+  if a[2] ~= b[2] then return a[2] < b[2] end
+  if a[3] ~= b[3] then return a[3] > b[3] end
+  return a[4] > b[4]
+end
+
+-- Of the scheduled jobs of *queue* among the next 1,000 the last to go comes first, as for `outlasts`. They are listed by time
+-- alone, so they are read once, and again when some may have come.
 local function scheduled_of(queue)
   local found, left, from = later[queue], tonumber(call('HGET', DEPTH, 's' .. queue) or 0), 0
   if found then return found end
   found = {}
   while left > 0 and from < 1000 do
     local ids = call('ZRANGE', DUE, from, from + 99)
+    local dyns = gather('HMGET', DYN, ids)
     for i, text in ipairs(gather('HMGET', JOB, ids)) do
       local h = text and head(text)
       if h and h[1] == queue then
-        insert(found, {ids[i], -h[2], h[3]})
+        insert(found, {ids[i], -h[2], h[3], dyns[i] and unpacked(dyns[i])[1] or 0})
         left = left - 1
       end
     end
     if #ids < 100 then break end
     from = from + 100
   end
-  table.sort(found, function(a, b)
-    if a[2] ~= b[2] then return a[2] < b[2] end
-    if a[3] ~= b[3] then return a[3] > b[3] end
-    return a[1] > b[1]
-  end)
+  table.sort(found, outlasts)
   later[queue] = found
   return found
 end
 
--- Room for one more in a queue that is full: the oldest of the lowest priority goes. Whether there was one.
+-- Room for one more in a queue that is full: the oldest of the lowest priority goes, wherever it waits. Whether there was one.
 local function shed(queue)
   local last
-  local function consider(id, level, at)
-    if not last or level > last[2] or (level == last[2] and at < last[3]) then last = {id, level, at} end
-  end
   for _, key in ipairs({'@ready:' .. queue, '@suspect:' .. queue, '@blocked:' .. queue}) do
     local found = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
     local level = found[2] and floor(tonumber(found[2]) / LEVEL)
     if level then
-      local id = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'LIMIT', 0, 1)[1]
-      local text = call('HGET', JOB, id)
-      consider(id, level, text and head(text)[3] or 0)
+      local first = call('ZRANGEBYSCORE', key, digits(level * LEVEL), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      local text = call('HGET', JOB, first[1])
+      local one = {first[1], level, text and head(text)[3] or 0, place_of(tonumber(first[2]))}
+      if not last or outlasts(last, one) then last = one end
     end
   end
   local scheduled = scheduled_of(queue)
   local late = scheduled[#scheduled]
-  if late then
-    consider(late[1], late[2], late[3])
-    if last[1] == late[1] then scheduled[#scheduled] = nil end
+  if late and (not last or outlasts(last, late)) then
+    last = late
+    scheduled[#scheduled] = nil
   end
   if not last then return false end
   local id = last[1]
@@ -206,13 +211,13 @@ local function refused(i, queue)
   if not limits then return end
   if limits[6] == 'refuse' then return {i, 'closed'} end
   local most = limits[1]
-  while most do
-    local found = depth_of(queue) + (before[queue] or 0)
-    if found < most then return end
-    if limits[2] ~= 'drop_oldest' then return {i, 'full', found, most} end
+  local found = most and depth_of(queue) + (before[queue] or 0)
+  if not most or found < most then return end
+  if limits[2] == 'drop_oldest' then
     store()
-    if not shed(queue) then return {i, 'full', found, most} end
+    if shed(queue) then return end  -- one for each, also where a lower limit leaves too many: no call sheds thousands
   end
+  return {i, 'full', found, most}
 end
 
 for i = 1, n do

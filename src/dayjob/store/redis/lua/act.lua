@@ -5,7 +5,8 @@
 -- KEYS  1 meta
 -- ARGV  1 now, or empty for the server's clock
 --       2 cancel, retry, delete or edit
---       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false, their entry or false]
+--       3 cancel: [reason or false, keep or false]; edit: [run_at or false, priority or false, queue or false, their entry or false,
+--         GATING or false]
 --       4 ids  5 states that fit  6 the queue they must be in, or empty
 --       7... edit of the payload: the client's part of each job, anew
 -- Returns  the ids that were touched
@@ -43,12 +44,12 @@ for i, id in ipairs(ids) do
   end
 end
 
--- Jobs become available behind those that wait: {id, queue, suspect, priority} each; their entries.
+-- Jobs become available behind those that wait: {id, queue, suspect, priority, their place if they keep one} each; their entries.
 local function to_the_end(jobs)
   if #jobs == 0 then return 0 end
   local entry = entries(#jobs)
   for i, job in ipairs(jobs) do
-    make_ready(job[2], job[3], {digits(entry - 1 + i - job[4] * LEVEL), job[1]})
+    make_ready(job[2], job[3], {digits((job[5] or entry - 1 + i) - job[4] * LEVEL), job[1]})
   end
   return entry
 end
@@ -80,7 +81,7 @@ local function retry()
   arrive(back, false, now)
   take_waiting(live, states)
   local jobs, finished, values = {}, {}, {}
-  for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2]} end
+  for i, job in ipairs(live) do jobs[i] = {job[1], job[2][1], job[3][6], job[2][2], job[3][13]} end
   for _, job in ipairs(over) do
     insert(jobs, {job[1], job[2][1], false, job[2][2]})
     insert(finished, {job[1], job[2][1], job[4]})
@@ -115,11 +116,30 @@ local function delete()
   forget_finished(done, now, true)
 end
 
-local function edit()
-  if #live == 0 then return end
-  local names, held = {}, {}
+-- What an edit makes of the GATING of the live jobs: theirs from now on, and for whom it is another. Who gets nothing else stays as
+-- it is, and is no longer among them.
+local function gate_anew()
+  local news, changed, left = {}, {}, 0
+  local other = how[1] or how[2] or how[3] or ARGV[7]
   for i, job in ipairs(live) do
-    names[i] = job[1]
+    local anew, another = known[at_of[i]], false
+    if how[5] then anew, another = with_gates(anew, how[5]) end
+    if another or other then
+      left = left + 1
+      live[left], states[left], scores[left], at_of[left] = job, states[i], scores[i], at_of[i]
+      news[left], changed[left] = anew, another
+    end
+  end
+  for i = #live, left + 1, -1 do live[i], states[i] = nil, nil end
+  return news, changed
+end
+
+local function edit()
+  local news, changed = gate_anew()
+  if #live == 0 then return end
+  local names, held, others = {}, {}, {}
+  for i, job in ipairs(live) do
+    if changed[i] then insert(others, {job[1], news[i]}) else insert(names, job[1]) end
     if how[3] and how[3] ~= job[2][1] then  -- to that one it is not new
       call('SREM', '@later:' .. job[2][1], job[1])
     else
@@ -128,14 +148,16 @@ local function edit()
   end
   take_waiting(live, states)
   leave(names, false, now)
+  regate(others, now)
   local entry = entries(#live) - 1
-  local moved = how[1] or how[2] or how[3]
   for i, job in ipairs(live) do
     local id, h, d, record = job[1], job[2], job[3], records[at_of[i]]
+    local moved = how[1] or how[2] or how[3] or changed[i]
+    local kept = kept_place(known[at_of[i]], news[i], scores[i], d)
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
     h[1], h[2] = how[3] or h[1], how[2] or h[2]
-    d[1] = entry + i
+    d[1], d[13] = entry + i, kept
     local state = states[i]
     if how[1] then
       d[8] = max(how[1], now)
@@ -143,15 +165,16 @@ local function edit()
     end
     call('HSET', JOB, id, pack(h) .. rest)
     call('HSET', DYN, id, pack(d))
+    local score = digits((kept or d[1]) - h[2] * LEVEL)
     if state == 'scheduled' then
       call('ZADD', DUE, digits(d[8]), id)
       depth('s' .. h[1], 1)
       if held[i] then call('SADD', '@later:' .. h[1], id) end
     elseif held[i] then
-      hold(h[1], {{id, h[1], moved and digits(d[1] - h[2] * LEVEL) or held[i]}})
+      hold(h[1], {{id, h[1], moved and score or held[i]}})
     else
       local stays = not moved and scores[i]
-      make_ready(h[1], d[6], {stays or digits(d[1] - h[2] * LEVEL), id}, stays)
+      make_ready(h[1], d[6], {stays or score, id}, stays)
     end
   end
 end

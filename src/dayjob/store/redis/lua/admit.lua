@@ -53,7 +53,7 @@ for _, queue in ipairs(call('SMEMBERS', '@admitted')) do
     local jobs = take_back(queue, some, now)
     shunned[queue] = true
     for _, job in ipairs(jobs) do
-      local line = line_of(queue, job[4][4])
+      local line = line_of(queue, job[4])
       if strict(line) then shunned[line] = true end
     end
     insert(idle, jobs)

@@ -145,9 +145,10 @@ local function leave_claims(exits, worker, now)
   if #back == 0 then return end
   local entry = entries(#back)
   local dyns, due, expires, queues, named = {}, {}, {}, {}, {}
+  for i, x in ipairs(back) do named[i] = x.id end
+  local known = leave(named, false, now)
   for i, x in ipairs(back) do
     local d, h = x.d, x.h
-    named[i] = x.id
     local hurt = HURTS[x.outcome] or false
     d[1] = entry - 1 + i
     d[2], d[3] = d[2] + x.attempts, x.crashed
@@ -160,7 +161,7 @@ local function leave_claims(exits, worker, now)
       insert(expires, x.id)
     end
     if x.to == 'scheduled' then
-      d[8] = now + x.delay
+      d[8], d[13] = now + x.delay, kept_place(known[i], known[i], x.score, d)
       insert(due, digits(d[8]))
       insert(due, x.id)
       depth('s' .. h[1], 1)
@@ -176,7 +177,6 @@ local function leave_claims(exits, worker, now)
   many('HSET', DYN, dyns)
   many('ZADD', DUE, due)
   many('ZADD', EXPIRES, expires)
-  leave(named, false, now)
   for name, members in pairs(queues) do make_ready(sub(name, 2), sub(name, 1, 1) == '1', members, true) end
 end
 

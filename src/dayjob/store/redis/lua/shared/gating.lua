@@ -76,17 +76,27 @@ local function alike(known)
   return groups
 end
 
--- The line of a job; that of a strict lane is of no queue.
-local function line_of(queue, gates)
-  local names = {queue}
-  for i, gate in ipairs(gates) do
-    names[i + 1] = name_of(gate)
-    if sub(gate[1], 1, 1) == 'o' then return '\0' .. names[i + 1] end
+-- The gate of its strict lane, if it has one.
+local function strict_of(gating)
+  for _, name in ipairs(gating and names_of(gating) or {}) do
+    if sub(name, 1, 1) == 'o' then return name end
   end
-  return concat(names, '\0')
+end
+
+-- The line of a job; that of a strict lane is of no queue.
+local function line_of(queue, gating)
+  local lane = strict_of(gating)
+  return lane and '\0' .. lane or queue .. '\0' .. concat(names_of(gating), '\0')
 end
 
 local function strict(line) return sub(line, 1, 1) == '\0' end
+
+-- The first place in a strict lane of a waiting job that goes on in it, with the GATING *anew*: that of its *score* where it stands,
+-- or what DYN keeps of one that is scheduled.
+local function kept_place(gating, anew, score, d)
+  local lane = strict_of(gating)
+  return lane and lane == strict_of(anew) and (score and place_of(tonumber(score)) or d[13]) or nil
+end
 
 -- Into a table of lists.
 local function under(lists, name, one, two)
@@ -130,7 +140,7 @@ end
 local function line_up(jobs)
   local lines, names = {}, {}
   for _, job in ipairs(jobs) do
-    local line, score = line_of(job[2], job[4][4]), job[3]
+    local line, score = line_of(job[2], job[4]), job[3]
     if strict(line) then
       local token = call('ZSCORE', '@token:' .. sub(line, 2), job[1])
       score = token and '0' or digits(place_of(tonumber(score)))
@@ -203,7 +213,7 @@ end
 local function take_blocked(queue, ids)
   local lines = {}
   for i, gating in ipairs(gatings(ids)) do
-    if gating and #gating[4] > 0 then under(lines, line_of(queue, gating[4]), ids[i]) end
+    if gating and #gating[4] > 0 then under(lines, line_of(queue, gating), ids[i]) end
   end
   for line, members in pairs(lines) do
     many('ZREM', '@line:' .. line, members)
@@ -302,26 +312,24 @@ local function free_key(id, unique)
   end
 end
 
--- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too.
-local function leave(ids, for_good, now)
-  if not GATED then return end
-  local tokens, named, freed = {}, {}, {}
-  for gating, places in pairs(alike(gatings(ids))) do
+-- Jobs leave their gates: the one way back of tokens. When it is *for_good*, they leave strict lanes and their keys, too; else
+-- whoever has its turn in a strict lane has it again when it comes back, unless it comes with a GATING *anew* that names another.
+-- GATING that each had.
+local function leave(ids, for_good, now, anew)
+  local known = gatings(ids)
+  if not GATED then return known end
+  local tokens, named, freed, turn = {}, {}, {}, strict_of(anew)
+  for gating, places in pairs(alike(known)) do
     for _, name in ipairs(names_of(gating)) do
-      if for_good then
+      if for_good or anew then
         named[name] = named[name] or {false, 0}
         named[name][2] = named[name][2] - #places
       end
-      local lane, list = sub(name, 1, 1) == 'o' and not for_good, tokens[name] or {}
-      local size = #list
-      tokens[name] = list
-      for n = 1, #places do
-        local id = ids[places[n]]
-        local stays = lane and call('ZSCORE', '@token:' .. name, id)
-        if not stays or tonumber(stays) > 0 then
-          size = size + 1
-          list[size] = id
-        end
+      if for_good or sub(name, 1, 1) ~= 'o' or (anew and name ~= turn) then
+        local list = tokens[name] or {}
+        local size = #list
+        tokens[name] = list
+        for n = 1, #places do list[size + n] = ids[places[n]] end
       end
     end
     if for_good and gating[1] and gating[1][3] ~= 'expired' then
@@ -332,10 +340,9 @@ local function leave(ids, for_good, now)
     many('ZREM', '@token:' .. name, members)
     freed[name] = true
   end
-  if for_good then
-    for _, name in ipairs(name_gates(named, now)) do freed[name] = nil end  -- nobody can wait there
-  end
+  for _, name in ipairs(name_gates(named, now)) do freed[name] = nil end  -- nobody can wait there
   free(freed)
+  return known
 end
 
 -- Live jobs name their gates: when they come, and when they come back from their end.
@@ -350,4 +357,32 @@ local function arrive(found, newest, now)
     end
   end
   name_gates(named, now)
+end
+
+-- GATING of a job with that of *other* but for the key, which stays whose it is; and whether that is another than it has.
+local function with_gates(gating, other)
+  local anew = {gating and gating[1] or false, other[2], other[3], other[4]}
+  local old = gating or {false, false, 1, {}}
+  return anew, pack({old[2], old[3], old[4]}) ~= pack({anew[2], anew[3], anew[4]})
+end
+
+-- Waiting jobs that stand nowhere now have GATING *anew*, all with the same gates: {id, GATING} each.
+local function regate(jobs, now)
+  if #jobs == 0 then return end
+  gated()
+  local ids, values, none, found = {}, {}, {}, {}
+  for i, job in ipairs(jobs) do
+    local anew = job[2]
+    ids[i], found[i] = job[1], anew
+    if anew[1] or anew[2] or #anew[4] > 0 then
+      insert(values, job[1])
+      insert(values, pack(anew))
+    else
+      insert(none, job[1])
+    end
+  end
+  leave(ids, false, now, found[1])
+  many('HSET', GATING, values)
+  many('HDEL', GATING, none)
+  arrive(found, true, now)
 end

@@ -85,6 +85,7 @@ end
 -- Out of a queue.
 local function take_ready(queue, suspect, ids)
   if GATED then forget_ready(queue, ids, gather('ZMSCORE', key_of(queue, suspect), ids)) end
+  firsts, lasts = {}, {}  -- they may have been first and last
   many('ZREM', key_of(queue, suspect), ids)
   set_right(queue, suspect)
 end

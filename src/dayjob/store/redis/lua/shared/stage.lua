@@ -29,11 +29,11 @@ local function stage(now, limit)
     local suspect = d[6]
     local name = (suspect and '1' or '0') .. h[1]
     queues[name] = queues[name] or {}
-    insert(queues[name], digits(entry + i - h[2] * LEVEL))
+    insert(queues[name], digits((d[13] or entry + i) - h[2] * LEVEL))
     insert(queues[name], id)
     depth('s' .. h[1], -1)
     if d[2] == 0 and d[3] == 0 and d[4] == 0 and d[5] == 0 and not suspect and not d[7] and d[8] == h[4] and d[9] == h[5]
-      and not d[11] and not d[12] and not (known[i] and known[i][2]) then
+      and not d[11] and not d[12] and not d[13] and not (known[i] and known[i][2]) then
       insert(pristine, id)
     else
       d[1] = entry + i
