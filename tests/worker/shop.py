@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def note_the_job(ctx: JobContext[Any]) -> Iterator[None]:
 
 
 around: ContextVar[str] = ContextVar("around", default="")
+held: list[sqlite3.Connection] = []
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
@@ -73,6 +75,18 @@ async def add(a: int, b: int) -> int:
 @app.task
 def join(a: str, b: str) -> str:
     return a + b
+
+
+@app.task
+def lock_out(file: str) -> str:
+    """The first time, nobody writes to the store any more until this process ends."""
+    first = not Path(file).exists()
+    if first:
+        writer = sqlite3.connect(app.url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+        writer.execute("BEGIN IMMEDIATE")
+        held.append(writer)
+    mark(file, "here")
+    return "alone"
 
 
 @app.task(executor="process")

@@ -98,28 +98,51 @@ def test_a_process_that_was_told_to_stop_and_had_to_be_killed_makes_no_suspects(
     monkeypatch.setattr("dayjob.worker.supervisor.OVERTIME", 0.3)
     shop.app.open()
     job = shop.wait.enqueue(str(file), 60)
+    supervisor = supervising(shop, grace=0.2)
+    tick_until(supervisor, lambda: bool(marks(file)))
+    os.kill(supervisor.children[0].pid, signal.SIGSTOP)
+
+    supervisor.stop()
+    tick_until(supervisor, lambda: not supervisor.children)
+
+    row = shop.app.store.get(job.id)
+    assert (row.state, row.suspect, row.crashes) == ("available", False, 0)
+    assert [one.outcome for one in row.attempts] in ([], ["released"])
+
+
+@pytest.mark.timeout(90)  # every wait for a writer is one of 5 s
+def test_what_a_process_could_not_settle_before_it_ended_in_order_is_recorded_as_lost(
+    shop: ModuleType, file: Path, stations: Callable[..., Station]
+) -> None:
+    job = shop.lock_out.enqueue(str(file))
+    supervisor = supervising(shop, grace=60.0, child_grace=0.2)
+    tick_until(supervisor, lambda: bool(marks(file)))
+
+    supervisor.stop()
+    tick_until(supervisor, lambda: not supervisor.children, within=60)
+
+    stations()
+    assert job.result(timeout=15) == "alone"
+    assert [one.outcome for one in job.refresh().attempts] == ["lost", "completed"]
+
+
+def supervising(shop: ModuleType, *, grace: float, child_grace: float | None = None) -> Supervisor:
+    """One for one process of *shop*; whoever calls it ticks."""
     ref = ref_of(shop.app)
     assert ref is not None
 
     def launch(role: str, options: dict[str, Any]) -> Child:
         return Child(role, ref, {**options, "url": shop.app.url})
 
-    options = {"grace": 0.2}
-    supervisor = Supervisor(launch, lambda: shop.app.store, shop.app.bus, processes=1, options=options, grace=0.2)
-    end = time.monotonic() + 15
-    while not marks(file):
+    options = {"grace": grace if child_grace is None else child_grace}
+    return Supervisor(launch, lambda: shop.app.store, shop.app.bus, processes=1, options=options, grace=grace)
+
+
+def tick_until(supervisor: Supervisor, done: Callable[[], bool], *, within: float = 15) -> None:
+    end = time.monotonic() + within
+    while not done():
         supervisor.tick()
         assert time.monotonic() < end
-    os.kill(supervisor.children[0].pid, signal.SIGSTOP)
-
-    supervisor.stop()
-    while supervisor.children:
-        supervisor.tick()
-        assert time.monotonic() < end
-
-    row = shop.app.store.get(job.id)
-    assert (row.state, row.suspect, row.crashes) == ("available", False, 0)
-    assert [one.outcome for one in row.attempts] in ([], ["released"])
 
 
 @pytest.mark.usefixtures("many_files")
@@ -138,9 +161,7 @@ def test_a_supervisor_hears_its_processes_beside_a_thousand_open_files(shop: Mod
         supervisor.tick()
         assert time.monotonic() < end
     supervisor.stop()
-    while supervisor.children:
-        supervisor.tick()
-        assert time.monotonic() < end
+    tick_until(supervisor, lambda: not supervisor.children)
 
 
 def test_workers_end_in_order_when_their_supervisor_is_killed(

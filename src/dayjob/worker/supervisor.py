@@ -221,8 +221,9 @@ class Supervisor:
                     restart_in=None if self._stopping or self.unstartable else delay,
                 )
             )
-        peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
-        self._report(seat, None if child.orderly or child.stopping else f"{death.how}{peak}")
+        if not child.orderly:  # it has left by itself; or it could not, and what it had begun is for the rescue to record
+            peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
+            self._report(seat, None if child.stopping else f"{death.how}{peak}")
 
     def _report(self, seat: Seat, death: str | None) -> None:
         """Give the dead child's jobs back at once: without a *death*, nobody is to blame. A store that does not answer will find out by the lease."""

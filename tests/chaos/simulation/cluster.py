@@ -165,7 +165,9 @@ class Seat:
     def _report(self, process: Process, incarnations: list[str]) -> None:
         """As the supervisor does it."""
         code = process.code or 0
-        death = None if code in (0, EXIT_AGAIN) or process.told is not None else describe(code)
+        if code in (0, EXIT_AGAIN):
+            return
+        death = None if process.told is not None else describe(code)
         for worker in incarnations:
             try:
                 gone = self._store._call("leave", worker, death=death)
