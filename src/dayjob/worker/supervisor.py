@@ -221,7 +221,7 @@ class Supervisor:
                     restart_in=None if self._stopping or self.unstartable else delay,
                 )
             )
-        if not child.orderly:  # it has left by itself; or it could not, and what it had begun is for the rescue to record
+        if not child.orderly:  # such a one has left by itself; what it could not settle, the rescue records
             peak = "" if death.peak_mb is None else f", held up to {death.peak_mb:.0f} MB"
             self._report(seat, None if child.stopping else f"{death.how}{peak}")
 
