@@ -60,9 +60,11 @@ class Lanes:
             self.enqueue(waits[2], lane, weight)
         return waits[2]
 
-    def claim(self, limit: int) -> list[str]:
-        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        return [id for _, _, id, _ in taken]
+    def claimed(self, limit: int, ids: list[str]) -> None:
+        """So many were asked for and *ids* came: those whose turn it was. Among lanes of one place, any may be the first."""
+        places = {id: place for place, _, id, _ in self.waiting}
+        assert [places[id] for id in ids] == [place for place, *_ in self.waiting[:limit]]
+        self.waiting = [each for each in self.waiting if each[2] not in ids]
 
 
 lanes = st.sampled_from(["a1", "b1", "c1", "d2", "e4"])
@@ -103,7 +105,7 @@ def tell(scene: Scene, story: list[list[str] | int | tuple[int, str]]) -> None:
                 assert scene.act(Edit(gating=Gating(lane=name, weight=int(name[1]))), id) == [id]
             continue
         if isinstance(each, int):
-            assert ann.ids(each) == paper.claim(each)
+            paper.claimed(each, ann.ids(each))
             continue
         rows = [scene.row(gating=Gating(lane=name, weight=int(name[1]))) for name in each]
         scene.store.enqueue(rows, now=scene.now)
