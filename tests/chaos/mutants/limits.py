@@ -89,8 +89,8 @@ LIMITED = (
         redis=(
             Change(
                 f"{LUA}/shared/gating.lua",
-                "local lane, list = sub(name, 1, 1) == 'o' and not for_good,",
-                "local lane, list = not for_good,",
+                "if for_good or sub(name, 1, 1) ~= 'o' or (anew and name ~= turn) then",
+                "if for_good then",
             ),
         ),
     ),
