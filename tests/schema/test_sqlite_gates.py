@@ -121,6 +121,65 @@ class TestATurnLetsInWhatItClaims:
         assert len([job for job in claimed if job.queue == "other"]) == 10
 
 
+class TestWhereEnoughHavePassedNobodyIsLookedAt:
+    """Thirty lines wait to be looked at, and more than a claim takes have passed before."""
+
+    @pytest.fixture(autouse=True)
+    def full(self, store: SQLiteStore) -> None:
+        self.of_keys(store, range(120))
+        assert [job.id for job in turn(store, 1).claimed] == [f"{n}" for n in range(10)]
+        self.of_keys(store, range(200, 230))
+
+    @staticmethod
+    def of_keys(store: SQLiteStore, numbers: range, key: str = "key", priority: int = 0) -> None:
+        store.enqueue(
+            [NewRow(f"{n}", "t", "q", b"{}", priority=priority,
+                    gating=Gating(gates=(Gate("concurrency", f"{key}{n}", 1),))) for n in numbers]
+        )  # fmt: skip
+
+    def test_until_they_are_needed(self, store: SQLiteStore) -> None:
+        passed = len(rows(store, "token"))
+        claimed = [job.id for number in range(2, 10) for job in turn(store, number).claimed]
+
+        assert len(rows(store, "token")) == passed
+        assert claimed == [f"{n}" for n in range(10, 90)]
+        assert [job.id for number in range(10, 16) for job in turn(store, number).claimed] == [
+            f"{n}" for n in [*range(90, 120), *range(200, 230)]
+        ]
+
+    def test_but_one_that_is_more_urgent(self, store: SQLiteStore) -> None:
+        self.of_keys(store, range(300, 301), priority=1)
+
+        assert turn(store, 2).claimed[0].id == "300"
+
+    def test_but_those_at_a_gate_that_has_come_free(self, store: SQLiteStore) -> None:
+        gate = (Gate("concurrency", "key0", 1),)
+        store.enqueue([NewRow("next", "t", "q", b"{}", priority=1, gating=Gating(gates=gate))])
+        turn(store, 2)
+        self.of_keys(store, range(400, 430))
+        first = store.get("0")
+        assert first is not None
+        done = Settlement(first.id, first.entry, Outcome.COMPLETED, NOW, NOW)
+
+        assert turn(store, 3, done).claimed[0].id == "next"
+
+    def test_but_those_whom_time_lets_in(self, tmp_path: Path) -> None:
+        ticks = [NOW]
+        store = SQLiteStore(f"sqlite:///{tmp_path / 'other.db'}", clock=lambda: ticks[0], lease=20, namespace="dayjob")
+        store.migrate()
+        store.beat(WorkerInfo("w", "here:1", "here", 1), [])
+        rate = Gating(gates=(Gate("rate", "r", 1, 60.0),))
+        store.enqueue([NewRow(f"r{n}", "t", "q", b"{}", priority=1, gating=rate) for n in range(2)])
+        self.of_keys(store, range(120))
+        assert turn(store, 1).claimed[0].id == "r0"
+        self.of_keys(store, range(200, 230))
+
+        assert turn(store, 2).claimed[0].id == "9"
+        ticks[0] += 61 * SECOND
+        assert turn(store, 3).claimed[0].id == "r1"
+        store.close()
+
+
 class TestWhoHasNoGatesPaysNothing:
     def test_jobs_without_gating_run_the_statements_they_always_did(self, store: SQLiteStore) -> None:
         seen = statements_of(store, 1, NewRow("1", "t", "q", b"{}"))

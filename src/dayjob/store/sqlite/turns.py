@@ -20,6 +20,8 @@ from dayjob.store.sqlite.part import chunked, rows, strung, text, with_rows
 
 TOGETHER = 200
 """Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
+_MANY = 20
+"""Lines."""
 
 _claimed = msgspec.json.Decoder(list[Claimed]).decode
 _lengths = msgspec.json.Decoder(list[int]).decode
@@ -53,7 +55,8 @@ class TurnPart(AdmittingPart):
             if gated:
                 # Of several wants one could starve, if those of another were enough.
                 want = wants[0] if len(wants) == 1 and wants[0].id is None and not wants[0].suspects else None
-                self.admission(connection, now, want=want)
+                if want is None or limited or not self._suffice(connection, want, bool(pauses), now):
+                    self.admission(connection, now, want=want)
                 suspects = True  # as above
             claimed: list[Claimed] = []
             if lease is not None:  # the reply to this claim was lost: the same batch again
@@ -243,6 +246,16 @@ class TurnPart(AdmittingPart):
             if caps is not None:
                 caps.count(picked)
         return [] if lease is None else self._fetch(connection, text(entries), lease)
+
+    def _suffice(self, connection: sqlite3.Connection, want: Want, pauses: bool, now: int) -> bool:
+        """Whether *want* has so many to take that none of the many who wait to be looked at could come before one of them.
+
+        A look at few costs nothing worth saving.
+        """
+        picked = self._pick(connection, want, pauses, None)
+        if not picked or len(picked) < want.limit:
+            return False
+        return bool(connection.execute(self.gate_sql.nobody_overtakes, (picked[-1], now, _MANY)).fetchone()[0])
 
     def _pick(self, connection: sqlite3.Connection, want: Want, pauses: bool, caps: Caps | None) -> list[int]:
         """The entries that *want* takes."""
