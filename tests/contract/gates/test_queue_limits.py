@@ -432,6 +432,18 @@ class TestClosed:
 
         assert scene.worker().ids() == [id]
 
+    @pytest.mark.parametrize("looked_at", [False, True])
+    def test_what_was_held_takes_the_tokens_before_who_is_less_urgent(self, scene: Scene, looked_at: bool) -> None:
+        limit(scene, "closed", closed="hold")
+        held = scene.job(queue="closed", priority=1, gating=gated(concurrency()))
+        ann = scene.worker()
+        if looked_at:
+            assert ann.ids() == []
+        scene.job(gating=gated(concurrency()))
+        scene.store.limit_queue("closed", None, now=scene.now)
+
+        assert ann.ids() == [held]
+
 
 class TestWhoSaid:
     def test_what_was_said_at_run_time_wins_over_code_until_it_is_taken_back(self, scene: Scene) -> None:

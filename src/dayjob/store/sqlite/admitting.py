@@ -34,6 +34,8 @@ _AHEAD = 100
 """So many jobs a turn lets in at least: what is let in far ahead of its claim only makes tokens to count and to take back."""
 _WAITING = 50
 """Lines that wait at one gate, read at a time."""
+NOWHERE = ""
+"""Where lines wait that are to be looked at: no gate at all, which is always open."""
 _LOOKED = 10_000
 """Admitted jobs that one sweep takes back."""
 
@@ -45,8 +47,9 @@ _heads: Callable[[str], list[tuple[int, list[Head[str]]]]] = msgspec.json.Decode
 class _Look:
     """One admission under way."""
 
-    def __init__(self, merge: Merge[int, str], shut: dict[str, int], limit: int, want: Want | None) -> None:
-        self.merge, self.shut, self.limit, self.want = merge, shut, limit, want
+    def __init__(self, merge: Merge[int, str], limit: int, want: Want | None) -> None:
+        self.merge, self.limit, self.want = merge, limit, want
+        self.shut: dict[str, int] = {}
         self.served: dict[int, bool] = {}
         self.shown: dict[int, int] = {}
         self.read: dict[str, int] = {}
@@ -70,12 +73,14 @@ class AdmittingPart(EnteringPart):
         """Admit up to *limit* jobs; how many passed. With *want* no more of its queues than it takes, and a few."""
         self.end_tokens(connection, now)
         admitted = 0
-        for _ in range(2):  # who came in from a queue that was closed finds the gates in the second round
-            found = connection.execute(self.gate_sql.pending, (now, limit)).fetchone()
+        for first in (True, False):  # who comes in from a queue that was closed finds the gates in the second round
+            enough = limit if want is None else min(limit, max(_AHEAD, want.limit))
+            found = connection.execute(self.gate_sql.pending, (now, limit, enough + 1)).fetchone()
             gates, lines = decode(found[0]), decode(found[1])
             if not gates and not lines:
                 break
-            passed, again = self._admit(connection, gates, lines, now, limit - admitted, aside, want)
+            look = _Look(Merge({}, limit - admitted, aside, enough), enough, want)
+            passed, again = self._admit(connection, look, gates, lines, now, first)
             admitted += passed
             if not again or admitted >= limit:
                 break
@@ -96,24 +101,35 @@ class AdmittingPart(EnteringPart):
     def _admit(
         self,
         connection: sqlite3.Connection,
+        look: _Look,
         gates: Sequence[str],
-        lines: Sequence[int],
+        lines: Sequence[tuple[int, int, int]],
         now: int,
-        limit: int,
-        aside: Collection[int],
-        want: Want | None,
+        first: bool,
     ) -> tuple[int, bool]:
+        limit, enough = look.merge.limit, look.limit
         paused, held = (decode(names) for names in connection.execute(self.gate_sql.paused_or_closed).fetchone())
-        shut = {PAUSED + queue: 0 for queue in paused} | {HELD + queue: 0 for queue in held}
-        opened = [gate for gate in gates if gate.startswith(HELD) and gate not in shut]
+        look.shut = {PAUSED + queue: 0 for queue in paused} | {HELD + queue: 0 for queue in held}
+        opened = [gate for gate in gates if gate.startswith(HELD) and gate not in look.shut]
         passed = sum(self._open_held(connection, gate.removeprefix(HELD), limit) for gate in opened)
-        enough = limit if want is None else min(limit, max(_AHEAD, want.limit))
-        look = _Look(Merge({}, limit, aside, enough), shut, enough, want)
+        if first and opened:  # nobody takes a token before those
+            return passed, True
         open_gates = self._open(connection, look, [gate for gate in gates if gate not in opened], now)
-        self._show(connection, look, lines, max(2, min(64, enough // max(1, len(lines)) + 2)), now)
+        self._show(
+            connection,
+            look,
+            [line[0] for line in lines[:enough]],
+            max(2, min(64, enough // max(1, len(lines)) + 2)),
+            now,
+        )
+        if len(lines) > enough:
+            look.merge.free[NOWHERE], look.read[NOWHERE] = UNBOUNDED, enough
+            look.merge.wait(NOWHERE, *lines[enough][1:])
         if open_gates:
             each = max(2, min(_WAITING, enough // len(open_gates)))
             self._read(connection, look, open_gates, each, now)
+        if first and look.reopened:
+            return sum(self._open_held(connection, queue, limit) for queue in sorted(look.reopened)), True
         while (need := look.merge.run()) is not None:
             self._answer(connection, look, need, now)
         self._write(connection, look, [gate for gate in gates if gate not in opened], now)
@@ -250,6 +266,7 @@ class AdmittingPart(EnteringPart):
         done = [gate for gate in gates if gate not in merge.unread]
         if done:
             connection.execute(self.gate_sql.looked_at, (text(done),))
+        merge.unread.discard(NOWHERE)  # its lines are looked at next time in any case
         if merge.unread:  # those that time opened, too, are looked at by the next turn
             connection.execute(self.gate_sql.look_again, (text(sorted(merge.unread)),))
         again = sorted({*gates, *(gate for gate, _ in merge.stopped.values())})

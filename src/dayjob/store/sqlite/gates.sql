@@ -192,11 +192,11 @@ DELETE FROM dayjob_token WHERE (holder, gate) IN (
 UPDATE dayjob_breaker SET state = 'probing', since = until, until = NULL WHERE state = 'open' AND until <= ?1
 
 -- name: pending
--- ?1 now  ?2 limit: gates to be looked at, lines to be looked at, and when time opens the next
+-- ?1 now  ?2 gates  ?3 lines: so many gates and lines [no, priority, place] to be looked at
 SELECT (SELECT json_group_array(gate) FROM (
         SELECT gate FROM dayjob_freed UNION SELECT gate FROM dayjob_gate WHERE opens <= ?1 LIMIT ?2)),
-    (SELECT json_group_array(no) FROM (
-        SELECT no FROM dayjob_line WHERE gate = '' ORDER BY priority DESC, place LIMIT ?2))
+    (SELECT json_group_array(json_array(no, priority, place)) FROM (
+        SELECT no, priority, place FROM dayjob_line WHERE gate = '' ORDER BY priority DESC, place LIMIT ?3))
 
 -- name: nobody_overtakes
 -- ?1 entry  ?2 now  ?3 many: whether no gate is to be looked at, and many lines, none of which comes before that job

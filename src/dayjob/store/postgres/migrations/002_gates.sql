@@ -46,8 +46,8 @@ CREATE TABLE dayjob.waits (
 CREATE UNIQUE INDEX waits_line ON dayjob.waits (line, rank, place, entry);
 CREATE INDEX waits_queue ON dayjob.waits (queue);
 
--- A line waits at one closed *gate*; *priority* and *place* are those of its head, as it was last looked at.
-CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid, priority integer, place bigint)
+-- A line waits at one closed *gate*, or at no one (nil): it is to be looked at. *priority* and *place* are those of its head.
+CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid NOT NULL, priority integer NOT NULL, place bigint NOT NULL)
     WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX line_gate ON dayjob.line (gate, priority DESC, place);
 
@@ -278,8 +278,10 @@ AS $$
 $$;
 
 -- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
--- at what woke and at what time opens. The caller has the turn.
-CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer) RETURNS integer LANGUAGE plpgsql
+-- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of this *urgency*
+-- and *spot*, if it says so, is spared the look at them.
+CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer, urgency integer DEFAULT NULL, spot bigint DEFAULT NULL)
+RETURNS integer LANGUAGE plpgsql
 AS $$
 DECLARE
     todo uuid[];
@@ -287,6 +289,8 @@ DECLARE
     awaited uuid[];
     looked uuid[] := '{}';
     names uuid[];
+    wanted integer[];
+    alone boolean;
     free bigint[];
     stops integer[];
     priorities integer[];
@@ -297,8 +301,12 @@ DECLARE
     shut integer;
     few integer;
     let integer;
+    low integer;
+    far bigint;
+    no_one CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     admitted integer := 0;
     rounds integer := 0;
+    unseen boolean;
 BEGIN
     WITH k AS (
         DELETE FROM dayjob.wake WHERE ctid = ANY (ARRAY(SELECT k.ctid FROM dayjob.wake AS k ORDER BY k.target, k.xid LIMIT 2000))
@@ -321,25 +329,51 @@ BEGIN
                 SELECT t.ctid FROM dayjob.token AS t WHERE t.gate = due.id AND t.until <= moment ORDER BY t.until OFFSET 0) AS t))
     )
     SELECT woken || array_agg(due.id) INTO woken FROM due;
-    INSERT INTO dayjob.line (id) SELECT u.id FROM unnest(todo) AS u (id) ON CONFLICT DO NOTHING;
-    todo := coalesce(todo, '{}');
+    INSERT INTO dayjob.line AS l (id, gate, priority, place)
+    SELECT u.id, no_one, h.priority, h.place FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
+        SELECT w.priority, w.place, w.strict FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+    WHERE h.strict OR (  -- who came to the end of a line that waits somewhere changes nothing
+        SELECT true FROM dayjob.line AS l WHERE l.id = u.id AND (l.priority, l.place) = (h.priority, h.place)) IS NULL
+    ON CONFLICT (id) DO UPDATE SET gate = excluded.gate, priority = excluded.priority, place = excluded.place;
+    DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
+        SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
     LOOP
         -- Tokens are counted where somebody waits for one, not wherever one came free.
-        awaited := ARRAY(SELECT u.id FROM unnest(woken) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
+        awaited := ARRAY(SELECT u.id FROM unnest(coalesce(awaited, woken)) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
+        IF rounds = 0 AND cardinality(awaited) = 0 AND urgency IS NOT NULL THEN
+            PERFORM 1 FROM (SELECT l.priority, l.place FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1) AS l
+            WHERE (l.priority, -l.place) >= (urgency, -spot);
+            IF NOT FOUND THEN
+                RETURN 0;
+            END IF;
+        END IF;
         free := dayjob.free_tokens(awaited, moment);
-        todo := ARRAY(
-            SELECT u.id FROM unnest(todo) AS u (id) UNION SELECT l.id
-            FROM unnest(awaited, free) AS g (id, free) CROSS JOIN LATERAL (
-                SELECT l.id FROM dayjob.line AS l WHERE l.gate = g.id
-                ORDER BY l.priority DESC, l.place LIMIT least(most, coalesce(g.free, most))) AS l);
+        WITH next AS (
+            (SELECT l.* FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT most - admitted + 1)
+            UNION
+            SELECT l.* FROM unnest(awaited, free) AS g (id, free) CROSS JOIN LATERAL (
+                SELECT l.* FROM dayjob.line AS l WHERE l.gate = g.id
+                ORDER BY l.priority DESC, l.place LIMIT least(most, coalesce(g.free, most))) AS l
+        ), first AS (
+            SELECT n.id, n.priority, n.place FROM next AS n ORDER BY n.priority DESC, n.place LIMIT most - admitted + 1
+        )
+        SELECT coalesce(array_agg(f.id ORDER BY f.priority DESC, f.place), '{}'), min(f.priority), max(f.place) FILTER (
+            WHERE f.priority = (SELECT min(l.priority) FROM first AS l)) INTO todo, low, far FROM first AS f;
         rounds := rounds + 1;
-        EXIT WHEN cardinality(todo) = 0 OR admitted >= most OR rounds > 50;
+        unseen := cardinality(todo) > 0;
+        EXIT WHEN NOT unseen OR admitted >= most OR rounds > 50;
+        IF cardinality(todo) > most - admitted THEN  -- nobody passes before the line that is left for the next look
+            todo := todo[: most - admitted];
+        ELSE
+            low := NULL;
+        END IF;
         -- The heads of these lines, and the gates that they need.
-        SELECT array_agg(DISTINCT x.gate) INTO names
-        FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-            SELECT w.gates || array(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p WHERE p.queue = w.queue) AS gates
-            FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-        CROSS JOIN LATERAL unnest(h.gates) AS x (gate);
+        SELECT array_agg(x.gate) FILTER (WHERE x.gate IS NOT NULL), array_agg(x.lines) FILTER (WHERE x.gate IS NOT NULL), bool_or(x.strict)
+            INTO names, wanted, alone FROM (
+            SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
+                SELECT w.strict, w.gates || array(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p WHERE p.queue = w.queue) AS gates
+                FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+            LEFT JOIN LATERAL unnest(h.gates) AS x (gate) ON true GROUP BY x.gate) AS x;
         free := dayjob.free_tokens(names, moment);
         IF array_position(free, NULL) IS NOT NULL THEN  -- forgotten, as nothing was there for long
             PERFORM dayjob.know_gates(array_agg(j.gating -> 'gates'), array_agg(j.entry))
@@ -353,8 +387,19 @@ BEGIN
         places := array_fill(0::bigint, ARRAY[cardinality(todo)]);
         picked := '{}';
         -- Of many lines a few jobs each, in every round more.
-        few := (10 + 2 * (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
-        FOR job IN
+        few := (10 + (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
+        IF alone IS FALSE AND NOT EXISTS (
+            SELECT FROM unnest(free, wanted) AS g (free, lines) WHERE g.free IS NOT NULL AND g.free < g.lines * least(few, most - admitted)
+        ) THEN  -- whoever is looked at may pass: one statement, and nobody has to be gone over
+            picked := ARRAY(
+                SELECT h.id FROM (
+                    SELECT w.*, sum((w.m = few)::integer) OVER (
+                        ORDER BY w.priority DESC, w.place, w.entry ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS lasts
+                    FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
+                        SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+                        FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT least(few, most - admitted)) AS w) AS h
+                WHERE coalesce(h.lasts, 0) = 0 AND ((h.priority, -h.place) < (low, -far)) IS NOT TRUE ORDER BY h.priority DESC, h.place, h.entry LIMIT most - admitted);
+        ELSE FOR job IN
             WITH head AS MATERIALIZED (
                 SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free FROM unnest(todo) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL (
                     SELECT w.strict, w.gates || array(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p WHERE p.queue = w.queue) AS gates
@@ -371,6 +416,7 @@ BEGIN
             ORDER BY w.priority DESC, w.place, w.entry
         LOOP
             CONTINUE WHEN stops[job.n] <> 0;
+            EXIT WHEN (job.priority, -job.place) < (low, -far);
             shut := 0;
             FOREACH number IN ARRAY job.numbers LOOP
                 IF free[number] <= 0 THEN
@@ -389,7 +435,7 @@ BEGIN
                 picked := picked || job.id;
             END IF;
             EXIT WHEN admitted + cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
-        END LOOP;
+        END LOOP; END IF;
         let := dayjob.let_in(picked, moment);
         admitted := admitted + let;
         UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
@@ -399,12 +445,14 @@ BEGIN
         todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
         DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
             SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
-        todo := ARRAY(SELECT u.id FROM unnest(todo) AS u (id) WHERE (
-            SELECT true FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1));
+        UPDATE dayjob.line AS l SET gate = no_one, priority = h.priority, place = h.place
+        FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
+            SELECT w.priority, w.place FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+        WHERE l.id = u.id AND (l.gate, l.priority, l.place) IS DISTINCT FROM (no_one, h.priority, h.place);
         EXIT WHEN let = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
     END LOOP;
-    IF cardinality(todo) > 0 THEN  -- not all was looked at
-        PERFORM dayjob.wake_up(todo, true), dayjob.wake_up(woken, false);
+    IF unseen THEN
+        PERFORM dayjob.wake_up(awaited, false);
     END IF;
     PERFORM dayjob.set_opens(ARRAY(SELECT u.id FROM unnest(looked || awaited) AS u (id) GROUP BY u.id), moment);
     RETURN admitted;
@@ -1192,6 +1240,8 @@ DECLARE
     caps jsonb;
     picked_queues text[];
     all_queues text[] := '{}';
+    urgency integer;
+    spot bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
@@ -1228,8 +1278,25 @@ BEGIN
         EXISTS (SELECT 1 FROM dayjob.unique_key WHERE until = 'started'), EXISTS (SELECT 1 FROM dayjob.queue_limit)
         INTO gated, started, limited;
     IF gated THEN
-        IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment) THEN
-            PERFORM dayjob.admit_lines(moment, 1000);
+        IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment)
+            OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            -- Where as many can be claimed as are wanted, only who comes before the last of them is let in.
+            SELECT e.priority, e.place INTO urgency, spot
+            FROM jsonb_to_recordset(wants) AS w (queues text[], exclude text[], "limit" integer, suspects boolean, id uuid)
+            CROSS JOIN LATERAL (
+                SELECT r.priority, r.place FROM (
+                    SELECT l.queue, l.priority, l.kind, CASE WHEN l.kind = 0 AND l.floor <= top THEN l.floor ELSE 0 END AS floor
+                    FROM dayjob.level AS l
+                    WHERE (w.queues IS NULL OR l.queue = ANY (w.queues)) AND l.queue <> ALL (w.exclude) AND l.kind <> 2
+                        AND NOT EXISTS (SELECT 1 FROM dayjob.paused AS p WHERE p.queue = l.queue)
+                    ORDER BY l.priority DESC LIMIT 4) AS l
+                CROSS JOIN LATERAL (
+                    SELECT r.priority, r.place FROM dayjob.ready AS r
+                    WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind AND r.place >= l.floor
+                    ORDER BY r.place, r.entry LIMIT w."limit") AS r
+                ORDER BY r.priority DESC, r.place OFFSET greatest(w."limit" - 1, 0) LIMIT 1) AS e
+            WHERE jsonb_array_length(wants) = 1 AND w.id IS NULL AND NOT w.suspects AND NOT limited;
+            PERFORM dayjob.admit_lines(moment, 1000, urgency, spot);
         END IF;
     END IF;
     IF limited THEN
@@ -1244,7 +1311,7 @@ BEGIN
     claimed := 0;
     levels := '[]';
     heard := CASE WHEN dayjob.nobody(13) THEN 0 ELSE 1 END + CASE WHEN dayjob.nobody(14) THEN 0 ELSE 2 END
-        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate IS NOT NULL) THEN 4 ELSE 0 END;
+        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate > '00000000-0000-0000-0000-000000000000') THEN 4 ELSE 0 END;
     PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
     IF FOUND THEN
         claimed := -1;  -- the reply to this claim was lost: the same batch again
