@@ -533,7 +533,8 @@ AS $$
             OFFSET 0) AS j)
 $$;
 
--- A waiting *holder* of a key gets a new time, and if *whole* the rest of *fresh* (a `NewRow`), too; false when it runs or ended.
+-- A waiting *holder* of a key gets a new time, and if *whole* the rest of *fresh* (a `NewRow`), too; false when it runs, ended, or
+-- has the key no more: then nothing was changed.
 -- A claim that goes on meanwhile does not wait for us: see `nobody(20)` there. *own*: this transaction is short.
 CREATE FUNCTION dayjob.put_off(holder uuid, fresh jsonb, whole boolean, no bigint, moment bigint, own boolean) RETURNS boolean LANGUAGE plpgsql
 AS $$
@@ -548,12 +549,17 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    PERFORM 1 FROM dayjob.unique_key AS u WHERE u.hash = (fresh #>> '{gating,unique,hash}')::uuid AND u.id = holder;
+    IF NOT FOUND THEN  -- it started, and came back
+        RETURN false;
+    END IF;
     IF old.state = 'available' THEN
         DELETE FROM dayjob.ready AS r WHERE r.queue = old.queue AND r.priority = old.priority AND r.kind IN (0, 1, 2, 3)
             AND r.place = old.place AND r.entry = old.entry;
         IF NOT FOUND THEN
             DELETE FROM dayjob.arrival AS a WHERE a.id = holder AND a.entry = old.entry;
-            IF NOT FOUND THEN
+            -- It runs, or it had just come, and who admits arrivals has left it to us.
+            IF NOT FOUND AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.open > 0 AND l.entries @> ARRAY[old.entry]) THEN
                 RETURN false;
             END IF;
         END IF;
@@ -624,6 +630,7 @@ DECLARE
     bound record;
     holder uuid;
     policy text;
+    looks integer;
     due bigint;
     gating jsonb;
     rooms jsonb := '{}';
@@ -661,18 +668,36 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        holder := CASE WHEN gating ? 'unique' THEN dayjob.take_key(gating, one.id, moment) END;
-        IF holder IS NOT NULL THEN
+        IF gating ? 'unique' THEN
             policy := coalesce(gating #>> '{unique,on_conflict}', 'existing');
-            job := holder;
-            detail := gating #>> '{unique,key}';
-            IF policy = 'raise' THEN
-                outcome := 'held';
-            ELSIF policy IN ('replace', 'extend') AND dayjob.put_off(holder, one.value, policy = 'replace', one.no, moment, own) THEN
-                outcome := CASE policy WHEN 'replace' THEN 'replaced' ELSE 'extended' END;
+            looks := 0;
+            LOOP
+                holder := dayjob.take_key(gating, one.id, moment);
+                EXIT WHEN holder IS NULL;
+                IF policy = 'raise' THEN
+                    outcome := 'held';
+                    EXIT;
+                END IF;
+                EXIT WHEN policy NOT IN ('replace', 'extend');
+                IF dayjob.put_off(holder, one.value, policy = 'replace', one.no, moment, own) THEN
+                    outcome := CASE policy WHEN 'replace' THEN 'replaced' ELSE 'extended' END;
+                    EXIT;
+                END IF;
+                -- It runs or has ended. Its key stays with it, or came free since it was looked at.
+                EXIT WHEN EXISTS (SELECT 1 FROM dayjob.unique_key AS u WHERE u.hash = (gating #>> '{unique,hash}')::uuid AND u.id = holder);
+                looks := looks + 1;
+                IF looks >= 10 THEN
+                    RAISE lock_not_available USING MESSAGE = format('the key %s goes from job to job', gating #>> '{unique,key}');
+                END IF;
+            END LOOP;
+            IF holder IS NOT NULL THEN
+                job := holder;
+                detail := gating #>> '{unique,key}';
             END IF;
-            RETURN NEXT;
-            CONTINUE;
+            IF holder IS NOT NULL OR EXISTS (SELECT 1 FROM dayjob.job AS j WHERE j.id = one.id) THEN  -- stored while its key was waited for
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
         END IF;
         IF bound.max_depth IS NOT NULL AND bound.when_full <> 'drop_oldest' THEN
             IF NOT rooms ? one.queue THEN
@@ -1225,8 +1250,8 @@ BEGIN
     END IF;
     more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     SELECT EXISTS (SELECT 1 FROM dayjob.token) OR EXISTS (SELECT 1 FROM dayjob.line) OR EXISTS (SELECT 1 FROM dayjob.wake),
-        EXISTS (SELECT 1 FROM dayjob.unique_key WHERE until = 'started'), EXISTS (SELECT 1 FROM dayjob.queue_limit)
-        INTO gated, started, limited;
+        EXISTS (SELECT 1 FROM dayjob.queue_limit)
+        INTO gated, limited;
     IF gated THEN
         IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment) THEN
             PERFORM dayjob.admit_lines(moment, 1000);
@@ -1322,7 +1347,9 @@ BEGIN
             claimed := cardinality(all_ids);
             IF claimed > 0 THEN
                 INSERT INTO dayjob.lease (worker, claim_no, claimed_at, open, ids, entries)
-                VALUES (by_worker, number, moment, claimed, all_ids, all_entries);
+                VALUES (by_worker, number, moment, claimed, all_ids, all_entries)
+                -- not before the jobs are picked: of one that came meanwhile the key would stay
+                RETURNING EXISTS (SELECT 1 FROM dayjob.unique_key WHERE until = 'started') INTO started;
                 IF started THEN
                     DELETE FROM dayjob.unique_key AS u WHERE u.hash IN (
                         SELECT k.hash FROM dayjob.unique_key AS k WHERE k.id = ANY (all_ids) AND k.until = 'started' FOR UPDATE SKIP LOCKED);
