@@ -10,7 +10,7 @@ from dayjob.store.exits import KEEP_CANCELLED
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.filters import among, where
 from dayjob.store.postgres.jobs import JobsPart
-from dayjob.store.postgres.wire import plain, words
+from dayjob.store.postgres.wire import plain
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
 
 _KEY_FREE = (
@@ -152,28 +152,12 @@ class ActsPart(JobsPart):
         reason: str | None,
         now: int | None,
         keep: float | None = KEEP_CANCELLED,
-        state: State = State.CANCELLED,
     ) -> None:
         """Waiting jobs go to the history. The caller has the turn."""
         if ids:
             connection.execute(self.sql.add_days, (now, [0.0 if keep is None else keep]))
             connection.execute(self.sql.drop_ready, (plain(ids),))
-            connection.execute(self.sql.cancel_waiting, (now, plain(ids), reason, keep, str(state)))
-
-    def shed(self, queues: Sequence[str], now: int | None) -> None:
-        """Of *queues*, those that are too full and drop their oldest: these are dead."""
-        given = (words(queues),)
-        with self.db.session() as connection, self.db.under_settings(connection):
-            if not connection.execute(self.sql.over_full, given).fetchall():
-                return
-        with self.db.write() as connection:
-            self.take_turn(connection, now)
-            moment = self._moment(connection, now)
-            for queue, jobs in connection.execute(self.sql.over_full, given).fetchall():
-                ids = [row[0] for row in connection.execute(self.sql.oldest_waiting, (queue, jobs)).fetchall()]
-                connection.execute(self.sql.lock_live, (plain(ids),))
-                self.cancel_waiting(connection, ids, "shed", now, None, State.DEAD)
-                self.add_tallies(connection, moment, [(queue, "shed", float(len(ids)))])
+            connection.execute(self.sql.cancel_waiting, (now, plain(ids), reason, keep))
 
     def _retry(self, connection: Connection, live: Sequence[str], done: Sequence[str], now: int | None) -> list[str]:
         """Those of *done* that are available again: some may have keys that others took."""

@@ -71,13 +71,7 @@ class JobsPart(TurnPart):
         with self.db.write() as connection:
             told = connection.execute(self.sql.accept, (written(jobs), now, None, repeat, True)).fetchall()
         self._said.awake = 0.0
-        answers = [answered(job, row, self.db.url) for job, row in zip(jobs, told, strict=True)]
-        self.shed(sorted({job.queue for job, answer in zip(jobs, answers, strict=True) if answer is INSERTED}), now)
-        return answers
-
-    def shed(self, queues: Sequence[str], now: int | None) -> None:
-        """Overridden where waiting jobs can be ended."""
-        raise NotImplementedError
+        return [answered(job, row, self.db.url) for job, row in zip(jobs, told, strict=True)]
 
     def _enqueue_apart(self, jobs: Sequence[NewRow], repeat: bool, now: int | None) -> list[Enqueued]:
         """Somebody's open transaction has an id of *jobs*: that one is refused, its neighbours are stored.

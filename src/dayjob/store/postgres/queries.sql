@@ -272,7 +272,7 @@ DELETE FROM dayjob.ready AS r USING j
 WHERE r.queue = j.queue AND r.priority = j.priority AND r.kind IN (0, 1, 2, 3) AND r.place = j.place AND r.entry = j.entry
 
 -- name: cancel_waiting
--- $1 now  $2 ids  $3 reason  $4 seconds to keep  $5 state
+-- $1 now  $2 ids  $3 reason  $4 seconds to keep
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 done AS (DELETE FROM dayjob.job WHERE id = ANY ($2::uuid[]) RETURNING *),
 kept AS (
@@ -280,11 +280,11 @@ kept AS (
         max_attempts, attempt, crashes, round, recorded, state, queue, task, payload, tags, meta, options, reason, progress, gating)
     SELECT id, entry, created_at, run_at, expires_at, now, now + (CASE WHEN $4::double precision < 31536000000 THEN $4 END * 1000000)::bigint,
         CASE WHEN $4 < 5400000 THEN DATE '1970-01-01' + ((now + ($4 * 1000000)::bigint) / 86400000000)::integer ELSE 'infinity' END,
-        priority, max_attempts, attempt, crashes, round, recorded, $5::text, queue, task, payload, tags, meta, options,
+        priority, max_attempts, attempt, crashes, round, recorded, 'cancelled', queue, task, payload, tags, meta, options,
         $3::text, progress, gating
     FROM done, t RETURNING goes, queue
 )
-INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, $5::text, count(*) FROM kept GROUP BY goes, queue
+INSERT INTO dayjob.total (goes, queue, state, jobs) SELECT goes, queue, 'cancelled', count(*) FROM kept GROUP BY goes, queue
 
 -- name: ask_to_cancel
 UPDATE dayjob.job SET cancelling = true, reason = $2::text WHERE id = ANY ($1::uuid[])
@@ -870,15 +870,10 @@ WHERE l.queue = ANY ($1::text[]) AND l.when_full = 'drop_oldest' AND l.max_depth
     AND dayjob.depth_of(l.queue, l.max_depth + 1) > l.max_depth
 
 -- name: overfull
-DELETE FROM dayjob.overfull RETURNING queue
+-- Jobs that came in callers' transactions to queues that drop their oldest, in their order
+WITH came AS (DELETE FROM dayjob.overfull RETURNING entry, queue, job)
+SELECT queue, job::text FROM came ORDER BY entry
 
--- name: oldest_waiting
--- $1 queue  $2 how many: the oldest of the lowest priority
-SELECT w.id::text FROM (
-    SELECT r.id, l.priority, r.entry FROM dayjob.level AS l CROSS JOIN LATERAL (
-        SELECT r.id, r.entry FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
-        ORDER BY r.place LIMIT $2) AS r
-    WHERE l.queue = $1
-    UNION ALL (SELECT w.id, w.priority, w.entry FROM dayjob.waits AS w WHERE w.queue = $1 ORDER BY w.priority, w.entry LIMIT $2)
-    UNION ALL (SELECT j.id, j.priority, j.entry FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = $1 ORDER BY j.priority, j.entry LIMIT $2)
-) AS w JOIN dayjob.job AS j ON j.id = w.id ORDER BY w.priority, j.created_at, j.place, w.entry LIMIT $2
+-- name: shed_oldest
+-- $1 now  $2 queue  $3 jobs that came later than the one for which this makes room
+SELECT dayjob.shed_oldest($2, $3::uuid[], coalesce($1::bigint, dayjob.clock()))

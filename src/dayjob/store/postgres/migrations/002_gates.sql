@@ -69,9 +69,9 @@ CREATE TABLE dayjob.queue_limit (
     queue text COLLATE "C" NOT NULL, origin text COLLATE "C" NOT NULL, max_depth integer, when_full text COLLATE "C" NOT NULL,
     concurrency integer, rate integer, per double precision NOT NULL, closed text COLLATE "C", PRIMARY KEY (queue, origin)
 );
--- Queues that drop their oldest, to which jobs came in callers' transactions: the leader makes room.
+-- Jobs that came in callers' transactions to queues that drop their oldest: the leader makes room for them.
 CREATE TABLE dayjob.overfull (
-    queue text COLLATE "C" NOT NULL, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), PRIMARY KEY (queue, xid)
+    entry bigint PRIMARY KEY, job uuid NOT NULL, queue text COLLATE "C" NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);
 CREATE VIEW dayjob.limit_in_force AS
 SELECT DISTINCT ON (l.queue) l.* FROM dayjob.queue_limit AS l ORDER BY l.queue, l.origin DESC;
@@ -581,7 +581,46 @@ AS $$
             OFFSET 0) AS j)
 $$;
 
--- A waiting *holder* of a key gets a new time, and if *whole* the rest of *fresh* (a `NewRow`), too; false when it runs or ended.
+-- Room for one more: of all that wait in *queue* but those that came *later*, the oldest of the lowest priority is dead. What somebody's
+-- open transaction changes is passed by. The caller has the turn.
+CREATE FUNCTION dayjob.shed_oldest(queue text, later uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
+AS $$
+#variable_conflict use_variable
+DECLARE
+    most CONSTANT integer := 10 + cardinality(later);
+    oldest uuid;
+    old dayjob.job;
+BEGIN
+    FOR oldest IN
+        SELECT w.id FROM (
+            SELECT r.id FROM dayjob.level AS l CROSS JOIN LATERAL (
+                SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+                ORDER BY r.place, r.entry LIMIT most) AS r
+            WHERE l.queue = queue
+            UNION ALL (SELECT w.id FROM dayjob.waits AS w WHERE w.queue = queue ORDER BY w.priority, w.place LIMIT most)
+            UNION ALL (SELECT j.id FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = queue
+                ORDER BY j.priority, j.created_at, j.place LIMIT most)
+        ) AS w JOIN dayjob.job AS j ON j.id = w.id WHERE w.id <> ALL (later)
+        ORDER BY j.priority, j.created_at, j.place, j.entry LIMIT 10
+    LOOP
+        CONTINUE WHEN NOT dayjob.is_free(oldest);
+        DELETE FROM dayjob.job AS j WHERE j.id = oldest RETURNING * INTO old;
+        DELETE FROM dayjob.ready AS r WHERE r.queue = old.queue AND r.priority = old.priority AND r.kind IN (0, 1, 2, 3)
+            AND r.place = old.place AND r.entry = old.entry;
+        INSERT INTO dayjob.history (id, entry, created_at, run_at, expires_at, finished_at, goes, priority, max_attempts, attempt, crashes,
+            round, recorded, state, queue, task, payload, tags, meta, options, reason, progress, gating)
+        VALUES (old.id, old.entry, old.created_at, old.run_at, old.expires_at, moment, 'infinity', old.priority, old.max_attempts,
+            old.attempt, old.crashes, old.round, old.recorded, 'dead', old.queue, old.task, old.payload, old.tags, old.meta, old.options,
+            'shed', old.progress, old.gating);
+        INSERT INTO dayjob.total (goes, queue, state, jobs) VALUES ('infinity', old.queue, 'dead', 1);
+        INSERT INTO dayjob.sample AS s (at, queue, name, value) VALUES (moment - moment % 60000000, old.queue, 'shed', 1)
+        ON CONFLICT ON CONSTRAINT sample_pkey DO UPDATE SET value = s.value + 1;
+        RETURN;
+    END LOOP;
+END $$;
+
+-- A waiting *holder* of a key gets a new time, and if *whole* the rest of *fresh* (a `NewRow`), too; false when it runs, ended, or
+-- has the key no more: then nothing was changed.
 -- A claim that goes on meanwhile does not wait for us: see `nobody(20)` there. *own*: this transaction is short.
 CREATE FUNCTION dayjob.put_off(holder uuid, fresh jsonb, whole boolean, no bigint, moment bigint, own boolean) RETURNS boolean LANGUAGE plpgsql
 AS $$
@@ -596,12 +635,17 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    PERFORM 1 FROM dayjob.unique_key AS u WHERE u.hash = (fresh #>> '{gating,unique,hash}')::uuid AND u.id = holder;
+    IF NOT FOUND THEN  -- it started, and came back
+        RETURN false;
+    END IF;
     IF old.state = 'available' THEN
         DELETE FROM dayjob.ready AS r WHERE r.queue = old.queue AND r.priority = old.priority AND r.kind IN (0, 1, 2, 3)
             AND r.place = old.place AND r.entry = old.entry;
         IF NOT FOUND THEN
             DELETE FROM dayjob.arrival AS a WHERE a.id = holder AND a.entry = old.entry;
-            IF NOT FOUND THEN
+            -- It runs, or it had just come, and who admits arrivals has left it to us.
+            IF NOT FOUND AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.open > 0 AND l.entries @> ARRAY[old.entry]) THEN
                 RETURN false;
             END IF;
         END IF;
@@ -672,12 +716,25 @@ DECLARE
     bound record;
     holder uuid;
     policy text;
+    looks integer;
     due bigint;
     gating jsonb;
     rooms jsonb := '{}';
+    crowded boolean;
     laned uuid[] := '{}';
 BEGIN
     PERFORM set_config('lock_timeout', patience, true);
+    IF own THEN
+        SELECT coalesce(jsonb_object_agg(q.queue, q.room), '{}'), coalesce(bool_or(q.jobs > q.room), false) INTO rooms, crowded FROM (
+            SELECT l.queue, l.max_depth - dayjob.depth_of(l.queue, l.max_depth + 1) AS room, count(*) AS jobs
+            FROM unnest(picked) AS p (n) JOIN dayjob.limit_in_force AS l ON l.queue = rows -> (p.n - 1) ->> 'queue'
+            WHERE l.max_depth IS NOT NULL AND l.when_full = 'drop_oldest' GROUP BY l.queue, l.max_depth) AS q;
+        IF crowded THEN  -- the turn before any key: who has it may wait for one
+            rooms := '{}';
+            PERFORM dayjob.take_turn();
+            PERFORM dayjob.admit_arrivals(NULL, moment);
+        END IF;
+    END IF;
     IF cardinality(picked) > 1 THEN  -- keys in their order, so that no two producers wait for each other; then the rows in theirs
         PERFORM dayjob.take_key(k.gating, k.id, moment) FROM (
             SELECT (e.value ->> 'id')::uuid AS id, e.value -> 'gating' AS gating
@@ -709,24 +766,50 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        holder := CASE WHEN gating ? 'unique' THEN dayjob.take_key(gating, one.id, moment) END;
-        IF holder IS NOT NULL THEN
+        IF gating ? 'unique' THEN
             policy := coalesce(gating #>> '{unique,on_conflict}', 'existing');
-            job := holder;
-            detail := gating #>> '{unique,key}';
-            IF policy = 'raise' THEN
-                outcome := 'held';
-            ELSIF policy IN ('replace', 'extend') AND dayjob.put_off(holder, one.value, policy = 'replace', one.no, moment, own) THEN
-                outcome := CASE policy WHEN 'replace' THEN 'replaced' ELSE 'extended' END;
+            looks := 0;
+            LOOP
+                holder := dayjob.take_key(gating, one.id, moment);
+                EXIT WHEN holder IS NULL;
+                IF policy = 'raise' THEN
+                    outcome := 'held';
+                    EXIT;
+                END IF;
+                EXIT WHEN policy NOT IN ('replace', 'extend');
+                IF dayjob.put_off(holder, one.value, policy = 'replace', one.no, moment, own) THEN
+                    outcome := CASE policy WHEN 'replace' THEN 'replaced' ELSE 'extended' END;
+                    EXIT;
+                END IF;
+                -- It runs or has ended. Its key stays with it, or came free since it was looked at.
+                EXIT WHEN EXISTS (SELECT 1 FROM dayjob.unique_key AS u WHERE u.hash = (gating #>> '{unique,hash}')::uuid AND u.id = holder);
+                looks := looks + 1;
+                IF looks >= 10 THEN
+                    RAISE lock_not_available USING MESSAGE = format('the key %s goes from job to job', gating #>> '{unique,key}');
+                END IF;
+            END LOOP;
+            IF holder IS NOT NULL THEN
+                job := holder;
+                detail := gating #>> '{unique,key}';
             END IF;
-            RETURN NEXT;
-            CONTINUE;
+            IF holder IS NOT NULL OR EXISTS (SELECT 1 FROM dayjob.job AS j WHERE j.id = one.id) THEN  -- stored while its key was waited for
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
         END IF;
-        IF bound.max_depth IS NOT NULL AND bound.when_full <> 'drop_oldest' THEN
+        IF bound.max_depth IS NOT NULL AND (own OR bound.when_full <> 'drop_oldest') THEN
             IF NOT rooms ? one.queue THEN
                 rooms := rooms || jsonb_build_object(one.queue, bound.max_depth - dayjob.depth_of(one.queue, bound.max_depth + 1));
             END IF;
-            IF (rooms ->> one.queue)::bigint <= 0 THEN
+            IF (rooms ->> one.queue)::bigint > 0 THEN
+                rooms := rooms || jsonb_build_object(one.queue, (rooms ->> one.queue)::bigint - 1);
+            ELSIF bound.when_full = 'drop_oldest' THEN
+                IF cardinality(laned) > 0 THEN
+                    PERFORM dayjob.place_lanes(laned, moment);
+                    laned := '{}';
+                END IF;
+                PERFORM dayjob.shed_oldest(one.queue, '{}', moment);
+            ELSE
                 IF gating ? 'unique' THEN
                     DELETE FROM dayjob.unique_key AS u WHERE u.hash = (gating #>> '{unique,hash}')::uuid AND u.id = one.id;
                 END IF;
@@ -735,7 +818,6 @@ BEGIN
                 RETURN NEXT;
                 CONTINUE;
             END IF;
-            rooms := rooms || jsonb_build_object(one.queue, (rooms ->> one.queue)::bigint - 1);
         END IF;
         IF bound.closed = 'hold' THEN
             gating := coalesce(gating, '{}') || '{"held": true}';
@@ -756,7 +838,7 @@ BEGIN
         END IF;
         outcome := 'inserted';
         IF NOT own AND bound.max_depth IS NOT NULL AND bound.when_full = 'drop_oldest' THEN
-            INSERT INTO dayjob.overfull (queue) VALUES (one.queue) ON CONFLICT DO NOTHING;
+            INSERT INTO dayjob.overfull (entry, job, queue) VALUES (one.no, one.id, one.queue);
         END IF;
         IF due > moment OR dayjob.next_state(gating) = 'available' THEN
             IF NOT own THEN
@@ -1275,8 +1357,8 @@ BEGIN
     END IF;
     more := dayjob.stage_due(moment, due_floor, 1000) >= 1000;
     SELECT EXISTS (SELECT 1 FROM dayjob.token) OR EXISTS (SELECT 1 FROM dayjob.line) OR EXISTS (SELECT 1 FROM dayjob.wake),
-        EXISTS (SELECT 1 FROM dayjob.unique_key WHERE until = 'started'), EXISTS (SELECT 1 FROM dayjob.queue_limit)
-        INTO gated, started, limited;
+        EXISTS (SELECT 1 FROM dayjob.queue_limit)
+        INTO gated, limited;
     IF gated THEN
         IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment)
             OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
@@ -1389,7 +1471,9 @@ BEGIN
             claimed := cardinality(all_ids);
             IF claimed > 0 THEN
                 INSERT INTO dayjob.lease (worker, claim_no, claimed_at, open, ids, entries)
-                VALUES (by_worker, number, moment, claimed, all_ids, all_entries);
+                VALUES (by_worker, number, moment, claimed, all_ids, all_entries)
+                -- not before the jobs are picked: of one that came meanwhile the key would stay
+                RETURNING EXISTS (SELECT 1 FROM dayjob.unique_key WHERE until = 'started') INTO started;
                 IF started THEN
                     DELETE FROM dayjob.unique_key AS u WHERE u.hash IN (
                         SELECT k.hash FROM dayjob.unique_key AS k WHERE k.id = ANY (all_ids) AND k.until = 'started' FOR UPDATE SKIP LOCKED);
