@@ -10,6 +10,7 @@ from dayjob.store.exits import KEEP_CANCELLED
 from dayjob.store.postgres.database import Connection
 from dayjob.store.postgres.filters import among, where
 from dayjob.store.postgres.jobs import JobsPart
+from dayjob.store.postgres.part import encode
 from dayjob.store.postgres.wire import plain
 from dayjob.store.records import FITS, Action, Cancel, Delete, Edit, Filter, Retry
 
@@ -181,7 +182,10 @@ class ActsPart(JobsPart):
         self.forget_jobs(connection, [*live, *done], now)
 
     def _edit(self, connection: Connection, live: Sequence[str], change: Edit, now: int | None) -> None:
+        gating = None if change.gating is None else encode(change.gating).decode()
+        if gating is not None and change == Edit(gating=change.gating):  # who has it already stays where it is
+            live = [row[0] for row in connection.execute(self.sql.others_gated, (plain(live), gating)).fetchall()]
         if live:
             connection.execute(self.sql.drop_ready, (plain(live),))
-            given = (now, plain(live), change.run_at, change.priority, change.queue, change.payload)
+            given = (now, plain(live), change.run_at, change.priority, change.queue, change.payload, gating)
             self.by_turn(connection, connection.execute(self.sql.edit, given).fetchall(), now)

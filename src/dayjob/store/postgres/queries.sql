@@ -333,8 +333,8 @@ SELECT id::text FROM new WHERE laned ORDER BY place
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
 s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
 new AS (
-    UPDATE dayjob.job AS j SET entry = s.no, place = s.no, state = dayjob.next_state(j.gating), run_at = t.now FROM s, t
-    WHERE j.id = s.id
+    UPDATE dayjob.job AS j SET entry = s.no, place = dayjob.place_of(j, j.gating, s.no), state = dayjob.next_state(j.gating), run_at = t.now
+    FROM s, t WHERE j.id = s.id
     RETURNING j.id, j.place, j.priority, j.queue, CASE WHEN j.suspect THEN 2 ELSE 0 END AS kind,
         j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain, j.state = 'available' AND j.gating ? 'lane' AS laned
 ), known AS (
@@ -349,15 +349,18 @@ new AS (
 SELECT id::text FROM new WHERE laned ORDER BY place
 
 -- name: edit
--- $1 now  $2 ids in order  $3 run_at or null  $4 priority  $5 queue  $6 payload. Their rows in `ready` are gone already.
+-- $1 now  $2 ids in order  $3 run_at or null  $4 priority  $5 queue  $6 payload  $7 gating. Their rows in `ready` are gone already.
 -- Answers as `revive`.
 WITH t AS MATERIALIZED (SELECT coalesce($1::bigint, dayjob.clock()) AS now),
-s AS (SELECT o.id, nextval('dayjob.entry') AS no FROM unnest($2::uuid[]) AS o (id)),
+s AS (
+    SELECT o.id, nextval('dayjob.entry') AS no, CASE WHEN $7::jsonb IS NULL THEN j.gating ELSE dayjob.regated(j.gating, $7) END AS gating
+    FROM unnest($2::uuid[]) WITH ORDINALITY AS o (id, n) JOIN dayjob.job AS j ON j.id = o.id ORDER BY o.n),
 new AS (
-    UPDATE dayjob.job AS j SET entry = s.no,
-        place = CASE WHEN $3::bigint IS NULL AND $4::integer IS NULL AND $5::text IS NULL THEN j.place ELSE s.no END,
+    UPDATE dayjob.job AS j SET entry = s.no, gating = s.gating,
+        place = dayjob.place_of(j, s.gating, CASE WHEN $3::bigint IS NULL AND $4::integer IS NULL AND $5::text IS NULL
+            AND s.gating IS NOT DISTINCT FROM j.gating AND NOT (j.state = 'scheduled' AND j.place = j.entry) THEN j.place ELSE s.no END),
         run_at = CASE WHEN $3 IS NULL THEN j.run_at ELSE greatest($3, t.now) END,
-        state = CASE WHEN $3 IS NULL THEN CASE WHEN j.state = 'available' THEN dayjob.next_state(j.gating) ELSE j.state END WHEN $3 > t.now THEN 'scheduled' ELSE dayjob.next_state(j.gating) END,
+        state = CASE WHEN $3 > t.now OR $3 IS NULL AND j.state = 'scheduled' THEN 'scheduled' ELSE dayjob.next_state(s.gating) END,
         priority = coalesce($4, j.priority), queue = coalesce($5, j.queue), payload = coalesce($6::bytea, j.payload)
     FROM s, t WHERE j.id = s.id
     RETURNING j.id, j.entry, j.place, j.priority, j.queue, j.state,
@@ -375,6 +378,11 @@ new AS (
     SELECT place, entry, id, priority, kind, queue FROM new WHERE plain
 )
 SELECT id::text FROM new WHERE laned ORDER BY place
+
+-- name: others_gated
+-- $1 ids  $2 gating: those that have another one
+SELECT o.id::text FROM unnest($1::uuid[]) WITH ORDINALITY AS o (id, n) JOIN dayjob.job AS j ON j.id = o.id
+WHERE dayjob.regated(j.gating, $2::jsonb) IS DISTINCT FROM j.gating ORDER BY o.n
 
 -- name: delete_live
 DELETE FROM dayjob.job WHERE id = ANY ($1::uuid[])

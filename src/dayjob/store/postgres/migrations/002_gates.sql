@@ -84,6 +84,25 @@ AS $$ SELECT md5(kind || ' ' || key)::uuid $$;
 CREATE FUNCTION dayjob.next_state(gating jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN gating ?| '{gates,held}' THEN 'blocked' ELSE 'available' END $$;
 
+-- The key of the strict lane, if there is one.
+CREATE FUNCTION dayjob.strict_of(gating jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT min(e.gate ->> 1) FROM jsonb_array_elements(gating -> 'gates') AS e (gate) WHERE e.gate ->> 0 = 'order' $$;
+
+-- What a job with this gating has when it is given lane, weight and gates of another: its key stays what it is, and that it is held.
+CREATE FUNCTION dayjob.regated(gating jsonb, other jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT nullif(coalesce((SELECT jsonb_object_agg(k.key, k.value) FROM jsonb_each(gating) AS k WHERE k.key IN ('unique', 'held')), '{}')
+        || (coalesce(other, '{}') - '{unique,held}'::text[]), '{}')
+$$;
+
+-- The place of a job that comes back, or is given the gating *anew*: the *usual* one, or the one it has in the strict lane in which it stays.
+-- One that came for a time ahead has none before that time: till then its place is its entry.
+CREATE FUNCTION dayjob.place_of(job dayjob.job, anew jsonb, usual bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN (job.state <> 'scheduled' OR job.place < job.entry) AND dayjob.strict_of(job.gating) = dayjob.strict_of(anew)
+        THEN job.place ELSE usual END
+$$;
+
 -- True when nobody's open transaction holds the job: who has the turn waits for none.
 CREATE FUNCTION dayjob.is_free(job uuid) RETURNS boolean LANGUAGE plpgsql
 AS $$
@@ -141,8 +160,18 @@ BEGIN
             END IF;
         END IF;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
+    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.gating ? 'gates' THEN
         PERFORM dayjob.let_go(ARRAY[OLD.id], ARRAY[OLD.gating], TG_OP = 'DELETE');
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        strict_key := dayjob.strict_of(OLD.gating);
+        IF strict_key IS NOT NULL AND strict_key IS DISTINCT FROM dayjob.strict_of(NEW.gating) THEN  -- it leaves the lane in which it may have its turn
+            joined := dayjob.gate_id('order', strict_key);
+            DELETE FROM dayjob.token AS t WHERE t.holder = OLD.id::text AND t.gate = joined;
+            IF FOUND THEN
+                PERFORM dayjob.wake_up(ARRAY[joined], false);
+            END IF;
+        END IF;
     END IF;
     IF TG_OP = 'DELETE' THEN
         RETURN NULL;
@@ -175,7 +204,8 @@ END $$;
 CREATE TRIGGER gated_came AFTER INSERT ON dayjob.job FOR EACH ROW
     WHEN (NEW.gating IS NOT NULL AND NEW.state = 'blocked') EXECUTE FUNCTION dayjob.follow_gating();
 CREATE TRIGGER gated_changed AFTER UPDATE ON dayjob.job FOR EACH ROW
-    WHEN (OLD.entry <> NEW.entry AND NOT (OLD.state = 'blocked' AND NEW.state = 'available') AND OLD.gating ?| '{gates,held}')
+    WHEN (OLD.entry <> NEW.entry AND (OLD.gating ?| '{gates,held}' OR NEW.gating ? 'gates') AND NOT (
+        OLD.state = 'blocked' AND NEW.state = 'available' AND (OLD.gating -> 'gates') IS NOT DISTINCT FROM (NEW.gating -> 'gates')))
     EXECUTE FUNCTION dayjob.follow_gating();
 -- `finish` says "together", and calls `let_go` for all its jobs at once: one by one it is the dearest part of a completion.
 CREATE TRIGGER gated_went AFTER DELETE ON dayjob.job FOR EACH ROW
@@ -340,7 +370,8 @@ BEGIN
     LOOP
         -- Tokens are counted where somebody waits for one, not wherever one came free.
         awaited := ARRAY(SELECT u.id FROM unnest(coalesce(awaited, woken)) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
-        IF rounds = 0 AND cardinality(awaited) = 0 AND urgency IS NOT NULL THEN
+        IF rounds = 0 AND cardinality(awaited) = 0 AND urgency IS NOT NULL AND (  -- a look at few costs nothing worth saving
+            SELECT true FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1 OFFSET 19) THEN
             PERFORM 1 FROM (SELECT l.priority, l.place FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1) AS l
             WHERE (l.priority, -l.place) >= (urgency, -spot);
             IF NOT FOUND THEN
@@ -629,6 +660,7 @@ DECLARE
     new dayjob.job;
     due bigint := coalesce((fresh ->> 'run_at')::bigint, moment + ((fresh ->> 'delay')::double precision * 1000000)::bigint, moment);
     latest double precision := (fresh #>> '{gating,unique,latest}')::double precision;
+    anew jsonb;
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('dayjob'), 20);
     SELECT j.* INTO old FROM dayjob.job AS j WHERE j.id = holder FOR UPDATE;
@@ -651,9 +683,11 @@ BEGIN
         END IF;
     END IF;
     due := least(due, old.created_at + (latest * 1000000)::bigint);
-    UPDATE dayjob.job AS j SET entry = no, run_at = due,
-        state = CASE WHEN due > moment THEN 'scheduled' ELSE dayjob.next_state(j.gating) END,
-        place = CASE WHEN old.state = 'scheduled' OR due > moment OR whole AND (fresh ->> 'priority')::integer <> j.priority THEN no ELSE j.place END,
+    anew := CASE WHEN whole THEN dayjob.regated(old.gating, fresh -> 'gating') ELSE old.gating END;
+    UPDATE dayjob.job AS j SET entry = no, run_at = due, gating = anew,
+        state = CASE WHEN due > moment THEN 'scheduled' ELSE dayjob.next_state(anew) END,
+        place = dayjob.place_of(old, anew, CASE WHEN old.state = 'scheduled' OR due > moment OR whole AND (
+            (fresh ->> 'priority')::integer <> j.priority OR anew IS DISTINCT FROM old.gating) THEN no ELSE j.place END),
         priority = CASE WHEN whole THEN (fresh ->> 'priority')::integer ELSE j.priority END,
         payload = CASE WHEN whole THEN decode(fresh ->> 'payload', 'base64') ELSE j.payload END,
         expires_at = CASE WHEN whole THEN moment + ((fresh ->> 'expires')::double precision * 1000000)::bigint ELSE j.expires_at END,
@@ -662,6 +696,8 @@ BEGIN
     WHERE j.id = holder RETURNING j.* INTO new;
     IF NOT own THEN
         INSERT INTO dayjob.arrival (entry, id) VALUES (no, holder);
+    ELSIF new.state = 'available' AND new.place = no AND new.gating ? 'lane' THEN
+        PERFORM dayjob.place_lanes(ARRAY[holder], moment);
     ELSIF new.state = 'available' THEN
         PERFORM dayjob.make_ready(holder, CASE WHEN new.suspect THEN 2 ELSE 1 END, moment);
     END IF;
@@ -1112,7 +1148,8 @@ BEGIN
     ), numbered AS MATERIALIZED (
         SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
     ), job AS (
-        UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = n.place, place = n.place FROM numbered AS n
+        UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = n.place,
+            place = CASE WHEN j.gating IS NULL THEN n.place ELSE dayjob.place_of(j, j.gating, n.place) END FROM numbered AS n
         WHERE j.id = n.id AND j.entry = n.entry AND (j.gating IS NULL OR dayjob.is_free(j.id)) AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
         RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain,
             j.state = 'available' AND j.gating ? 'lane' AS laned
@@ -1151,7 +1188,8 @@ BEGIN
                 AND (gating IS NULL OR dayjob.is_free(id))
             ORDER BY run_at, entry LIMIT most) AS d
     ), job AS (
-        UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = d.place, place = d.place FROM due AS d
+        UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = d.place,
+            place = CASE WHEN j.gating IS NULL THEN d.place ELSE dayjob.place_of(j, j.gating, d.place) END FROM due AS d
         WHERE j.id = d.id AND j.entry = d.entry AND j.state = 'scheduled'
         RETURNING j.id, j.place, j.queue, j.priority, j.suspect, j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain,
             j.state = 'available' AND j.gating ? 'lane' AS laned
