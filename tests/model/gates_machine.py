@@ -124,6 +124,9 @@ class GatesMachine(RuleBasedStateMachine):
     def seen(self) -> dict[str, State]:
         return {row.id: row.state for row in self.store.find(Filter(), limit=1000).jobs}
 
+    def places(self) -> dict[str, int]:
+        return {row.id: row.place for row in self.store.find(Filter(), limit=1000).jobs}
+
     # -- in
 
     @initialize(batch=st.lists(shapes, min_size=2, max_size=5))
@@ -242,14 +245,18 @@ class GatesMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """The leader's; what it takes back is the engine's affair, if there was a reason. Then nobody who could pass waits."""
-        model, before = self.model, {id: job.state for id, job in self.model.jobs.items()}
+        """The leader's; what it takes back, and whether that stands in a new place then, is the engine's affair, if there was
+        a reason. Then nobody who could pass waits."""
+        model, before, stood = self.model, {id: job.state for id, job in self.model.jobs.items()}, self.places()
         assert self.store.admit(self.term, now=self.now) is not None
-        seen = self.seen()
+        seen, stands = self.seen(), self.places()
         back = [job for id, job in model.jobs.items() if before[id] is State.AVAILABLE and seen[id] is State.BLOCKED]
         assert all(model.may_be_taken_back(job, self.now) for job in back)
         for job in back:
             model.take_back(job)
+        for id in sorted(stands, key=stands.__getitem__):
+            if before[id] is State.AVAILABLE and model.jobs[id].gating.gates and stands[id] > stood[id]:
+                model.jobs[id].place = model.next()
         if not back:
             model.admit(self.now, seen)
             return

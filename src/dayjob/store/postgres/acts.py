@@ -183,8 +183,9 @@ class ActsPart(JobsPart):
 
     def _edit(self, connection: Connection, live: Sequence[str], change: Edit, now: int | None) -> None:
         gating = None if change.gating is None else encode(change.gating).decode()
-        if gating is not None and change == Edit(gating=change.gating):  # who has it already stays where it is
-            live = [row[0] for row in connection.execute(self.sql.others_gated, (plain(live), gating)).fetchall()]
+        if change == Edit(gating=change.gating):  # who has it already stays where it is
+            others = [] if gating is None else connection.execute(self.sql.others_gated, (plain(live), gating)).fetchall()
+            live = [row[0] for row in others]
         if live:
             connection.execute(self.sql.drop_ready, (plain(live),))
             given = (now, plain(live), change.run_at, change.priority, change.queue, change.payload, gating)

@@ -143,6 +143,14 @@ BEGIN
     END IF;
 END $$;
 
+-- A job of this *entry* says how much its gates have.
+CREATE FUNCTION dayjob.say_gates(gating jsonb, entry bigint) RETURNS void LANGUAGE sql
+AS $$
+    INSERT INTO dayjob.wake AS k (target, line, entry, gates)
+    SELECT md5(gating ->> 'gates')::uuid, false, say_gates.entry, gating -> 'gates' WHERE gating ? 'gates'
+    ON CONFLICT (target, xid, line) DO UPDATE SET entry = excluded.entry, gates = excluded.gates
+$$;
+
 -- A job with `gating` came, changed its entry, or goes. Here alone lines are joined and left, tokens and keys come free.
 CREATE FUNCTION dayjob.follow_gating() RETURNS trigger LANGUAGE plpgsql
 AS $$
@@ -151,6 +159,7 @@ DECLARE
     own boolean;
     joined uuid;
     needed uuid[];
+    says boolean;
 BEGIN
     IF TG_OP <> 'INSERT' AND OLD.gating ?| '{gates,held}' THEN
         IF OLD.state = 'blocked' THEN
@@ -176,6 +185,8 @@ BEGIN
     IF TG_OP = 'DELETE' THEN
         RETURN NULL;
     END IF;
+    -- The newest job says how much a gate has, and not one that only comes back.
+    says := CASE WHEN TG_OP = 'INSERT' THEN NEW.round = 0 ELSE (OLD.gating -> 'gates') IS DISTINCT FROM (NEW.gating -> 'gates') END;
     IF NEW.state = 'blocked' THEN
         SELECT array_agg(dayjob.gate_id(e.gate ->> 0, e.gate ->> 1) ORDER BY e.gate ->> 0, e.gate ->> 1),
             min(e.gate ->> 1) FILTER (WHERE e.gate ->> 0 = 'order')
@@ -196,13 +207,16 @@ BEGIN
         INSERT INTO dayjob.waits (id, line, rank, place, entry, priority, strict, queue, gates)
         VALUES (NEW.id, joined, CASE WHEN own THEN -1 WHEN strict_key IS NOT NULL THEN 0 ELSE -NEW.priority END, NEW.place, NEW.entry,
             NEW.priority, strict_key IS NOT NULL, NEW.queue, needed);
-        INSERT INTO dayjob.wake (target, line, entry, gates) VALUES (joined, true, NEW.entry, NEW.gating -> 'gates')
-        ON CONFLICT (target, xid, line) DO UPDATE SET entry = excluded.entry, gates = excluded.gates;
+        INSERT INTO dayjob.wake AS k (target, line, entry, gates)
+        VALUES (joined, true, CASE WHEN says THEN NEW.entry END, CASE WHEN says THEN NEW.gating -> 'gates' END)
+        ON CONFLICT (target, xid, line) DO UPDATE SET entry = coalesce(excluded.entry, k.entry), gates = coalesce(excluded.gates, k.gates);
+    ELSIF says THEN
+        PERFORM dayjob.say_gates(NEW.gating, NEW.entry);
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER gated_came AFTER INSERT ON dayjob.job FOR EACH ROW
-    WHEN (NEW.gating IS NOT NULL AND NEW.state = 'blocked') EXECUTE FUNCTION dayjob.follow_gating();
+    WHEN (NEW.gating IS NOT NULL AND (NEW.state = 'blocked' OR NEW.gating ? 'gates')) EXECUTE FUNCTION dayjob.follow_gating();
 CREATE TRIGGER gated_changed AFTER UPDATE ON dayjob.job FOR EACH ROW
     WHEN (OLD.entry <> NEW.entry AND (OLD.gating ?| '{gates,held}' OR NEW.gating ? 'gates') AND NOT (
         OLD.state = 'blocked' AND NEW.state = 'available' AND (OLD.gating -> 'gates') IS NOT DISTINCT FROM (NEW.gating -> 'gates')))
@@ -307,6 +321,13 @@ AS $$
     WHERE g.ctid = o.address AND g.opens IS DISTINCT FROM o.at
 $$;
 
+-- The gate by which a pause keeps those who wait at *gates*: not those who wait for nothing but that new jobs of their queue are let in.
+CREATE FUNCTION dayjob.shut_by_pause(queue text, gates uuid[]) RETURNS uuid[] LANGUAGE sql STABLE
+AS $$
+    SELECT ARRAY(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p
+        WHERE p.queue = shut_by_pause.queue AND gates <> ARRAY[dayjob.gate_id('held', p.queue)])
+$$;
+
 -- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
 -- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of this *urgency*
 -- and *spot*, if it says so, is spared the look at them.
@@ -402,7 +423,7 @@ BEGIN
         SELECT array_agg(x.gate) FILTER (WHERE x.gate IS NOT NULL), array_agg(x.lines) FILTER (WHERE x.gate IS NOT NULL), bool_or(x.strict)
             INTO names, wanted, alone FROM (
             SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                SELECT w.strict, w.gates || array(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p WHERE p.queue = w.queue) AS gates
+                SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
                 FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
             LEFT JOIN LATERAL unnest(h.gates) AS x (gate) ON true GROUP BY x.gate) AS x;
         free := dayjob.free_tokens(names, moment);
@@ -433,7 +454,7 @@ BEGIN
         ELSE FOR job IN
             WITH head AS MATERIALIZED (
                 SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free FROM unnest(todo) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL (
-                    SELECT w.strict, w.gates || array(SELECT dayjob.gate_id('paused', p.queue) FROM dayjob.paused AS p WHERE p.queue = w.queue) AS gates
+                    SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
                     FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
                 CROSS JOIN LATERAL (
                     SELECT coalesce(array_agg(array_position(names, x.gate)), '{}') AS numbers,
@@ -694,6 +715,9 @@ BEGIN
         tags = CASE WHEN whole THEN fresh ->> 'tags' ELSE j.tags END, meta = CASE WHEN whole THEN fresh ->> 'meta' ELSE j.meta END,
         options = CASE WHEN whole THEN decode(fresh ->> 'options', 'base64') ELSE j.options END
     WHERE j.id = holder RETURNING j.* INTO new;
+    IF whole THEN
+        PERFORM dayjob.say_gates(anew, no);
+    END IF;
     IF NOT own THEN
         INSERT INTO dayjob.arrival (entry, id) VALUES (no, holder);
     ELSIF new.state = 'available' AND new.place = no AND new.gating ? 'lane' THEN
