@@ -296,7 +296,7 @@ AS $$
         SELECT dayjob.gate_id(s.gate ->> 0, s.gate ->> 1), s.gate ->> 0, s.gate ->> 1, (s.gate ->> 2)::integer,
             (s.gate ->> 3)::double precision, s.entry FROM said AS s
         ON CONFLICT (id) DO UPDATE SET tokens = excluded.tokens, per = excluded.per, entry = excluded.entry
-        WHERE g.entry <= excluded.entry AND (g.tokens, g.per) IS DISTINCT FROM (excluded.tokens, excluded.per)
+        WHERE g.entry <= excluded.entry AND (g.entry, g.tokens, g.per) IS DISTINCT FROM (greatest(g.entry, 1), excluded.tokens, excluded.per)
         RETURNING g.id
     )
     SELECT array_agg(n.id) FROM new AS n
@@ -427,7 +427,10 @@ BEGIN
                 FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
             LEFT JOIN LATERAL unnest(h.gates) AS x (gate) ON true GROUP BY x.gate) AS x;
         free := dayjob.free_tokens(names, moment);
-        IF array_position(free, NULL) IS NOT NULL THEN  -- forgotten, as nothing was there for long
+        IF array_position(free, NULL) IS NOT NULL OR EXISTS (  -- forgotten, as nothing was there for long; and perhaps set or shut since
+            SELECT FROM unnest(names) AS u (id) CROSS JOIN LATERAL (
+                SELECT g.entry FROM dayjob.gate AS g WHERE g.id = u.id OFFSET 0) AS g WHERE g.entry = 0)
+        THEN
             PERFORM dayjob.know_gates(array_agg(j.gating -> 'gates'), array_agg(j.entry))
             FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
                 SELECT w.id FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
