@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.contract.gates.words import concurrency, gated, order, rate, tokens
-from tests.contract.scene import Puppet, Scene
+from dayjob.clock import SECOND
+from dayjob.states import State
+from dayjob.store.records import Action, Cancel, Edit
+from tests.contract.gates.words import admit, concurrency, gated, order, rate, tokens
+from tests.contract.scene import START, Puppet, Scene
 
 MANY = 2_300
 
@@ -107,3 +110,20 @@ class TestVeryManyKeys:
             scene.store.enqueue(rows, now=scene.now)
 
         assert [id for _ in range(3) for id in ann.ids(700)] == [row.id for row in firsts[500:1100]]
+
+
+class TestWhoIsFirstInALine:
+    @pytest.mark.parametrize("change", [Cancel(), Edit(run_at=START + 3600 * SECOND), Edit(gating=gated())])
+    def test_when_the_first_leaves_it_the_line_is_as_urgent_as_the_next(self, scene: Scene, change: Action) -> None:
+        a, b = concurrency("a"), concurrency("b")
+        ann = scene.worker()
+        held = ann.take(scene.job(gating=gated(a)))
+        first, second = scene.job(gating=gated(a), priority=5), scene.job(gating=gated(a))
+        other = scene.job(gating=gated(a, b), priority=3)
+        admit(scene)
+        scene.act(change, first)
+
+        ann.settle(held)
+        admit(scene)
+
+        assert (scene.state(other), scene.state(second)) == (State.AVAILABLE, State.BLOCKED)

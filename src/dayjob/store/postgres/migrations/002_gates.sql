@@ -163,8 +163,8 @@ DECLARE
 BEGIN
     IF TG_OP <> 'INSERT' AND OLD.gating ?| '{gates,held}' THEN
         IF OLD.state = 'blocked' THEN
-            DELETE FROM dayjob.waits AS w WHERE w.id = OLD.id RETURNING CASE WHEN w.strict THEN w.line END INTO joined;
-            IF joined IS NOT NULL THEN  -- the next one may wait at another gate
+            DELETE FROM dayjob.waits AS w WHERE w.id = OLD.id RETURNING w.line INTO joined;
+            IF FOUND THEN  -- the next one may wait at another gate, or be less urgent
                 PERFORM dayjob.wake_up(ARRAY[joined], true);
             END IF;
         END IF;
