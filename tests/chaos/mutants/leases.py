@@ -118,9 +118,9 @@ LEASES = (
             ),
             Change(
                 SCHEMA,
-                "VALUES (by_worker, number, moment, claimed, all_ids, all_entries);",
+                "VALUES (by_worker, number, moment, claimed, all_ids, all_entries)\n",
                 "VALUES (by_worker, number, moment, claimed, all_ids, all_entries)\n"
-                "    ON CONFLICT ON CONSTRAINT lease_pkey DO UPDATE SET open = excluded.open, ids = excluded.ids, entries = excluded.entries;",
+                "    ON CONFLICT ON CONSTRAINT lease_pkey DO UPDATE SET open = excluded.open, ids = excluded.ids, entries = excluded.entries\n",
             ),
         ),
         redis=(

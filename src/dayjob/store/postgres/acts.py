@@ -184,7 +184,9 @@ class ActsPart(JobsPart):
     def _edit(self, connection: Connection, live: Sequence[str], change: Edit, now: int | None) -> None:
         gating = None if change.gating is None else encode(change.gating).decode()
         if change == Edit(gating=change.gating):  # who has it already stays where it is
-            others = [] if gating is None else connection.execute(self.sql.others_gated, (plain(live), gating)).fetchall()
+            others = (
+                [] if gating is None else connection.execute(self.sql.others_gated, (plain(live), gating)).fetchall()
+            )
             live = [row[0] for row in others]
         if live:
             connection.execute(self.sql.drop_ready, (plain(live),))
