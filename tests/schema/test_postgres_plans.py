@@ -261,7 +261,7 @@ OPERATIONS: dict[Callable[[Watched], object], int] = {
     Watched.release: BATCH * 4,
     Watched.die: BATCH * 4,
     Watched.record: BATCH,
-    Watched.stage: BATCH * 4,
+    Watched.stage: BATCH * 8,  # with what else has become due
     Watched.beat: BATCH * 4,
     Watched.rescue: BATCH * 8,
     Watched.leave: BATCH * 8,
