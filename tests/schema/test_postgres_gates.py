@@ -10,8 +10,9 @@ import pytest
 import dayjob.store
 from dayjob.errors import StoreUnavailable
 from dayjob.store.contract import Store
+from dayjob.store.gating import Gating
 from tests.contract.engines import Postgres15, Postgres18
-from tests.contract.gates.words import concurrency, gated, laned, unique
+from tests.contract.gates.words import concurrency, gated, key_of, laned, unique
 from tests.contract.scene import Scene
 from tests.contract.theirs import Theirs, theirs
 from tests.servers.needed import needed
@@ -77,6 +78,20 @@ def test_producers_at_one_gate_do_not_wait_for_each_other(scene: Scene, app: The
 
     assert scene.worker().ids() == [id]
     app.rollback()
+
+
+@pytest.mark.parametrize("policy", ["extend", "replace"])
+def test_who_stopped_behind_a_job_that_was_being_put_off_is_let_in(scene: Scene, app: Theirs, policy: str) -> None:
+    gating = Gating(key_of(on_conflict=policy), gates=(concurrency("one"),))
+    scene.job(queue="a", priority=5, gating=gating)
+    other = scene.job(queue="b", gating=gated(concurrency("one")))
+    app.enqueue(scene.row(queue="a", delay=3600.0, priority=5, gating=gating))
+    ann = scene.worker()
+    assert ann.ids() == []
+
+    app.commit()
+
+    assert ann.ids() == [other]
 
 
 def test_lanes_of_a_transaction_get_their_turns_when_it_is_committed(scene: Scene, app: Theirs) -> None:

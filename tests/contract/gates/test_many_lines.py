@@ -111,6 +111,20 @@ class TestVeryManyKeys:
 
         assert [id for _ in range(3) for id in ann.ids(700)] == [row.id for row in firsts[500:1100]]
 
+    def test_who_finds_nothing_for_others_come_first_is_told_to_come_again(self, scene: Scene) -> None:
+        of_keys(scene, range(3000), priority=1)
+        mine = scene.job(queue="mine", gating=gated(concurrency("mine")))
+        ann = scene.worker()
+        for _ in range(10):
+            turn = ann.turn(wants=[ann.want(10, "mine")])
+            if turn.claimed:
+                break
+            assert turn.next_due is not None
+            assert turn.next_due <= scene.stamp(1)
+            scene.advance(1)
+
+        assert [job.id for job in turn.claimed] == [mine]
+
 
 class TestWhoIsFirstInALine:
     @pytest.mark.parametrize("change", [Cancel(), Edit(run_at=START + 3600 * SECOND), Edit(gating=gated())])

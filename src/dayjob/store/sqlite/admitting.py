@@ -98,6 +98,10 @@ class AdmittingPart(EnteringPart):
         opening = connection.execute(self.gate_sql.next_opening).fetchone()
         return None if opening is None else int(opening[0])
 
+    def more_to_look_at(self, connection: sqlite3.Connection) -> bool:
+        """Whether lines are left that were not looked at."""
+        return bool(connection.execute(self.gate_sql.more_to_look_at).fetchone()[0])
+
     def _admit(
         self,
         connection: sqlite3.Connection,

@@ -206,6 +206,9 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob_line WHERE gate = '' LIMIT ?3
         FROM dayjob_line AS l WHERE l.gate = '' ORDER BY l.priority DESC, l.place LIMIT 1), true)
 FROM dayjob_job AS j WHERE j.entry = ?1
 
+-- name: more_to_look_at
+SELECT EXISTS (SELECT 1 FROM dayjob_line WHERE gate = '')
+
 -- name: next_opening
 SELECT opens FROM dayjob_gate WHERE opens IS NOT NULL ORDER BY opens LIMIT 1
 

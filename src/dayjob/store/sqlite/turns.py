@@ -22,6 +22,8 @@ TOGETHER = 200
 """Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
 _MANY = 20
 """Lines."""
+_AGAIN = SECOND // 10
+"""Microseconds until somebody who found nothing looks again, though more waits to be looked at."""
 
 _claimed = msgspec.json.Decoder(list[Claimed]).decode
 _lengths = msgspec.json.Decoder(list[int]).decode
@@ -70,6 +72,8 @@ class TurnPart(AdmittingPart):
                     self.started(connection, [job.entry for job in claimed], now)
             if gated:
                 opens = self.next_opening(connection)
+                if len(claimed) < sum(one.limit for one in wants) and self.more_to_look_at(connection):
+                    opens = now + _AGAIN  # others came before, and were all that one look lets in
                 next_due = min((due for due in (next_due, opens) if due is not None), default=None)
             suspects = bool(suspects) and self._suspects_wait(connection, wants)
         return Turn(now, claimed, refused, settled, control, next_due, suspects)

@@ -358,6 +358,7 @@ DECLARE
     admitted integer := 0;
     rounds integer := 0;
     unseen boolean;
+    missed boolean := false;
 BEGIN
     WITH k AS (
         DELETE FROM dayjob.wake WHERE ctid = ANY (ARRAY(SELECT k.ctid FROM dayjob.wake AS k ORDER BY k.target, k.xid LIMIT 2000))
@@ -493,6 +494,7 @@ BEGIN
         END LOOP; END IF;
         let := dayjob.let_in(picked, moment);
         admitted := admitted + let;
+        missed := missed OR let < cardinality(picked);
         UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
         FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
         WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
@@ -508,6 +510,9 @@ BEGIN
     END LOOP;
     IF unseen THEN
         PERFORM dayjob.wake_up(awaited, false);
+    END IF;
+    IF missed THEN  -- whom somebody holds has taken no token: who stopped for it is looked at again
+        PERFORM dayjob.wake_up(ARRAY(SELECT DISTINCT u.id FROM unnest(looked) AS u (id)), false);
     END IF;
     PERFORM dayjob.set_opens(ARRAY(SELECT u.id FROM unnest(looked || awaited) AS u (id) GROUP BY u.id), moment);
     RETURN admitted;
@@ -1557,6 +1562,11 @@ BEGIN
     END IF;
     IF gated OR limited THEN
         next_due := least(next_due, dayjob.next_opening(moment));
+        -- Others came before and were all that a look lets in: the next one may get to what is wanted.
+        IF claimed < (SELECT sum((w ->> 'limit')::integer) FROM jsonb_array_elements(wants) AS w)
+            AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            next_due := least(next_due, moment + 100000);
+        END IF;
     END IF;
     suspects := false;
     IF EXISTS (SELECT 1 FROM dayjob.level WHERE kind = 2) THEN
