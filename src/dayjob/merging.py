@@ -59,7 +59,7 @@ def merged(
     Args:
         again: enqueues *row*, once more. jobs: knows the tasks whose code is here. limit: bytes of a payload.
     Raises:
-        PayloadError: the merged arguments are too large; the job is as it was.
+        PayloadError: the merged arguments are too large. ConfigError: they make no key of a limit. The job is as it was.
     """
     task = jobs.task(row.task)
     for _ in range(TRIES):
