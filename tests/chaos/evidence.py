@@ -25,6 +25,8 @@ SUICIDE = "a job kills its process"
 KILLS = {"SIGKILL", "kill", "host lost"}
 FATAL = {*KILLS, SUICIDE}
 """Faults after which a process is no more."""
+NO_BEAT = "no beat before its lease ran out"
+"""As the store says why it gave up a worker of which nobody saw the end."""
 TOLD = "SIGTERM"
 """The fault of being told to end: it takes no time from anybody, and is the very thing that is measured."""
 
@@ -234,6 +236,14 @@ class Evidence:
             for stretch in self.stretches
             if process is None or stretch.target in (None, process)
         )
+
+    def cut_off(self, attempt: AttemptRow) -> bool:
+        """True when *attempt* counts as a crash of a process that lives, or that others ended: it ran alone, and what was wrong
+        kept its beats from the store for a lease."""
+        if attempt.outcome is not Outcome.CRASHED or attempt.reason != NO_BEAT:
+            return False
+        c, at = self.conditions, self.ledger_time(attempt.finished_at)
+        return self.disturbed(at, c.lease + c.sweep + c.slack, self.named.get(attempt.worker or ""))
 
     def dead(self, worker: str | None, at: float) -> bool:
         """True when the process of the worker of this name was no more at *at*."""

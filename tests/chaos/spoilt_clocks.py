@@ -14,7 +14,7 @@ from dayjob.states import State
 from tests.chaos.rules.clocks import TICKED
 
 if TYPE_CHECKING:
-    from tests.chaos.test_checker import Run
+    from tests.chaos.clean import Run
 
 
 def clocks(run: Run, pid: int) -> None:

@@ -10,7 +10,7 @@ from tests.chaos.ledger import Plan
 TOLD = "who is told of a key's holder is told the truth"
 
 if TYPE_CHECKING:
-    from tests.chaos.test_checker import Run
+    from tests.chaos.clean import Run
 
 PLAN = Plan(unique="order:7", shares=("tenant:1", 1), rate=("stripe", 2, 2.0))
 

@@ -13,7 +13,7 @@ from tests.chaos.ledger import Plan
 from tests.chaos.rules.ticks import BESIDE, IN_TIME, ONCE
 
 if TYPE_CHECKING:
-    from tests.chaos.test_checker import Run
+    from tests.chaos.clean import Run
 
 SINCE, EVERY, UNTIL = 40, 10, 80
 ENTRY = 6000

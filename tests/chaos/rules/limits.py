@@ -107,7 +107,7 @@ def started(of: Evidence) -> Finding:
         for start in of.starts.get(id, ())
         if not of.disturbed(start["at"], c.lease + c.sweep + c.slack)
     )
-    return _rated(of, RATED, starts, 0.0, SHARE, EXTRA)
+    return _rated(of, RATED, starts, c.tolerance, SHARE, EXTRA)
 
 
 Rates = dict[tuple[str, int, float], list[float]]

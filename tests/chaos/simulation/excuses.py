@@ -16,12 +16,12 @@ from dayjob.clock import SECOND
 from dayjob.states import Outcome
 from dayjob.store.contract import Store
 from dayjob.store.records import AttemptRow, JobRow
+from tests.chaos.evidence import NO_BEAT
 from tests.chaos.ledger import Fact
 from tests.chaos.simulation.machine import START
 from tests.chaos.simulation.work import LIMIT, Spec
 
 LIMITED = ("slow", "deaf")
-NO_BEAT = "no beat before its lease ran out"
 SILENT = 60.0
 """Seconds after which nobody is given up any more for what he could not say while the store was away."""
 
