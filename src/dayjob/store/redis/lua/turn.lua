@@ -91,22 +91,37 @@ if due and tonumber(due) <= now then
 end
 
 -- admit
-local opening
+local wants = ARGV[5] ~= '' and unpacked(ARGV[5]) or {}
+local paused = {}
+if #wants > 0 then
+  for _, queue in ipairs(call('SMEMBERS', '@paused')) do paused[queue] = true end
+end
+local stands = worker and worker[6] == 0
+-- Of several wants one could starve, if those of another were enough.
+local want = #wants == 1 and not wants[1].id and not wants[1].suspects and not meta[3] and wants[1] or nil
+local opening, picked
+
+-- What *want* takes, if it is so much that none of the many who wait to be looked at could come before it.
+local function enough()
+  if call('SCARD', '@freed') ~= 1 or call('SISMEMBER', '@freed', '*') == 0 or call('ZCARD', '@wait:*') < 20 then return end
+  local opens = call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
+  if opens and tonumber(opens) <= now then return end
+  local some = pick(want, paused)
+  local last = some[want.limit]
+  return last and tonumber(last[2]) < tonumber(call('ZRANGE', '@wait:*', 0, 0, 'WITHSCORES')[2]) and some
+end
+
 if GATED then
   opening = next_opening(now)
   if opening and opening <= now then
-    admit(now, 1000)
+    picked = want and enough()
+    if not picked then admit(now, 1000, nil, want) end
     opening = next_opening(now)
     if opening then opening = max(opening, now + 100000) end  -- more than one turn admits
   end
 end
 
 -- claim
-local wants = ARGV[5] ~= '' and unpacked(ARGV[5]) or {}
-local paused = {}
-if #wants > 0 then
-  for _, queue in ipairs(call('SMEMBERS', '@paused')) do paused[queue] = true end
-end
 local claimed, claims, blob = {}, {}, {}
 local most
 if meta[3] and #wants > 0 then
@@ -118,7 +133,6 @@ if meta[3] and #wants > 0 then
     if at and call('ZSCORE', '@ready', queue) then opening = min(opening or at, at) end
   end
 end
-local stands = worker and worker[6] == 0
 
 -- Hand out what was *taken*, with *known* entries or that of its place; a job whose record somebody has deleted is counted.
 local function give(taken, known, scores, queues)
@@ -210,9 +224,9 @@ if claim_no ~= '' and stands and call('HEXISTS', '@lease:' .. me, claim_no) == 1
   repeat_claim()  -- its reply was lost
 elseif #wants > 0 and stands then
   for _, want in ipairs(wants) do
-    local picked = pick(want, paused, most)
-    if GATED then picked = without_broken(picked, now) end
-    if #picked > 0 then claim(picked) end
+    local some = picked or pick(want, paused, most)
+    if GATED then some = without_broken(some, now) end
+    if #some > 0 then claim(some) end
   end
   if #claimed > 0 then
     call('HSET', '@lease:' .. me, claim_no, digits(now))

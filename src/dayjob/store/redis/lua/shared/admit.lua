@@ -365,12 +365,21 @@ local function advance(gate, now)
   return gate.score
 end
 
--- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. In the heap is
--- each gate that is looked at, with the first line there that nobody has seen yet, and the lines of which more may pass.
-local function admit(now, limit, shunned)
+-- Whether *want* takes from a queue.
+local function taken_by(want)
+  local named = {}
+  for _, queue in ipairs(want.queues or want.exclude) do named[queue] = true end
+  return function(queue) return (named[queue] or false) == (want.queues and true or false) end
+end
+
+-- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. When as many
+-- have passed as *want* takes, no more than a few lines are looked at. In the heap is each gate that is looked at, with the first
+-- line there that nobody has seen yet, and the lines of which more may pass.
+local function admit(now, limit, shunned, want)
   rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
-  local over, seen, closed, passed, looked = {}, {}, {}, 0, 0
+  local over, seen, closed, passed, looked, takes = {}, {}, {}, 0, 0, want and taken_by(want)
+  local left = want and want.limit or HUGE
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
@@ -386,11 +395,12 @@ local function admit(now, limit, shunned)
   local ahead = 0
   for at = 1, size do ahead = ahead + #heap[at].read / 2 end
   ahead = min(1000, floor(limit / max(1, ahead)) + 2)  -- of each of so many lines about as many pass
-  while size > 0 and passed < limit and looked < 2000 do
+  while size > 0 and passed < limit and looked < (left > 0 and 2000 or 200) do
     local one = heap[1]
     if not one.name then
-      looked = looked + 1
-      passed = passed + look(one, second(), limit - passed, now)
+      local count = look(one, second(), limit - passed, now)
+      looked, passed = looked + 1, passed + count
+      if takes and one.queue and takes(one.queue) then left = left - count end
       if one.queue and one.score and not one.shut then sink() else drop() end
     elseif rooms[one.name] <= 0 then
       over[one.name], closed[one.name] = true, one.score
