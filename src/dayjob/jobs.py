@@ -16,6 +16,7 @@ from dayjob.errors import ConfigError, JobNotFound, PayloadError, StoreUnavailab
 from dayjob.gatekeeper import regated
 from dayjob.ids import check_id
 from dayjob.job import Changes, Job, LogLine, log_line
+from dayjob.merging import TRIES
 from dayjob.offload import offload
 from dayjob.policies import check_int, check_name, check_priority
 from dayjob.states import WAITING, State
@@ -34,8 +35,6 @@ States = State | str | Iterable[State | str]
 
 _BATCH = 1_000
 _PAGE = 100_000
-_TRIES = 1_000
-"""Edits of one job that may come in between, each from somebody else."""
 _PATIENCE = 2.0
 """Seconds for which `find` goes on looking for few jobs among very many, before it hands over what it has."""
 
@@ -188,23 +187,25 @@ class JobsManager:
         )
         row = self.load(id)
         if args is None:
-            touched = self._store().act(Filter(ids=(row.id,)), change)
+            touched = bool(self._store().act(Filter(ids=(row.id,)), change))
         else:
-            touched = self._edit_args(row, self.payload(row.task, cast("Mapping[str, Any]", args)), change)
+            row, touched = self._edit_args(row, self.payload(row.task, cast("Mapping[str, Any]", args)), change)
         self._store().notify("work", (change.queue or row.queue).encode())
-        return bool(touched)
+        return touched
 
-    def _edit_args(self, row: JobRow, payload: bytes, change: Edit) -> list[str]:
-        """Its keys are made of its arguments, so both change together, unless somebody else has changed the job."""
-        for _ in range(_TRIES):
+    def _edit_args(self, row: JobRow, payload: bytes, change: Edit) -> tuple[JobRow, bool]:
+        """Its keys are made of its arguments, so both change together, unless somebody else has changed the job.
+
+        Returns: the job as it was before, and whether it was changed.
+        """
+        for _ in range(TRIES):
             change = replace(change, payload=payload, gating=self.regated(row, payload))
-            touched = self._store().act(Filter(ids=(row.id,), entry=row.entry), change)
-            if touched:
-                return touched
+            if self._store().act(Filter(ids=(row.id,), entry=row.entry), change):
+                return row, True
             row = self.load(row.id)
             if row.state not in WAITING:
-                return []
-        raise StoreUnavailable(f"job {row.id} changed {_TRIES:,} times while it was to be edited")
+                return row, False
+        raise StoreUnavailable(f"job {row.id} changed {TRIES:,} times while it was to be edited")
 
     async def aedit(self, id: str, /, **changes: Unpack[Changes]) -> bool:
         """Awaitable `edit`."""

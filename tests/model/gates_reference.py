@@ -281,7 +281,7 @@ class Reference:
         for job in sorted(held, key=lambda job: job.order):
             job.held = False
             if job.state is State.BLOCKED:
-                self.arrive(job)
+                self.arrive(job, new_place=False)
         admitted = []
         turns = [job for job in self.blocked() if job.tokens]
         first = [job for job in turns if seen[job.row.id] is not State.BLOCKED]

@@ -12,7 +12,8 @@ condition requires that the job still runs under that entry and that the worker 
 that does not match writes nothing, and the caller is told: a refusal is a return value.
 
 **Place.** Within a queue the order of claims is priority (higher first), then place. A job gets its place when it
-becomes available by enqueue, by its time, by a retry or by an edit; released, lost and crashed jobs keep theirs.
+becomes available by enqueue, by its time, by a retry or by an edit, or has to wait then (at gates, for a closed queue);
+released, lost and crashed jobs keep theirs.
 
 **Liveness.** Workers expire in *live time*: the store's time minus all stretches beyond half an expiry in which it
 accepted no beat from anyone. So an outage of the store rescues nobody who beats again afterwards.

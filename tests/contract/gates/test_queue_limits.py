@@ -12,7 +12,7 @@ from dayjob.states import Outcome, State
 from dayjob.store.contract import Store
 from dayjob.store.gating import Gating, QueueLimits
 from dayjob.store.records import Cancel, Edit, Filter
-from tests.contract.gates.words import admit, concurrency, gated, laned, store_one, tokens, unique
+from tests.contract.gates.words import admit, concurrency, gated, laned, order, store_one, tokens, unique
 from tests.contract.racing import at_once
 from tests.contract.scene import Scene
 
@@ -306,6 +306,17 @@ class TestClosed:
         scene.store.limit_queue("default", None, now=scene.now)
 
         assert ann.ids() == [held[2], held[0], held[1]]
+
+    @pytest.mark.parametrize("gating", [None, gated(concurrency()), gated(order())])
+    def test_who_was_held_stands_where_it_came(self, scene: Scene, gating: Gating | None) -> None:
+        limit(scene, closed="hold")
+        held = scene.job(gating=gating)
+        later = scene.job(queue="other", gating=gating)
+        limit(scene)
+        ann = scene.worker()
+
+        assert ann.ids(1) == [held]
+        assert (later in ann.ids()) is (gating is None)
 
     def test_a_job_with_a_time_is_held_from_its_time_on(self, scene: Scene) -> None:
         limit(scene, closed="hold")

@@ -171,7 +171,7 @@ class ActingPart(TurnPart):
         given["run_at"] = None if change.run_at is None else max(change.run_at, now)
         given = {name: value for name, value in given.items() if value is not None}
         state = None if change.run_at is None else "scheduled" if change.run_at > now else "available"
-        stay: list[tuple[_Candidate, Gating | None]] = []
+        stay: list[tuple[_Candidate, Gating | None]] = []  # none of those who take turns
         move: list[tuple[_Candidate, Gating | None]] = []
         for job in live:
             gating = None if change.gating is None else regated(job.gating, change.gating)
@@ -180,12 +180,10 @@ class ActingPart(TurnPart):
             if gating is not None or given.keys() - {"payload"}:
                 move.append((job, gating))
             elif given:
-                stay.append((job, gating))
+                stay.append((job, None))
         base = self.last_entry(connection) if stay or move else 0
         changed: list[Regated] = []
-        for entry, (job, gating) in enumerate(
-            (*stay, *move), base + 1
-        ):  # whoever stays is none of those who take turns
+        for entry, (job, gating) in enumerate(stay + move, base + 1):
             stand = restand(job, entry, gating=gating, queue=change.queue, state=state, placed=entry > base + len(stay))
             columns = {**given, "entry": entry, "state": stand.state, "line": stand.line, "place": stand.place}
             if gating is not None:

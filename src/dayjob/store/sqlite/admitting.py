@@ -34,7 +34,7 @@ _AHEAD = 100
 """So many jobs a turn lets in at least: what is let in far ahead of its claim only makes tokens to count and to take back."""
 _WAITING = 50
 """Lines that wait at one gate, read at a time."""
-NOWHERE = ""
+_NOWHERE = ""
 """Where lines wait that are to be looked at: no gate at all, which is always open."""
 _LOOKED = 10_000
 """Admitted jobs that one sweep takes back."""
@@ -127,8 +127,8 @@ class AdmittingPart(EnteringPart):
             now,
         )
         if len(lines) > enough:
-            look.merge.free[NOWHERE], look.read[NOWHERE] = UNBOUNDED, enough
-            look.merge.wait(NOWHERE, *lines[enough][1:])
+            look.merge.free[_NOWHERE], look.read[_NOWHERE] = UNBOUNDED, enough
+            look.merge.wait(_NOWHERE, *lines[enough][1:])
         if open_gates:
             each = max(2, min(_WAITING, enough // len(open_gates)))
             self._read(connection, look, open_gates, each, now)
@@ -262,7 +262,7 @@ class AdmittingPart(EnteringPart):
                     tokens.setdefault(gate, []).append(head.entry)
             connection.execute(self.gate_sql.add_tokens, (text(tokens), now))
         moved = [(line, gate, head.priority, head.place) for line, (gate, head) in merge.stopped.items()]
-        moved += [(line, "", head.priority, head.place) for line, head in merge.left.items()]
+        moved += [(line, _NOWHERE, head.priority, head.place) for line, head in merge.left.items()]
         if moved:
             connection.execute(self.gate_sql.move_lines, (text(moved),))
         if merge.ended:
@@ -270,7 +270,7 @@ class AdmittingPart(EnteringPart):
         done = [gate for gate in gates if gate not in merge.unread]
         if done:
             connection.execute(self.gate_sql.looked_at, (text(done),))
-        merge.unread.discard(NOWHERE)  # its lines are looked at next time in any case
+        merge.unread.discard(_NOWHERE)  # its lines are looked at next time in any case
         if merge.unread:  # those that time opened, too, are looked at by the next turn
             connection.execute(self.gate_sql.look_again, (text(sorted(merge.unread)),))
         again = sorted({*gates, *(gate for gate, _ in merge.stopped.values())})
@@ -278,7 +278,7 @@ class AdmittingPart(EnteringPart):
             connection.execute(self.gate_sql.set_openings, (text(again), now))
 
     def _open_held(self, connection: sqlite3.Connection, queue: str, limit: int) -> int:
-        """Jobs that waited for *queue* to take new ones again come in, as if they came now."""
+        """Jobs that waited for *queue* to take new ones again come in, in their old places; those of lanes take turns from now."""
         held = rows(connection, self.gate_sql.held_jobs, (held_line(queue), limit))
         base = self.last_entry(connection)
         moved, come = [], []

@@ -287,8 +287,7 @@ SELECT json_group_array(json_array(entry, queue, gating)) FROM (
 
 -- name: open_held
 -- ?1 JSON [[entry, new entry, line or null, lane or null], …]
-UPDATE dayjob_job SET entry = json_extract(e.value, '$[1]'), place = json_extract(e.value, '$[1]'),
-    line = json_extract(e.value, '$[2]'), lane = json_extract(e.value, '$[3]'),
+UPDATE dayjob_job SET entry = json_extract(e.value, '$[1]'), line = json_extract(e.value, '$[2]'), lane = json_extract(e.value, '$[3]'),
     state = iif(json_extract(e.value, '$[2]') IS NULL, 'available', 'blocked')
 FROM json_each(?1) AS e WHERE dayjob_job.entry = json_extract(e.value, '$[0]')
 

@@ -21,7 +21,7 @@ from dayjob.store.sqlite.part import chunked, rows, strung, text, with_rows
 TOGETHER = 200
 """Queues picked from in one statement: SQLite takes at most 500 terms in a compound SELECT."""
 _MANY = 20
-"""Lines."""
+"""Lines that wait to be looked at: not to look at fewer saves nothing."""
 _AGAIN = SECOND // 10
 """Microseconds until somebody who found nothing looks again, though more waits to be looked at."""
 
@@ -71,10 +71,10 @@ class TurnPart(AdmittingPart):
                 if gated and claimed:
                     self.started(connection, [job.entry for job in claimed], now)
             if gated:
-                opens = self.next_opening(connection)
-                if len(claimed) < sum(one.limit for one in wants) and self.more_to_look_at(connection):
-                    opens = now + _AGAIN  # others came before, and were all that one look lets in
-                next_due = min((due for due in (next_due, opens) if due is not None), default=None)
+                more = len(claimed) < sum(one.limit for one in wants) and self.more_to_look_at(connection)
+                again = now + _AGAIN if more else None  # others came before, and were all that one look lets in
+                known = [due for due in (next_due, self.next_opening(connection), again) if due is not None]
+                next_due = min(known, default=None)
             suspects = bool(suspects) and self._suspects_wait(connection, wants)
         return Turn(now, claimed, refused, settled, control, next_due, suspects)
 
@@ -252,10 +252,7 @@ class TurnPart(AdmittingPart):
         return [] if lease is None else self._fetch(connection, text(entries), lease)
 
     def _suffice(self, connection: sqlite3.Connection, want: Want, pauses: bool, now: int) -> bool:
-        """Whether *want* has so many to take that none of the many who wait to be looked at could come before one of them.
-
-        A look at few costs nothing worth saving.
-        """
+        """Whether *want* has so many to take that none of the many who wait to be looked at could come before one of them."""
         picked = self._pick(connection, want, pauses, None)
         if not picked or len(picked) < want.limit:
             return False
