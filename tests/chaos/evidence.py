@@ -27,6 +27,9 @@ FATAL = {*KILLS, SUICIDE}
 """Faults after which a process is no more."""
 NO_BEAT = "no beat before its lease ran out"
 """As the store says why it gave up a worker of which nobody saw the end."""
+FROZEN = "SIGSTOP"
+AWOKEN = 0.25
+"""Seconds within which a process that goes on has written down what it was about to write when it was stopped."""
 TOLD = "SIGTERM"
 """The fault of being told to end: it takes no time from anybody, and is the very thing that is measured."""
 
@@ -235,6 +238,15 @@ class Evidence:
             stretch.begun <= at <= stretch.over + after
             for stretch in self.stretches
             if process is None or stretch.target in (None, process)
+        )
+
+    def held_up(self, start: Fact) -> bool:
+        """True when its process was stopped between *start* and the note of it: by then the lease may have been lost."""
+        return any(
+            stretch.name == FROZEN
+            and stretch.target == start["pid"]
+            and stretch.begun < start["at"] <= stretch.over + AWOKEN
+            for stretch in self.stretches
         )
 
     def cut_off(self, attempt: AttemptRow) -> bool:

@@ -13,7 +13,7 @@ from tests.chaos.clean import DOOMED, KILLED, OTHER, SOLO, STEADY, TOLD, Run, at
 from tests.chaos.evidence import NO_BEAT
 from tests.chaos.ledger import Plan
 from tests.chaos.rules.jobs import PLANNED
-from tests.chaos.rules.leases import UNDISTURBED
+from tests.chaos.rules.leases import EXPLAINED, UNDISTURBED
 from tests.chaos.rules.moments import RESCUED
 from tests.chaos.spoilt_clocks import SPOILT as SPOILT_CLOCKS
 from tests.chaos.spoilt_limits import SPOILT as SPOILT_LIMITS
@@ -90,6 +90,27 @@ def _start_when_another_had_claimed(run: Run) -> None:
 
 def _start_twice_under_one_entry(run: Run) -> None:
     run.start("flaky", 15.9, 3000)
+
+
+def _start_late_under_an_old_entry(run: Run) -> None:
+    """Long after others have had the job."""
+    run.fault("SIGSTOP", 18.0, 21.0, OTHER)
+    run.start("flaky", 21.5, 2999, "other", OTHER)
+
+
+def test_who_is_stopped_as_it_starts_notes_the_start_when_it_goes_on(run: Run) -> None:
+    run.fault("SIGSTOP", 18.0, 21.0, OTHER)
+    run.start("flaky", 21.01, 2999, "other", OTHER)
+
+    assert EXPLAINED not in run.judged().broken_rules()
+
+
+def test_and_holds_no_lease_then(run: Run) -> None:
+    run.fault("SIGSTOP", 17.0, 18.03, OTHER)
+    run.keep("limited-1", 18.08, attempt_row(1, Outcome.LOST, 17.9, "other"))
+    run.start("limited-1", 18.04, 4999, "other", OTHER)
+
+    assert not run.judged().violations
 
 
 def _start_again_before_the_end_is_recorded(run: Run) -> None:
@@ -341,15 +362,16 @@ SPOILT: list[tuple[Spoil, str]] = [
     (_no_effect, "completed jobs did their work"),
     (_accept_twice, "one accepted terminal transition per job"),
     (_accept_two_ends, "one accepted terminal transition per job"),
-    (_start_twice, "starts are explained by recorded ends before them"),
-    (_start_when_another_had_claimed, "starts are explained by recorded ends before them"),
-    (_start_twice_under_one_entry, "starts are explained by recorded ends before them"),
-    (_start_again_before_the_end_is_recorded, "starts are explained by recorded ends before them"),
+    (_start_twice, EXPLAINED),
+    (_start_when_another_had_claimed, EXPLAINED),
+    (_start_twice_under_one_entry, EXPLAINED),
+    (_start_late_under_an_old_entry, EXPLAINED),
+    (_start_again_before_the_end_is_recorded, EXPLAINED),
     (_lose_a_lease_in_calm, UNDISTURBED),
     (_lose_a_lease_while_another_suffers, UNDISTURBED),
     (_give_up_all_after_an_outage, "an outage of the store costs no lease"),
     (_give_up_all_after_an_outage_when_many_have_left_before, "an outage of the store costs no lease"),
-    (_start_after_the_lease, "starts are explained by recorded ends before them"),
+    (_start_after_the_lease, EXPLAINED),
     (_lead_twice, "only who leads keeps time"),
     (_keep_time_too_long, "only who leads keeps time"),
     (_work_on_when_cancelled, "cancels are obeyed"),

@@ -10,6 +10,7 @@ from tests.chaos.evidence import FATAL, FOREVER, Evidence
 from tests.chaos.ledger import Fact
 from tests.chaos.verdict import Broken, Finding
 
+EXPLAINED = "starts are explained by recorded ends before them"
 SPARED = "an outage of the store costs no lease"
 UNDISTURBED = "leases are lost to faults only"
 ALONE = "only crashes of those who run alone count"
@@ -26,7 +27,7 @@ def explained(of: Evidence) -> Finding:
         for id, starts in of.starts.items():
             if id not in of.jobs:
                 continue
-            sure = [start for start in starts if not of.near_a_crash(start["at"], c.forgets_claims)]
+            sure = [one for one in starts if not (of.near_a_crash(one["at"], c.forgets_claims) or of.held_up(one))]
             entries = [start["entry"] for start in sure]
             if entries != sorted(set(entries)):
                 yield f"{id} started under entries {entries}: one twice, or falling"
@@ -46,7 +47,7 @@ def explained(of: Evidence) -> Finding:
 
     starts = sum(len(starts) for starts in of.starts.values())
     again = f"{starts - len(of.starts)} a second time"
-    return Finding("starts are explained by recorded ends before them", starts, tuple(broken()), again)
+    return Finding(EXPLAINED, starts, tuple(broken()), again)
 
 
 def undisturbed(of: Evidence) -> Finding:

@@ -160,7 +160,7 @@ def _leases(of: Evidence, id: str) -> list[tuple[float, float]]:
     for start in of.starts.get(id, ()):
         place = bisect.bisect_left(ends, start["at"] - of.conditions.tolerance)
         over = (ends[place] if place < len(ends) else start["at"]) - of.conditions.tolerance
-        if over > start["at"] and not _forgotten(of, start["at"]):
+        if over > start["at"] and not _forgotten(of, start["at"]) and not of.held_up(start):
             leases.append((float(start["at"]), over))
     return leases
 
