@@ -608,14 +608,14 @@ ORDER BY kind, key
 
 -- name: tick_records
 -- $1 keys  $2 the versions expected  $3 values. Locked in the order of their keys, so that two leaders do not wait for each other.
-WITH wanted AS MATERIALIZED (
-    SELECT s.* FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS s (key, expected, value)
-), held AS MATERIALIZED (
-    SELECT r.key FROM dayjob.record AS r JOIN wanted AS w ON w.key = r.key AND w.expected = r.version
-    WHERE r.kind = 'schedule' ORDER BY r.key FOR UPDATE OF r
+WITH held AS MATERIALIZED (
+    SELECT r.address, s.value FROM (
+        SELECT s.* FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS s (key, expected, value) ORDER BY s.key COLLATE "C") AS s
+    CROSS JOIN LATERAL (
+        SELECT r.ctid AS address FROM dayjob.record AS r
+        WHERE r.kind = 'schedule' AND r.key = s.key AND r.version = s.expected FOR UPDATE) AS r
 )
-UPDATE dayjob.record AS r SET value = w.value, version = r.version + 1
-FROM wanted AS w JOIN held AS h ON h.key = w.key WHERE r.kind = 'schedule' AND r.key = w.key AND r.version = w.expected
+UPDATE dayjob.record AS r SET value = h.value, version = r.version + 1 FROM held AS h WHERE r.ctid = h.address
 RETURNING r.key
 
 -- name: erase_record
