@@ -198,12 +198,15 @@ SELECT (SELECT json_group_array(gate) FROM (
     (SELECT json_group_array(json_array(no, priority, place)) FROM (
         SELECT no, priority, place FROM dayjob_line WHERE gate = '' ORDER BY priority DESC, place LIMIT ?3))
 
+-- name: only_many_wait
+-- ?1 now  ?2 many: whether no gate is to be looked at, and many lines
+SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob_line WHERE gate = '' LIMIT ?2)) = ?2
+    AND NOT EXISTS (SELECT 1 FROM dayjob_freed) AND NOT EXISTS (SELECT 1 FROM dayjob_gate WHERE opens <= ?1)
+
 -- name: nobody_overtakes
--- ?1 entry  ?2 now  ?3 many: whether no gate is to be looked at, and many lines, none of which comes before that job
-SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob_line WHERE gate = '' LIMIT ?3)) = ?3
-    AND NOT EXISTS (SELECT 1 FROM dayjob_freed) AND NOT EXISTS (SELECT 1 FROM dayjob_gate WHERE opens <= ?2)
-    AND coalesce((SELECT l.priority < j.priority OR (l.priority = j.priority AND l.place > j.place)
-        FROM dayjob_line AS l WHERE l.gate = '' ORDER BY l.priority DESC, l.place LIMIT 1), true)
+-- ?1 entry: whether none of the lines that are to be looked at comes before that job
+SELECT coalesce((SELECT l.priority < j.priority OR (l.priority = j.priority AND l.place > j.place)
+    FROM dayjob_line AS l WHERE l.gate = '' ORDER BY l.priority DESC, l.place LIMIT 1), true)
 FROM dayjob_job AS j WHERE j.entry = ?1
 
 -- name: more_to_look_at

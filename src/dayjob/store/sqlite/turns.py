@@ -54,10 +54,13 @@ class TurnPart(AdmittingPart):
             if next_due is not None and next_due <= now:
                 next_due = self._stage_due(connection, now, bool(gated))
                 suspects = True  # perhaps now: looked up below
+            enough: list[int] | None = None
             if gated:
                 # Of several wants one could starve, if those of another were enough.
                 want = wants[0] if len(wants) == 1 and wants[0].id is None and not wants[0].suspects else None
-                if want is None or limited or not self._suffice(connection, want, bool(pauses), now):
+                if want is not None and not limited:
+                    enough = self._enough(connection, want, bool(pauses), now)
+                if enough is None:
                     self.admission(connection, now, want=want)
                 suspects = True  # as above
             claimed: list[Claimed] = []
@@ -67,7 +70,7 @@ class TurnPart(AdmittingPart):
             elif wants and stands:
                 assert claim_no is not None, "a claim needs its number"
                 caps = Caps(self, connection, now) if limited else None
-                claimed = self._claim(connection, worker, claim_no, wants, now, bool(pauses), caps)
+                claimed = self._claim(connection, worker, claim_no, wants, now, bool(pauses), caps, enough)
                 if gated and claimed:
                     self.started(connection, [job.entry for job in claimed], now)
             if gated:
@@ -234,11 +237,13 @@ class TurnPart(AdmittingPart):
         now: int,
         pauses: bool,
         caps: Caps | None,
+        enough: list[int] | None,
     ) -> list[Claimed]:
+        """*enough*: what the one want takes, where that is known."""
         entries: list[int] = []
         lease: int | None = None
         for want in wants:
-            picked = self._pick(connection, want, pauses, caps)
+            picked = self._pick(connection, want, pauses, caps) if enough is None else enough
             if not picked:
                 continue
             entries += picked
@@ -251,12 +256,14 @@ class TurnPart(AdmittingPart):
                 caps.count(picked)
         return [] if lease is None else self._fetch(connection, text(entries), lease)
 
-    def _suffice(self, connection: sqlite3.Connection, want: Want, pauses: bool, now: int) -> bool:
-        """Whether *want* has so many to take that none of the many who wait to be looked at could come before one of them."""
+    def _enough(self, connection: sqlite3.Connection, want: Want, pauses: bool, now: int) -> list[int] | None:
+        """What *want* takes, if none of the many who wait to be looked at could come before one of them."""
+        if not connection.execute(self.gate_sql.only_many_wait, (now, _MANY)).fetchone()[0]:
+            return None
         picked = self._pick(connection, want, pauses, None)
         if not picked or len(picked) < want.limit:
-            return False
-        return bool(connection.execute(self.gate_sql.nobody_overtakes, (picked[-1], now, _MANY)).fetchone()[0])
+            return None
+        return picked if connection.execute(self.gate_sql.nobody_overtakes, (picked[-1],)).fetchone()[0] else None
 
     def _pick(self, connection: sqlite3.Connection, want: Want, pauses: bool, caps: Caps | None) -> list[int]:
         """The entries that *want* takes."""
