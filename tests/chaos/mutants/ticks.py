@@ -22,10 +22,7 @@ TICKING = (
                 "WHERE kind = 'schedule' AND key = ?2 AND ?3 > 0",
             ),
         ),
-        postgres=(
-            Change(POSTGRES, "w.key = r.key AND w.expected = r.version", "w.key = r.key AND w.expected > 0"),
-            Change(POSTGRES, "r.key = w.key AND r.version = w.expected", "r.key = w.key"),
-        ),
+        postgres=(Change(POSTGRES, "r.key = s.key AND r.version = s.expected", "r.key = s.key AND s.expected > 0"),),
         redis=(Change(f"{LUA}/tick.lua", "version > 0 and version == tonumber(expected)", "version > 0"),),
     ),
     Mutant(
