@@ -8,6 +8,10 @@ ALTER TABLE dayjob.ready ADD COLUMN lane text COLLATE "C";
 ALTER TABLE dayjob.ready DROP CONSTRAINT ready_pkey, ADD PRIMARY KEY (queue, priority, kind, place, entry);
 CREATE INDEX ready_lane ON dayjob.ready (queue, priority, lane, place) WHERE lane IS NOT NULL;
 
+-- Those of a queue that wait for their time, the oldest of the lowest priority first. Its condition is in no statement by accident:
+-- who looks for what is due is never led here by a planner that knows nothing yet.
+CREATE INDEX job_scheduled ON dayjob.job (queue, priority, created_at, place) WHERE state = 'scheduled' AND queue > '';
+
 -- Who holds which key: the one constraint that lets one in at a time. Whose time is over is overwritten by the next.
 CREATE TABLE dayjob.unique_key (
     hash uuid PRIMARY KEY, id uuid NOT NULL, key text NOT NULL, until text COLLATE "C" NOT NULL, frees bigint
@@ -44,7 +48,7 @@ CREATE TABLE dayjob.waits (
     priority integer NOT NULL, strict boolean NOT NULL, queue text COLLATE "C" NOT NULL, gates uuid[] NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX waits_line ON dayjob.waits (line, rank, place, entry);
-CREATE INDEX waits_queue ON dayjob.waits (queue);
+CREATE INDEX waits_queue ON dayjob.waits (queue, priority, place);
 
 -- A line waits at one closed *gate*, or at no one (nil): it is to be looked at. *priority* and *place* are those of its head.
 CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid NOT NULL, priority integer NOT NULL, place bigint NOT NULL)
@@ -69,9 +73,10 @@ CREATE TABLE dayjob.queue_limit (
     queue text COLLATE "C" NOT NULL, origin text COLLATE "C" NOT NULL, max_depth integer, when_full text COLLATE "C" NOT NULL,
     concurrency integer, rate integer, per double precision NOT NULL, closed text COLLATE "C", PRIMARY KEY (queue, origin)
 );
--- Jobs that came in callers' transactions to queues that drop their oldest: the leader makes room for them.
+-- Jobs in queues that drop their oldest for which nobody has gone yet: they came in callers' transactions, or all who had to go
+-- were in somebody's hands. `make_room` does it, in the order in which they came (*entry*).
 CREATE TABLE dayjob.overfull (
-    entry bigint PRIMARY KEY, job uuid NOT NULL, queue text COLLATE "C" NOT NULL
+    job uuid PRIMARY KEY, entry bigint NOT NULL, queue text COLLATE "C" NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);
 CREATE VIEW dayjob.limit_in_force AS
 SELECT DISTINCT ON (l.queue) l.* FROM dayjob.queue_limit AS l ORDER BY l.queue, l.origin DESC;
@@ -634,36 +639,50 @@ END $$;
 CREATE FUNCTION dayjob.depth_of(queue text, most bigint) RETURNS bigint LANGUAGE sql STABLE
 AS $$
     SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob.ready AS r WHERE r.queue = depth_of.queue LIMIT most) AS r)
-        + (SELECT count(*) FROM (SELECT 1 FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = depth_of.queue LIMIT most) AS j)
+        + (SELECT count(*) FROM (SELECT 1 FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = depth_of.queue AND j.queue > '' LIMIT most) AS j)
         + (SELECT count(*) FROM (SELECT 1 FROM dayjob.waits AS w WHERE w.queue = depth_of.queue LIMIT most) AS w)
         + (SELECT count(*) FROM dayjob.arrival AS a CROSS JOIN LATERAL (
             SELECT 1 FROM dayjob.job AS j WHERE j.id = a.id AND j.entry = a.entry AND j.state = 'available' AND j.queue = depth_of.queue
             OFFSET 0) AS j)
 $$;
 
--- Room for one more: of all that wait in *queue* but those that came *later*, the oldest of the lowest priority is dead. What somebody's
--- open transaction changes is passed by. The caller has the turn.
-CREATE FUNCTION dayjob.shed_oldest(queue text, later uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
+-- Room for *newcomer*: of all that wait in *queue* but those that came *later*, the oldest of the lowest priority is dead. What somebody's
+-- open transaction changes is passed by, a thousand at most. When that leaves nobody, or takes one for whom nobody had gone
+-- himself, the room is owed (`overfull`). The caller has the turn.
+CREATE FUNCTION dayjob.shed_oldest(queue text, newcomer uuid, later uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 #variable_conflict use_variable
 DECLARE
-    most CONSTANT integer := 10 + cardinality(later);
+    most integer := 10;
+    seen integer;
     oldest uuid;
     old dayjob.job;
+    owed boolean := true;
 BEGIN
-    FOR oldest IN
-        SELECT w.id FROM (
-            SELECT r.id FROM dayjob.level AS l CROSS JOIN LATERAL (
-                SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
-                ORDER BY r.place, r.entry LIMIT most) AS r
-            WHERE l.queue = queue
-            UNION ALL (SELECT w.id FROM dayjob.waits AS w WHERE w.queue = queue ORDER BY w.priority, w.place LIMIT most)
-            UNION ALL (SELECT j.id FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = queue
-                ORDER BY j.priority, j.created_at, j.place LIMIT most)
-        ) AS w JOIN dayjob.job AS j ON j.id = w.id WHERE w.id <> ALL (later)
-        ORDER BY j.priority, j.created_at, j.place, j.entry LIMIT 10
-    LOOP
-        CONTINUE WHEN NOT dayjob.is_free(oldest);
+    <<search>> LOOP
+        seen := 0;
+        FOR oldest IN
+            SELECT w.id FROM (
+                SELECT r.id FROM dayjob.level AS l CROSS JOIN LATERAL (
+                    SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+                        AND r.place >= CASE WHEN l.kind = 0 THEN l.floor ELSE 0 END AND r.id <> ALL (later)
+                    ORDER BY r.place, r.entry LIMIT most) AS r
+                WHERE l.queue = queue
+                UNION ALL (SELECT w.id FROM dayjob.waits AS w WHERE w.queue = queue AND w.id <> ALL (later) ORDER BY w.priority, w.place LIMIT most)
+                UNION ALL (SELECT j.id FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = queue AND j.queue > '' AND j.id <> ALL (later)
+                    ORDER BY j.priority, j.created_at, j.place LIMIT most)
+            ) AS w CROSS JOIN LATERAL (
+                SELECT j.priority, j.created_at, j.place, j.entry FROM dayjob.job AS j WHERE j.id = w.id OFFSET 0) AS j
+            ORDER BY j.priority, j.created_at, j.place, j.entry LIMIT most
+        LOOP
+            EXIT search WHEN dayjob.is_free(oldest);
+            seen := seen + 1;
+            oldest := NULL;
+        END LOOP;
+        EXIT WHEN seen < most OR most >= 1000;
+        most := most * 10;
+    END LOOP;
+    IF oldest IS NOT NULL THEN
         DELETE FROM dayjob.job AS j WHERE j.id = oldest RETURNING * INTO old;
         DELETE FROM dayjob.ready AS r WHERE r.queue = old.queue AND r.priority = old.priority AND r.kind IN (0, 1, 2, 3)
             AND r.place = old.place AND r.entry = old.entry;
@@ -675,7 +694,36 @@ BEGIN
         INSERT INTO dayjob.total (goes, queue, state, jobs) VALUES ('infinity', old.queue, 'dead', 1);
         INSERT INTO dayjob.sample AS s (at, queue, name, value) VALUES (moment - moment % 60000000, old.queue, 'shed', 1)
         ON CONFLICT ON CONSTRAINT sample_pkey DO UPDATE SET value = s.value + 1;
-        RETURN;
+        DELETE FROM dayjob.overfull AS o WHERE o.job = oldest;
+        owed := FOUND;
+    END IF;
+    IF owed THEN
+        INSERT INTO dayjob.overfull (job, entry, queue) VALUES (newcomer, nextval('dayjob.entry'), queue)
+        ON CONFLICT ON CONSTRAINT overfull_pkey DO UPDATE SET entry = excluded.entry, queue = excluded.queue;
+    END IF;
+END $$;
+
+-- Room for those for which nobody has gone yet, in *queues* (null: in all): for each as if those after it had not come. The caller
+-- has the turn, and has admitted what came.
+CREATE FUNCTION dayjob.make_room(queues text[], moment bigint) RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+    owing record;
+    jobs uuid[];
+BEGIN
+    FOR owing IN
+        WITH came AS (DELETE FROM dayjob.overfull AS o WHERE queues IS NULL OR o.queue = ANY (queues) RETURNING o.job, o.entry, o.queue)
+        SELECT l.queue, l.max_depth, c.jobs FROM (
+            SELECT c.queue, array_agg(c.job ORDER BY c.entry) AS jobs
+            FROM came AS c CROSS JOIN LATERAL (SELECT FROM dayjob.job AS j WHERE j.id = c.job OFFSET 0) AS here GROUP BY c.queue) AS c
+        JOIN dayjob.limit_in_force AS l ON l.queue = c.queue WHERE l.when_full = 'drop_oldest' AND l.max_depth IS NOT NULL
+    LOOP
+        jobs := owing.jobs[greatest(1 + cardinality(owing.jobs)
+            - (dayjob.depth_of(owing.queue, owing.max_depth + cardinality(owing.jobs)) - owing.max_depth), 1) :];
+        WHILE cardinality(jobs) > 0 LOOP
+            PERFORM dayjob.shed_oldest(owing.queue, jobs[1], jobs, moment);
+            jobs := jobs[2:];
+        END LOOP;
     END LOOP;
 END $$;
 
@@ -788,19 +836,20 @@ DECLARE
     due bigint;
     gating jsonb;
     rooms jsonb := '{}';
-    crowded boolean;
+    crowded text[];
     laned uuid[] := '{}';
 BEGIN
     PERFORM set_config('lock_timeout', patience, true);
     IF own THEN
-        SELECT coalesce(jsonb_object_agg(q.queue, q.room), '{}'), coalesce(bool_or(q.jobs > q.room), false) INTO rooms, crowded FROM (
+        SELECT coalesce(jsonb_object_agg(q.queue, q.room), '{}'), array_agg(q.queue) FILTER (WHERE q.jobs > q.room) INTO rooms, crowded FROM (
             SELECT l.queue, l.max_depth - dayjob.depth_of(l.queue, l.max_depth + 1) AS room, count(*) AS jobs
             FROM unnest(picked) AS p (n) JOIN dayjob.limit_in_force AS l ON l.queue = rows -> (p.n - 1) ->> 'queue'
             WHERE l.max_depth IS NOT NULL AND l.when_full = 'drop_oldest' GROUP BY l.queue, l.max_depth) AS q;
-        IF crowded THEN  -- the turn before any key: who has it may wait for one
+        IF crowded IS NOT NULL THEN  -- the turn before any key: who has it may wait for one
             rooms := '{}';
             PERFORM dayjob.take_turn();
             PERFORM dayjob.admit_arrivals(NULL, moment);
+            PERFORM dayjob.make_room(crowded, moment);
         END IF;
     END IF;
     IF cardinality(picked) > 1 THEN  -- keys in their order, so that no two producers wait for each other; then the rows in theirs
@@ -876,7 +925,7 @@ BEGIN
                     PERFORM dayjob.place_lanes(laned, moment);
                     laned := '{}';
                 END IF;
-                PERFORM dayjob.shed_oldest(one.queue, '{}', moment);
+                PERFORM dayjob.shed_oldest(one.queue, one.id, '{}', moment);
             ELSE
                 IF gating ? 'unique' THEN
                     DELETE FROM dayjob.unique_key AS u WHERE u.hash = (gating #>> '{unique,hash}')::uuid AND u.id = one.id;
@@ -906,7 +955,8 @@ BEGIN
         END IF;
         outcome := 'inserted';
         IF NOT own AND bound.max_depth IS NOT NULL AND bound.when_full = 'drop_oldest' THEN
-            INSERT INTO dayjob.overfull (entry, job, queue) VALUES (one.no, one.id, one.queue);
+            INSERT INTO dayjob.overfull (job, entry, queue) VALUES (one.id, one.no, one.queue)
+            ON CONFLICT ON CONSTRAINT overfull_pkey DO UPDATE SET entry = excluded.entry, queue = excluded.queue;
         END IF;
         IF due > moment OR dayjob.next_state(gating) = 'available' THEN
             IF NOT own THEN
