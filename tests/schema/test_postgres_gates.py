@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +10,9 @@ import dayjob.store
 from dayjob.errors import StoreUnavailable
 from dayjob.store.contract import Store
 from dayjob.store.gating import Gating
-from tests.contract.engines import Postgres15, Postgres18
 from tests.contract.gates.words import concurrency, gated, key_of, laned, unique
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, theirs
+from tests.contract.theirs import Theirs
 from tests.servers.needed import needed
 from tests.servers.postgres import postgres
 
@@ -22,20 +20,6 @@ if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 from tests.schema.blocked import OPERATIONS, STATES, Crowd, Gated
-
-
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    engine = request.param(tmp_path)
-    yield Scene(engine)
-    engine.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own, whose transaction stays open."""
-    with theirs(scene) as app:
-        yield app
 
 
 def test_a_key_in_an_open_transaction_refuses_its_row_and_not_the_neighbours(scene: Scene, app: Theirs) -> None:

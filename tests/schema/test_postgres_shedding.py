@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 import dayjob.store
 from dayjob.states import State
 from dayjob.store.gating import QueueLimits
 from dayjob.store.records import Filter
-from tests.contract.engines import Postgres15, Postgres18
 from tests.contract.gates.words import admit, laned, store_one, unique
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, theirs
+from tests.contract.theirs import Theirs
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """Two may wait in the queue."""
-    engine = request.param(tmp_path)
-    scene = Scene(engine)
+@pytest.fixture(autouse=True)
+def _two_may_wait(scene: Scene) -> None:
     scene.store.limit_queue("default", QueueLimits(max_depth=2, when_full="drop_oldest"), now=scene.now)
-    yield scene
-    engine.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own, whose transaction stays open."""
-    with theirs(scene) as app:
-        yield app
 
 
 def reasons(scene: Scene, *ids: str) -> list[str | None]:
