@@ -771,7 +771,7 @@ BEGIN
         tags = CASE WHEN whole THEN fresh ->> 'tags' ELSE j.tags END, meta = CASE WHEN whole THEN fresh ->> 'meta' ELSE j.meta END,
         options = CASE WHEN whole THEN decode(fresh ->> 'options', 'base64') ELSE j.options END
     WHERE j.id = holder RETURNING j.* INTO new;
-    IF whole THEN
+    IF whole AND (old.gating -> 'gates') IS NOT DISTINCT FROM (anew -> 'gates') THEN  -- else `follow_gating` has said it
         PERFORM dayjob.say_gates(anew, no);
     END IF;
     IF NOT own THEN
