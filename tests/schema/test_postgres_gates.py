@@ -44,6 +44,39 @@ def test_a_claim_does_not_wait_for_a_replacement_that_is_not_committed(scene: Sc
     assert ann.take(id).payload == b"new"
 
 
+@pytest.mark.timeout(10)  # it waited for as long as the transaction was open
+@pytest.mark.parametrize("policy", ["extend", "replace"])
+@pytest.mark.parametrize("end", [Theirs.commit, Theirs.rollback], ids=lambda end: end.__name__)
+def test_a_claim_does_not_wait_for_a_replacement_of_one_that_has_just_come(
+    scene: Scene, app: Theirs, policy: str, end: Callable[[Theirs], None]
+) -> None:
+    first, other = scene.row(gating=unique()), scene.row()
+    app.enqueue(first, other)
+    app.commit()
+    app.enqueue(scene.row(gating=unique(on_conflict=policy)))
+    ann = scene.worker()
+
+    assert ann.ids() == [other.id]
+
+    end(app)
+    admit(scene)
+    assert ann.ids() == [first.id]
+
+
+def test_one_that_has_just_come_is_not_lost_though_somebody_had_it_in_hand(scene: Scene, app: Theirs) -> None:
+    row = scene.row(gating=unique())
+    app.enqueue(row)
+    app.commit()
+    app.connection.execute(f"SELECT 1 FROM dayjob.job WHERE id = '{row.id}' FOR UPDATE")
+    ann = scene.worker()
+    assert ann.ids() == []
+
+    app.rollback()
+    admit(scene)
+
+    assert ann.ids() == [row.id]
+
+
 def test_what_is_due_and_being_put_off_is_left_for_the_next_turn(scene: Scene, app: Theirs) -> None:
     id, other = scene.job(gating=unique(), delay=5.0), scene.job(delay=5.0)
     app.enqueue(scene.row(gating=unique(on_conflict="extend"), delay=60.0))

@@ -753,8 +753,7 @@ BEGIN
             AND r.place = old.place AND r.entry = old.entry;
         IF NOT FOUND THEN
             DELETE FROM dayjob.arrival AS a WHERE a.id = holder AND a.entry = old.entry;
-            -- It runs, or it had just come, and who admits arrivals has left it to us.
-            IF NOT FOUND AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.open > 0 AND l.entries @> ARRAY[old.entry]) THEN
+            IF NOT FOUND THEN  -- it runs
                 RETURN false;
             END IF;
         END IF;
@@ -1216,23 +1215,28 @@ BEGIN
     END IF;
 END $$;
 
--- As before; those with lanes get their places by turn, those with gates are blocked.
+-- As before; those with lanes get their places by turn, those with gates are blocked. What somebody's open transaction puts off is
+-- left: it is told of again, or the next look of all finds it, the leader's of every second.
 CREATE OR REPLACE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
     laned uuid[];
 BEGIN
-    WITH came AS (  -- by an array: to join them, the planner may walk over all dead rows of `arrival`
-        DELETE FROM dayjob.arrival AS a WHERE a.xid = ANY (ARRAY(
+    WITH here AS MATERIALIZED (  -- by an array: to join them, the planner may walk over all dead rows of `arrival`
+        SELECT a.ctid AS address, a.id FROM dayjob.arrival AS a WHERE a.xid = ANY (ARRAY(
             SELECT b.xid FROM dayjob.arrival AS b WHERE b.xid >= coalesce(pg_snapshot_xmax(seen), '0'::xid8)
-            UNION SELECT x FROM pg_snapshot_xip(seen) AS x)) RETURNING a.id, a.entry
+            UNION SELECT x FROM pg_snapshot_xip(seen) AS x)) FOR UPDATE SKIP LOCKED
+    ), came AS (
+        DELETE FROM dayjob.arrival AS a WHERE a.ctid = ANY (ARRAY(
+            SELECT h.address FROM here AS h
+            WHERE (SELECT j.gating IS NULL OR dayjob.is_free(j.id) FROM dayjob.job AS j WHERE j.id = h.id) IS NOT FALSE)) RETURNING a.id, a.entry
     ), numbered AS MATERIALIZED (
         SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
     ), job AS (
         UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = n.place,
             place = CASE WHEN j.gating IS NULL THEN n.place ELSE dayjob.place_of(j, j.gating, n.place) END FROM numbered AS n
-        WHERE j.id = n.id AND j.entry = n.entry AND (j.gating IS NULL OR dayjob.is_free(j.id)) AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
+        WHERE j.id = n.id AND j.entry = n.entry AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
         RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain,
             j.state = 'available' AND j.gating ? 'lane' AS laned
     ), known AS (
