@@ -50,7 +50,7 @@ CREATE TABLE dayjob.waits (
 CREATE UNIQUE INDEX waits_line ON dayjob.waits (line, rank, place, entry);
 CREATE INDEX waits_queue ON dayjob.waits (queue, priority, place);
 
--- A line waits at one closed *gate*, or at no one (nil): it is to be looked at. *priority* and *place* are those of its head.
+-- A line waits at one closed *gate*, or at none (`no_gate`): it is to be looked at. *priority* and *place* are those of its head.
 CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid NOT NULL, priority integer NOT NULL, place bigint NOT NULL)
     WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX line_gate ON dayjob.line (gate, priority DESC, place);
@@ -84,6 +84,14 @@ SELECT DISTINCT ON (l.queue) l.* FROM dayjob.queue_limit AS l ORDER BY l.queue, 
 -- Gates by their ids. The gates `paused` and `held` are queues' own: nobody's row names them, nobody takes a token of them.
 CREATE FUNCTION dayjob.gate_id(kind text, key text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT md5(kind || ' ' || key)::uuid $$;
+
+-- Where lines stand that are to be looked at.
+CREATE FUNCTION dayjob.no_gate() RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT '00000000-0000-0000-0000-000000000000'::uuid $$;
+
+-- Who is first in a line. A part of the statement that calls it, as long as it is STABLE, and no more than one SELECT.
+CREATE FUNCTION dayjob.head_of(line uuid) RETURNS SETOF dayjob.waits LANGUAGE sql STABLE ROWS 1
+AS $$ SELECT w.* FROM dayjob.waits AS w WHERE w.line = head_of.line ORDER BY w.rank, w.place, w.entry LIMIT 1 $$;
 
 -- What a job with this gating is when it could be claimed but for its gates.
 CREATE FUNCTION dayjob.next_state(gating jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -333,37 +341,13 @@ AS $$
         WHERE p.queue = shut_by_pause.queue AND gates <> ARRAY[dayjob.gate_id('held', p.queue)])
 $$;
 
--- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
--- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of this *urgency*
--- and *spot*, if it says so, is spared the look at them.
-CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer, urgency integer DEFAULT NULL, spot bigint DEFAULT NULL)
-RETURNS integer LANGUAGE plpgsql
+-- What is to be looked at since the last look: lines to which somebody came or which somebody left, as they stand now, are put at no
+-- gate; answers the gates of which something came free, that have other numbers, or that time opens.
+CREATE FUNCTION dayjob.woken(moment bigint) RETURNS uuid[] LANGUAGE plpgsql
 AS $$
 DECLARE
-    todo uuid[];
-    woken uuid[];
-    awaited uuid[];
-    looked uuid[] := '{}';
-    names uuid[];
-    wanted integer[];
-    alone boolean;
-    free bigint[];
-    stops integer[];
-    priorities integer[];
-    places bigint[];
-    picked uuid[];
-    job record;
-    number integer;
-    shut integer;
-    few integer;
-    let integer;
-    low integer;
-    far bigint;
-    no_one CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
-    admitted integer := 0;
-    rounds integer := 0;
-    unseen boolean;
-    missed boolean := false;
+    changed uuid[];
+    freed uuid[];
 BEGIN
     WITH k AS (
         DELETE FROM dayjob.wake WHERE ctid = ANY (ARRAY(SELECT k.ctid FROM dayjob.wake AS k ORDER BY k.target, k.xid LIMIT 2000))
@@ -375,7 +359,7 @@ BEGIN
     SELECT array_agg(DISTINCT w.target) FILTER (WHERE w.line),
         array_cat(array_agg(DISTINCT w.target) FILTER (WHERE NOT w.line),
             dayjob.know_gates(array_agg(w.gates) FILTER (WHERE w.gates IS NOT NULL), array_agg(w.entry) FILTER (WHERE w.gates IS NOT NULL)))
-        INTO todo, woken FROM w;
+        INTO changed, freed FROM w;
     WITH due AS (UPDATE dayjob.gate AS g SET opens = NULL WHERE g.opens <= moment RETURNING g.id, g.key, g.kind),
     probed AS (
         UPDATE dayjob.breaker AS b SET state = 'probing', since = moment, until = NULL FROM due
@@ -385,29 +369,138 @@ BEGIN
             SELECT t.ctid FROM due CROSS JOIN LATERAL (
                 SELECT t.ctid FROM dayjob.token AS t WHERE t.gate = due.id AND t.until <= moment ORDER BY t.until OFFSET 0) AS t))
     )
-    SELECT woken || array_agg(due.id) INTO woken FROM due;
+    SELECT freed || array_agg(due.id) INTO freed FROM due;
     INSERT INTO dayjob.line AS l (id, gate, priority, place)
-    SELECT u.id, no_one, h.priority, h.place FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
-        SELECT w.priority, w.place, w.strict FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+    SELECT u.id, dayjob.no_gate(), h.priority, h.place FROM unnest(changed) AS u (id) CROSS JOIN LATERAL dayjob.head_of(u.id) AS h
     WHERE h.strict OR (  -- who came to the end of a line that waits somewhere changes nothing
         SELECT true FROM dayjob.line AS l WHERE l.id = u.id AND (l.priority, l.place) = (h.priority, h.place)) IS NULL
     ON CONFLICT (id) DO UPDATE SET gate = excluded.gate, priority = excluded.priority, place = excluded.place;
-    DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
-        SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
+    DELETE FROM dayjob.line AS l WHERE l.id = ANY (changed) AND (SELECT true FROM dayjob.head_of(l.id)) IS NULL;
+    RETURN freed;
+END $$;
+
+-- True when all lines that are to be looked at, a good many, come after one of this *priority* and *place*: a look at few costs nothing
+-- worth saving.
+CREATE FUNCTION dayjob.all_come_after(priority integer, place bigint) RETURNS boolean LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF all_come_after.priority IS NULL OR (
+        SELECT true FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate() ORDER BY l.priority DESC, l.place LIMIT 1 OFFSET 19) IS NULL THEN
+        RETURN false;
+    END IF;
+    RETURN (SELECT (l.priority, -l.place) < (all_come_after.priority, -all_come_after.place)
+        FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate() ORDER BY l.priority DESC, l.place LIMIT 1);
+END $$;
+
+-- The first *most* of the *lines*, of each up to *per_line*, where whoever is looked at may pass: one statement, and nobody has to be
+-- gone over. None who comes after the first line that is left for the next look (*left_priority*, *left_place*; null: none is left), or
+-- after the last one looked at of a line.
+CREATE FUNCTION dayjob.pick_all(lines uuid[], per_line integer, most integer, left_priority integer, left_place bigint) RETURNS uuid[] LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT h.id FROM (
+            SELECT w.*, sum((w.m = per_line)::integer) OVER (
+                ORDER BY w.priority DESC, w.place, w.entry ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS lasts
+            FROM unnest(lines) AS t (id) CROSS JOIN LATERAL (
+                SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+                FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT least(per_line, most)) AS w) AS h
+        WHERE coalesce(h.lasts, 0) = 0 AND ((h.priority, -h.place) < (left_priority, -left_place)) IS NOT TRUE
+        ORDER BY h.priority DESC, h.place, h.entry LIMIT most);
+END $$;
+
+-- As `pick_all`, where tokens are few: *free* ones of the gates *names*. One job after the other takes its own, or stops its line: then
+-- *stops* says at which of the gates (0: it goes on), *priorities* and *places* with whom at its head.
+CREATE FUNCTION dayjob.pick_by_tokens(
+    lines uuid[], per_line integer, most integer, left_priority integer, left_place bigint, names uuid[], free bigint[],
+    OUT picked uuid[], OUT stops integer[], OUT priorities integer[], OUT places bigint[]
+) LANGUAGE plpgsql
+AS $$
+DECLARE
+    job record;
+    number integer;
+    shut integer;
+BEGIN
+    picked := '{}';
+    stops := array_fill(0, ARRAY[cardinality(lines)]);
+    priorities := stops;
+    places := array_fill(0::bigint, ARRAY[cardinality(lines)]);
+    FOR job IN
+        WITH head AS MATERIALIZED (
+            SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free
+            FROM unnest(lines) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
+            CROSS JOIN LATERAL (
+                SELECT coalesce(array_agg(array_position(names, x.gate)), '{}') AS numbers,
+                    coalesce(min(coalesce(free[array_position(names, x.gate)], 1000000000)), 1000000000) AS free
+                FROM unnest(h.gates || dayjob.shut_by_pause(h.queue, h.gates)) AS x (gate)) AS g
+        )
+        SELECT h.n, h.numbers, w.*, w.m = per_line AND NOT h.strict AS last FROM head AS h CROSS JOIN LATERAL (
+            SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+            FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
+            LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most, per_line), 1) END) AS w
+        ORDER BY w.priority DESC, w.place, w.entry
+    LOOP
+        CONTINUE WHEN stops[job.n] <> 0;
+        EXIT WHEN (job.priority, -job.place) < (left_priority, -left_place);
+        shut := 0;
+        FOREACH number IN ARRAY job.numbers LOOP
+            IF free[number] <= 0 THEN
+                shut := number;
+                EXIT;
+            END IF;
+        END LOOP;
+        IF shut <> 0 THEN
+            stops[job.n] := shut;
+            priorities[job.n] := job.priority;
+            places[job.n] := job.place;
+        ELSE
+            FOREACH number IN ARRAY job.numbers LOOP
+                free[number] := free[number] - 1;
+            END LOOP;
+            picked := picked || job.id;
+        END IF;
+        EXIT WHEN cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
+    END LOOP;
+END $$;
+
+-- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
+-- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of *last_priority*
+-- and *last_place*, if it says so, is spared the look at them.
+CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer, last_priority integer DEFAULT NULL, last_place bigint DEFAULT NULL)
+RETURNS integer LANGUAGE plpgsql
+AS $$
+DECLARE
+    no_gate CONSTANT uuid := dayjob.no_gate();
+    awaited uuid[] := dayjob.woken(moment);
+    looked uuid[] := '{}';
+    todo uuid[];
+    left_priority integer;
+    left_place bigint;
+    names uuid[];
+    wanted integer[];
+    any_strict boolean;
+    free bigint[];
+    per_line integer;
+    picked uuid[];
+    stops integer[];
+    priorities integer[];
+    places bigint[];
+    passed integer;
+    admitted integer := 0;
+    rounds integer := 0;
+    unseen boolean;
+    missed boolean := false;
+BEGIN
     LOOP
         -- Tokens are counted where somebody waits for one, not wherever one came free.
-        awaited := ARRAY(SELECT u.id FROM unnest(coalesce(awaited, woken)) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
-        IF rounds = 0 AND cardinality(awaited) = 0 AND urgency IS NOT NULL AND (  -- a look at few costs nothing worth saving
-            SELECT true FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1 OFFSET 19) THEN
-            PERFORM 1 FROM (SELECT l.priority, l.place FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1) AS l
-            WHERE (l.priority, -l.place) >= (urgency, -spot);
-            IF NOT FOUND THEN
-                RETURN 0;
-            END IF;
+        awaited := ARRAY(SELECT u.id FROM unnest(awaited) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
+        IF rounds = 0 AND cardinality(awaited) = 0 AND dayjob.all_come_after(last_priority, last_place) THEN
+            RETURN 0;
         END IF;
         free := dayjob.free_tokens(awaited, moment);
         WITH next AS (
-            (SELECT l.* FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT most - admitted + 1)
+            (SELECT l.* FROM dayjob.line AS l WHERE l.gate = no_gate ORDER BY l.priority DESC, l.place LIMIT most - admitted + 1)
             UNION
             SELECT l.* FROM unnest(awaited, free) AS g (id, free) CROSS JOIN LATERAL (
                 SELECT l.* FROM dayjob.line AS l WHERE l.gate = g.id
@@ -416,102 +509,57 @@ BEGIN
             SELECT n.id, n.priority, n.place FROM next AS n ORDER BY n.priority DESC, n.place LIMIT most - admitted + 1
         )
         SELECT coalesce(array_agg(f.id ORDER BY f.priority DESC, f.place), '{}'), min(f.priority), max(f.place) FILTER (
-            WHERE f.priority = (SELECT min(l.priority) FROM first AS l)) INTO todo, low, far FROM first AS f;
+            WHERE f.priority = (SELECT min(l.priority) FROM first AS l)) INTO todo, left_priority, left_place FROM first AS f;
         rounds := rounds + 1;
         unseen := cardinality(todo) > 0;
         EXIT WHEN NOT unseen OR admitted >= most OR rounds > 50;
         IF cardinality(todo) > most - admitted THEN  -- nobody passes before the line that is left for the next look
             todo := todo[: most - admitted];
         ELSE
-            low := NULL;
+            left_priority := NULL;
         END IF;
         -- The heads of these lines, and the gates that they need.
         SELECT array_agg(x.gate) FILTER (WHERE x.gate IS NOT NULL), array_agg(x.lines) FILTER (WHERE x.gate IS NOT NULL), bool_or(x.strict)
-            INTO names, wanted, alone FROM (
-            SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
-                FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-            LEFT JOIN LATERAL unnest(h.gates) AS x (gate) ON true GROUP BY x.gate) AS x;
+            INTO names, wanted, any_strict FROM (
+            SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict
+            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
+            LEFT JOIN LATERAL unnest(h.gates || dayjob.shut_by_pause(h.queue, h.gates)) AS x (gate) ON true GROUP BY x.gate) AS x;
         free := dayjob.free_tokens(names, moment);
         IF array_position(free, NULL) IS NOT NULL OR EXISTS (  -- forgotten, as nothing was there for long; and perhaps set or shut since
             SELECT FROM unnest(names) AS u (id) CROSS JOIN LATERAL (
                 SELECT g.entry FROM dayjob.gate AS g WHERE g.id = u.id OFFSET 0) AS g WHERE g.entry = 0)
         THEN
             PERFORM dayjob.know_gates(array_agg(j.gating -> 'gates'), array_agg(j.entry))
-            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                SELECT w.id FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
             JOIN dayjob.job AS j ON j.id = h.id WHERE j.gating ? 'gates';
             free := dayjob.free_tokens(names, moment);
         END IF;
-        stops := array_fill(0, ARRAY[cardinality(todo)]);
-        priorities := stops;
-        places := array_fill(0::bigint, ARRAY[cardinality(todo)]);
-        picked := '{}';
         -- Of many lines a few jobs each, in every round more.
-        few := (10 + (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
-        IF alone IS FALSE AND NOT EXISTS (
-            SELECT FROM unnest(free, wanted) AS g (free, lines) WHERE g.free IS NOT NULL AND g.free < g.lines * least(few, most - admitted)
-        ) THEN  -- whoever is looked at may pass: one statement, and nobody has to be gone over
-            picked := ARRAY(
-                SELECT h.id FROM (
-                    SELECT w.*, sum((w.m = few)::integer) OVER (
-                        ORDER BY w.priority DESC, w.place, w.entry ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS lasts
-                    FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                        SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
-                        FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT least(few, most - admitted)) AS w) AS h
-                WHERE coalesce(h.lasts, 0) = 0 AND ((h.priority, -h.place) < (low, -far)) IS NOT TRUE ORDER BY h.priority DESC, h.place, h.entry LIMIT most - admitted);
-        ELSE FOR job IN
-            WITH head AS MATERIALIZED (
-                SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free FROM unnest(todo) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL (
-                    SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
-                    FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-                CROSS JOIN LATERAL (
-                    SELECT coalesce(array_agg(array_position(names, x.gate)), '{}') AS numbers,
-                        coalesce(min(coalesce(free[array_position(names, x.gate)], 1000000000)), 1000000000) AS free
-                    FROM unnest(h.gates) AS x (gate)) AS g
-            )
-            SELECT h.n, h.numbers, w.*, w.m = few AND NOT h.strict AS last FROM head AS h CROSS JOIN LATERAL (
-                SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
-                FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
-                LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most - admitted, few), 1) END) AS w
-            ORDER BY w.priority DESC, w.place, w.entry
-        LOOP
-            CONTINUE WHEN stops[job.n] <> 0;
-            EXIT WHEN (job.priority, -job.place) < (low, -far);
-            shut := 0;
-            FOREACH number IN ARRAY job.numbers LOOP
-                IF free[number] <= 0 THEN
-                    shut := number;
-                    EXIT;
-                END IF;
-            END LOOP;
-            IF shut <> 0 THEN
-                stops[job.n] := shut;
-                priorities[job.n] := job.priority;
-                places[job.n] := job.place;
-            ELSE
-                FOREACH number IN ARRAY job.numbers LOOP
-                    free[number] := free[number] - 1;
-                END LOOP;
-                picked := picked || job.id;
-            END IF;
-            EXIT WHEN admitted + cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
-        END LOOP; END IF;
-        let := dayjob.let_in(picked, moment);
-        admitted := admitted + let;
-        missed := missed OR let < cardinality(picked);
-        UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
-        FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
-        WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
-        looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
-        todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
-        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
-            SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
-        UPDATE dayjob.line AS l SET gate = no_one, priority = h.priority, place = h.place
-        FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
-            SELECT w.priority, w.place FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-        WHERE l.id = u.id AND (l.gate, l.priority, l.place) IS DISTINCT FROM (no_one, h.priority, h.place);
-        EXIT WHEN let = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
+        per_line := (10 + (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
+        IF any_strict IS FALSE AND NOT EXISTS (
+            SELECT FROM unnest(free, wanted) AS g (free, lines) WHERE g.free IS NOT NULL AND g.free < g.lines * least(per_line, most - admitted)
+        ) THEN
+            picked := dayjob.pick_all(todo, per_line, most - admitted, left_priority, left_place);
+            stops := '{}';
+        ELSE
+            SELECT p.* INTO picked, stops, priorities, places
+            FROM dayjob.pick_by_tokens(todo, per_line, most - admitted, left_priority, left_place, names, free) AS p;
+        END IF;
+        passed := dayjob.let_in(picked, moment);
+        admitted := admitted + passed;
+        missed := missed OR passed < cardinality(picked);
+        IF cardinality(stops) > 0 THEN
+            UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
+            FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
+            WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
+            looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
+            todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
+        END IF;
+        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (SELECT true FROM dayjob.head_of(l.id)) IS NULL;
+        UPDATE dayjob.line AS l SET gate = no_gate, priority = h.priority, place = h.place
+        FROM unnest(todo) AS u (id) CROSS JOIN LATERAL dayjob.head_of(u.id) AS h
+        WHERE l.id = u.id AND (l.gate, l.priority, l.place) IS DISTINCT FROM (no_gate, h.priority, h.place);
+        EXIT WHEN passed = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
     END LOOP;
     IF unseen THEN
         PERFORM dayjob.wake_up(awaited, false);
@@ -1446,8 +1494,8 @@ DECLARE
     caps jsonb;
     picked_queues text[];
     all_queues text[] := '{}';
-    urgency integer;
-    spot bigint;
+    last_priority integer;
+    last_place bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
@@ -1485,9 +1533,9 @@ BEGIN
         INTO gated, limited;
     IF gated THEN
         IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment)
-            OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate()) THEN
             -- Where as many can be claimed as are wanted, only who comes before the last of them is let in.
-            SELECT e.priority, e.place INTO urgency, spot
+            SELECT e.priority, e.place INTO last_priority, last_place
             FROM jsonb_to_recordset(wants) AS w (queues text[], exclude text[], "limit" integer, suspects boolean, id uuid)
             CROSS JOIN LATERAL (
                 SELECT r.priority, r.place FROM (
@@ -1502,7 +1550,7 @@ BEGIN
                     ORDER BY r.place, r.entry LIMIT w."limit") AS r
                 ORDER BY r.priority DESC, r.place OFFSET greatest(w."limit" - 1, 0) LIMIT 1) AS e
             WHERE jsonb_array_length(wants) = 1 AND w.id IS NULL AND NOT w.suspects AND NOT limited;
-            PERFORM dayjob.admit_lines(moment, 1000, urgency, spot);
+            PERFORM dayjob.admit_lines(moment, 1000, last_priority, last_place);
         END IF;
     END IF;
     IF limited THEN
@@ -1517,7 +1565,7 @@ BEGIN
     claimed := 0;
     levels := '[]';
     heard := CASE WHEN dayjob.nobody(13) THEN 0 ELSE 1 END + CASE WHEN dayjob.nobody(14) THEN 0 ELSE 2 END
-        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate > '00000000-0000-0000-0000-000000000000') THEN 4 ELSE 0 END;
+        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate > dayjob.no_gate()) THEN 4 ELSE 0 END;
     PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
     IF FOUND THEN
         claimed := -1;  -- the reply to this claim was lost: the same batch again
@@ -1618,7 +1666,7 @@ BEGIN
         next_due := least(next_due, dayjob.next_opening(moment));
         -- Others came before and were all that a look lets in: the next one may get to what is wanted.
         IF claimed < (SELECT sum((w ->> 'limit')::integer) FROM jsonb_array_elements(wants) AS w)
-            AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate()) THEN
             next_due := least(next_due, moment + 100000);
         END IF;
     END IF;
