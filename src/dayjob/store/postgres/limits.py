@@ -97,7 +97,7 @@ class LimitsPart(UpkeepPart):
         kinds, keys = words([gate.kind for gate in gates]), words([gate.key for gate in gates])
         with self.db.write() as connection:
             moment = self._now(connection, now)
-            if self.value(connection, self.sql.has_tokens, (holder, moment)) >= len(gates):
+            if self.value(connection, self.sql.has_tokens, (holder, moment, kinds, keys)) >= len(gates):
                 connection.execute(self.sql.prolong_tokens, (holder, moment, moment + int(ttl * SECOND)))
                 return None
             connection.execute(self.sql.know_gates, (encode(gates).decode(),))
@@ -114,9 +114,9 @@ class LimitsPart(UpkeepPart):
     def give(self, holder: str, *, now: int | None = None) -> bool:
         with self.db.write() as connection:
             moment = self._now(connection, now)
-            had = int(self.value(connection, self.sql.has_tokens, (holder, moment)))
+            had = bool(self.value(connection, self.sql.still_holds, (holder, moment)))
             connection.execute(self.sql.give_tokens, (holder,))
-        return had > 0
+        return had
 
     # -- queues ------------------------------------------------------------------------------------------------
 

@@ -805,8 +805,13 @@ SELECT CASE WHEN g.shut_until > $3 THEN g.shut_until
 FROM unnest($1::text[], $2::text[]) AS u (kind, key) JOIN dayjob.gate AS g ON g.id = dayjob.gate_id(u.kind, u.key)
 
 -- name: has_tokens
--- $1 holder  $2 now
+-- $1 holder  $2 now  $3 kinds  $4 keys: of how many of these gates it has a token
 SELECT count(*) FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.until > $2
+    AND t.gate = ANY (ARRAY(SELECT dayjob.gate_id(u.kind, u.key) FROM unnest($3::text[], $4::text[]) AS u (kind, key)))
+
+-- name: still_holds
+-- $1 holder  $2 now. A rate's token is there until its time, whatever the holder has.
+SELECT EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.kind <> 'rate' AND t.until > $2)
 
 -- name: prolong_tokens
 -- $1 holder  $2 now  $3 until
