@@ -1,4 +1,4 @@
-"""The suite's two fixtures: an engine, and a scene on it."""
+"""The suite's fixtures: an engine, a scene on it, and who else is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from dayjob.store.contract import Store
 from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.contract.scene import Scene
+from tests.contract.theirs import Theirs, theirs
 
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
@@ -30,6 +31,13 @@ def scene(engine: EngineUnderTest) -> Scene:
 def store(scene: Scene) -> Store:
     """The scene's store."""
     return scene.store
+
+
+@pytest.fixture
+def app(scene: Scene) -> Iterator[Theirs]:
+    """An application on a connection of its own, whose transaction stays open until a test ends it."""
+    with theirs(scene) as app:
+        yield app
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,24 +12,11 @@ from dayjob.states import State
 from dayjob.store.callers import adapt, perform
 from dayjob.store.contract import Store
 from dayjob.store.records import Filter
-from tests.contract.engines import ENGINES, EngineUnderTest
+from tests.contract.engines import EngineUnderTest
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, connect, effects, theirs
+from tests.contract.theirs import Theirs, connect, effects, joinable
 
-
-@pytest.fixture(params=[one for one in ENGINES if one.processes and one.joins], ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
-    """In place of all engines: those that others can open, too."""
-    under_test: EngineUnderTest = request.param(tmp_path)
-    yield under_test
-    under_test.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own."""
-    with theirs(scene) as app:
-        yield app
+pytestmark = joinable
 
 
 class TestP10Enqueue:

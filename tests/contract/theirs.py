@@ -8,13 +8,22 @@ from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import psycopg
+import pytest
 
 from dayjob.states import Outcome
 from dayjob.store.callers import Caller, Lent, adapt, perform
 from dayjob.store.contract import Joining, Transaction
 from dayjob.store.records import Claimed, Enqueued, Lease, Log, NewRow
-from tests.contract.engines import EngineUnderTest, SqliteFile
+from tests.contract.engines import ENGINES, EngineUnderTest, SqliteFile
 from tests.contract.scene import Puppet, Scene
+
+joinable = pytest.mark.parametrize(
+    "engine",
+    [one for one in ENGINES if one.processes and one.joins],
+    ids=lambda engine: engine.name,
+    indirect=True,
+)
+"""For tests of applications' own transactions: in place of all engines those that others can open, too."""
 
 
 class Driver(Protocol):

@@ -1,12 +1,12 @@
-"""A PostgreSQL store in which very many jobs are blocked behind one key, watched as `test_postgres_plans` does it."""
+"""A PostgreSQL store in which very many jobs are blocked behind one key, and as many wait for their time, watched as `test_postgres_plans` does it."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
-from dayjob.states import Outcome
+from dayjob.states import Outcome, State
 from dayjob.store import open_store
-from dayjob.store.gating import Gate, Gating
+from dayjob.store.gating import Gate, Gating, QueueLimits
 from dayjob.store.records import Cancel, Filter, Settlement
 from tests.schema.test_postgres_plans import SETTINGS, Watched, rows
 from tests.servers.postgres import Server
@@ -28,6 +28,9 @@ job AS (
 )
 INSERT INTO dayjob.waits (id, line, rank, place, entry, priority, strict, queue, gates)
 SELECT j.id, f.line, f.rank, j.place, j.entry, 0, false, 'q0', f.gates FROM job AS j, first AS f;
+INSERT INTO dayjob.job (id, entry, place, created_at, run_at, priority, state, queue, task, payload)
+SELECT ('01890000-0000-7000-a000-' || lpad(to_hex(n), 12, '0'))::uuid, n, n, t, t + 86400000000, 0, 'scheduled', 'q0', 't', '{{}}'
+FROM (SELECT nextval('dayjob.entry') AS n, dayjob.clock() AS t FROM generate_series(1, {BLOCKED})) AS s;
 """
 
 
@@ -68,6 +71,12 @@ class Gated(Watched):
         ids = self.come(10, [ONE])
         assert len(self.store.act(Filter(ids=ids), Cancel())) == 10
 
+    def shed(self) -> None:
+        """A batch comes to a full queue that drops its oldest."""
+        self.store.limit_queue("q0", QueueLimits(max_depth=1, when_full="drop_oldest"))
+        self.come(10, [ONE])
+        self.store.limit_queue("q0", None)
+
     def ungated(self) -> None:
         self.store.enqueue(rows(BATCH))
         assert self._settle(Outcome.COMPLETED) == BATCH
@@ -105,6 +114,7 @@ OPERATIONS = {
     Gated.one_token: 5 * BATCH,
     Gated.join_the_line: 5 * BATCH,
     Gated.leave_the_line: 5 * BATCH,
+    Gated.shed: 10 * BATCH,
     Gated.ungated: 10 * BATCH,
     Gated.sweep: 25 * BATCH,
 }
@@ -131,6 +141,7 @@ class Crowd:
         self.store.hold()
         self.store.join_the_line()
         self._learn()
+        assert self.store.store.count(Filter(states=(State.DEAD,))) == 70
         self._state = 1
 
     def _learn(self) -> None:

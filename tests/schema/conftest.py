@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.engines import Postgres, Postgres15, Postgres18
+from tests.contract.scene import Scene
+from tests.contract.theirs import Theirs, theirs
 
 
 @pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
@@ -17,3 +19,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Postgres]:
     engine.store()
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def scene(place: Postgres) -> Scene:
+    """A store in it, at a virtual time."""
+    return Scene(place)
+
+
+@pytest.fixture
+def app(scene: Scene) -> Iterator[Theirs]:
+    """An application on a connection of its own, whose transaction stays open until a test ends it."""
+    with theirs(scene) as app:
+        yield app

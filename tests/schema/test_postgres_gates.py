@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +10,9 @@ import dayjob.store
 from dayjob.errors import StoreUnavailable
 from dayjob.store.contract import Store
 from dayjob.store.gating import Gating
-from tests.contract.engines import Postgres15, Postgres18
-from tests.contract.gates.words import concurrency, gated, key_of, laned, unique
+from tests.contract.gates.words import admit, concurrency, gated, key_of, laned, unique
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, theirs
+from tests.contract.theirs import Theirs
 from tests.servers.needed import needed
 from tests.servers.postgres import postgres
 
@@ -22,20 +20,6 @@ if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 from tests.schema.blocked import OPERATIONS, STATES, Crowd, Gated
-
-
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    engine = request.param(tmp_path)
-    yield Scene(engine)
-    engine.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own, whose transaction stays open."""
-    with theirs(scene) as app:
-        yield app
 
 
 def test_a_key_in_an_open_transaction_refuses_its_row_and_not_the_neighbours(scene: Scene, app: Theirs) -> None:
@@ -58,6 +42,39 @@ def test_a_claim_does_not_wait_for_a_replacement_that_is_not_committed(scene: Sc
 
     app.commit()
     assert ann.take(id).payload == b"new"
+
+
+@pytest.mark.timeout(10)  # it waited for as long as the transaction was open
+@pytest.mark.parametrize("policy", ["extend", "replace"])
+@pytest.mark.parametrize("end", [Theirs.commit, Theirs.rollback], ids=lambda end: end.__name__)
+def test_a_claim_does_not_wait_for_a_replacement_of_one_that_has_just_come(
+    scene: Scene, app: Theirs, policy: str, end: Callable[[Theirs], None]
+) -> None:
+    first, other = scene.row(gating=unique()), scene.row()
+    app.enqueue(first, other)
+    app.commit()
+    app.enqueue(scene.row(gating=unique(on_conflict=policy)))
+    ann = scene.worker()
+
+    assert ann.ids() == [other.id]
+
+    end(app)
+    admit(scene)
+    assert ann.ids() == [first.id]
+
+
+def test_one_that_has_just_come_is_not_lost_though_somebody_had_it_in_hand(scene: Scene, app: Theirs) -> None:
+    row = scene.row(gating=unique())
+    app.enqueue(row)
+    app.commit()
+    app.connection.execute(f"SELECT 1 FROM dayjob.job WHERE id = '{row.id}' FOR UPDATE")
+    ann = scene.worker()
+    assert ann.ids() == []
+
+    app.rollback()
+    admit(scene)
+
+    assert ann.ids() == [row.id]
 
 
 def test_what_is_due_and_being_put_off_is_left_for_the_next_turn(scene: Scene, app: Theirs) -> None:
@@ -92,6 +109,22 @@ def test_who_stopped_behind_a_job_that_was_being_put_off_is_let_in(scene: Scene,
     app.commit()
 
     assert ann.ids() == [other]
+
+
+@pytest.mark.parametrize("delay", [None, 60.0])
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_replacement_says_how_much_its_gates_have_though_the_holder_had_the_same(
+    scene: Scene, delay: float | None, number: int
+) -> None:
+    first, again = (
+        scene.row(gating=Gating(key_of(on_conflict="replace"), gates=(concurrency("one", tokens),)), delay=delay)
+        for tokens in (2, number)
+    )
+    for row in (first, scene.row(gating=gated(concurrency("one", 1))), again):
+        scene.store.enqueue([row], now=scene.now)
+        admit(scene)
+
+    assert [row.gate.limit for row in scene.store.gates(["one"], now=scene.now)] == [number]
 
 
 def test_lanes_of_a_transaction_get_their_turns_when_it_is_committed(scene: Scene, app: Theirs) -> None:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 import dayjob.store
 from dayjob.states import State
 from dayjob.store.gating import QueueLimits
 from dayjob.store.records import Filter
-from tests.contract.engines import Postgres15, Postgres18
 from tests.contract.gates.words import admit, laned, store_one, unique
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, theirs
+from tests.contract.theirs import Theirs
 
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
 
-@pytest.fixture(params=(Postgres18, Postgres15), ids=lambda engine: engine.name)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """Two may wait in the queue."""
-    engine = request.param(tmp_path)
-    scene = Scene(engine)
+@pytest.fixture(autouse=True)
+def _two_may_wait(scene: Scene) -> None:
     scene.store.limit_queue("default", QueueLimits(max_depth=2, when_full="drop_oldest"), now=scene.now)
-    yield scene
-    engine.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own, whose transaction stays open."""
-    with theirs(scene) as app:
-        yield app
 
 
 def reasons(scene: Scene, *ids: str) -> list[str | None]:
@@ -118,3 +102,60 @@ def test_only_who_finds_it_full_waits_for_the_turn(scene: Scene, app: Theirs) ->
     assert outcomes == ["inserted", "inserted", "refused"]
     assert store_one(scene, rows[2]).outcome == "inserted"
     assert reasons(scene, rows[0].id, rows[1].id, rows[2].id) == ["shed", None, None]
+
+
+def held(scene: Scene, app: Theirs, count: int) -> list[str]:
+    """So many jobs in somebody's hands, until *app* commits."""
+    names = [f"order:{n}" for n in range(count)]
+    ids = [scene.job(gating=unique(name)) for name in names]
+    app.enqueue(*[scene.row(gating=unique(name, on_conflict="extend"), delay=60.0) for name in names])
+    return ids
+
+
+@pytest.mark.parametrize("count", [11, 101])
+def test_however_many_are_in_somebodys_hands_the_next_one_goes(scene: Scene, app: Theirs, count: int) -> None:
+    scene.store.limit_queue("default", QueueLimits(max_depth=count + 1, when_full="drop_oldest"), now=scene.now)
+    ids = held(scene, app, count)
+    free = scene.job()
+
+    new = scene.job()
+
+    assert reasons(scene, free, new) == ["shed", None]
+    app.commit()
+    assert {scene.state(id) for id in ids} == {State.SCHEDULED}
+
+
+def test_where_all_are_in_somebodys_hands_the_oldest_goes_when_they_are_let_go(scene: Scene, app: Theirs) -> None:
+    oldest, old = held(scene, app, 2)
+    new = scene.job()
+    admit(scene)
+    assert scene.store.count(Filter(queue="default")) == 3
+
+    app.commit()
+    admit(scene)
+    admit(scene)
+
+    assert reasons(scene, oldest, old, new) == ["shed", None, None]
+
+
+def test_who_takes_the_place_of_one_for_whom_nobody_had_gone_waits_for_them_himself(scene: Scene, app: Theirs) -> None:
+    oldest, old = held(scene, app, 2)
+    new = scene.job()
+    newer = scene.job()
+    assert reasons(scene, new, newer) == ["shed", None]
+
+    app.commit()
+    admit(scene)
+
+    assert reasons(scene, oldest, old, newer) == ["shed", None, None]
+
+
+def test_who_comes_after_a_transaction_is_not_shed_for_what_came_in_it(scene: Scene, app: Theirs) -> None:
+    rows = [scene.row() for _ in range(4)]
+    app.enqueue(*rows)
+    app.commit()
+    new = scene.job()
+
+    admit(scene)
+
+    assert reasons(scene, *(row.id for row in rows), new) == ["shed", "shed", "shed", None, None]

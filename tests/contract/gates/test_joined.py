@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from dayjob.errors import JobExists, QueueClosed, QueueFull, StoreUnavailable
 from dayjob.states import State
 from dayjob.store.gating import Gating, QueueLimits
 from dayjob.store.records import Filter
-from tests.contract.engines import ENGINES, EngineUnderTest
 from tests.contract.gates.words import concurrency, gated, key_of, order, store_one, tokens, unique
 from tests.contract.scene import Scene
-from tests.contract.theirs import Theirs, effects, theirs
+from tests.contract.theirs import Theirs, effects, joinable
 
-
-@pytest.fixture(params=[one for one in ENGINES if one.processes and one.joins], ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnderTest]:
-    """In place of all engines: those that others can open, too."""
-    under_test: EngineUnderTest = request.param(tmp_path)
-    yield under_test
-    under_test.close()
-
-
-@pytest.fixture
-def app(scene: Scene) -> Iterator[Theirs]:
-    """An application on a connection of its own."""
-    with theirs(scene) as app:
-        yield app
+pytestmark = joinable
 
 
 class TestJoinedKeys:

@@ -97,6 +97,19 @@ class TestTake:
         assert tokens(scene) == {}
         assert scene.store.give("call", now=scene.now) is False
 
+    def test_a_rate_whose_time_is_longer_holds_nothing_for_it(self, scene: Scene) -> None:
+        scene.store.take([A, rate(per=20.0)], "call", 10.0, now=scene.now)
+        scene.advance(10.1)
+
+        assert scene.store.give("call", now=scene.now) is False
+
+    def test_who_asks_for_more_time_after_its_time_has_nothing_though_a_rate_of_it_lasts(self, scene: Scene) -> None:
+        scene.store.take([A, rate(per=20.0)], "call", 10.0, now=scene.now)
+        scene.advance(10.1)
+        assert scene.store.take([A], "other", 10.0, now=scene.now) is None
+
+        assert scene.store.take([A], "call", 10.0, now=scene.now) is not None
+
     def test_giving_twice_harms_nobody(self, scene: Scene) -> None:
         scene.store.take([A], "one", 60.0, now=scene.now)
         assert scene.store.give("one", now=scene.now) is True

@@ -10,7 +10,7 @@ from dayjob.store.gating import UNCLAIMED, Gate, GateKind, GateRow, QueueLimits
 from dayjob.store.postgres.database import Connection, Database
 from dayjob.store.postgres.part import encode
 from dayjob.store.postgres.upkeep import UpkeepPart
-from dayjob.store.postgres.wire import plain, words
+from dayjob.store.postgres.wire import words
 
 ASK_AGAIN = 0.05
 """Seconds after which to ask for a token that comes free when somebody gives it back."""
@@ -47,22 +47,12 @@ class LimitsPart(UpkeepPart):
                 return None
             self._taken_back = rest or _FIRST
             self._sweep(connection, now)
-            came: dict[str, list[str]] = {}
-            for queue, job in connection.execute(self.sql.overfull).fetchall():
-                came.setdefault(queue, []).append(job)
-        if came:
-            self._shed(came, now)
+            owing = self.value(connection, self.sql.owing)
+        if owing:
+            with self.db.write() as connection:
+                self.take_turn(connection, now)
+                connection.execute(self.sql.make_room, (now,))
         return admitted, opens
-
-    def _shed(self, came: dict[str, list[str]], now: int) -> None:
-        """Make room for jobs that *came* in transactions of callers, by queue: for each as if it had not come before that."""
-        with self.db.write() as connection:
-            self.take_turn(connection, now)
-            for queue, over in connection.execute(self.sql.over_full, (words(list(came)),)).fetchall():
-                later = came[queue][-over:]
-                while later:
-                    connection.execute(self.sql.shed_oldest, (now, queue, plain(later)))
-                    later = later[1:]
 
     def _sweep(self, connection: Connection, now: int) -> None:
         """Forget what is over."""
@@ -107,7 +97,7 @@ class LimitsPart(UpkeepPart):
         kinds, keys = words([gate.kind for gate in gates]), words([gate.key for gate in gates])
         with self.db.write() as connection:
             moment = self._now(connection, now)
-            if self.value(connection, self.sql.has_tokens, (holder, moment)) >= len(gates):
+            if self.value(connection, self.sql.has_tokens, (holder, moment, kinds, keys)) >= len(gates):
                 connection.execute(self.sql.prolong_tokens, (holder, moment, moment + int(ttl * SECOND)))
                 return None
             connection.execute(self.sql.know_gates, (encode(gates).decode(),))
@@ -124,9 +114,9 @@ class LimitsPart(UpkeepPart):
     def give(self, holder: str, *, now: int | None = None) -> bool:
         with self.db.write() as connection:
             moment = self._now(connection, now)
-            had = int(self.value(connection, self.sql.has_tokens, (holder, moment)))
+            had = bool(self.value(connection, self.sql.still_holds, (holder, moment)))
             connection.execute(self.sql.give_tokens, (holder,))
-        return had > 0
+        return had
 
     # -- queues ------------------------------------------------------------------------------------------------
 

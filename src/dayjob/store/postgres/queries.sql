@@ -805,8 +805,13 @@ SELECT CASE WHEN g.shut_until > $3 THEN g.shut_until
 FROM unnest($1::text[], $2::text[]) AS u (kind, key) JOIN dayjob.gate AS g ON g.id = dayjob.gate_id(u.kind, u.key)
 
 -- name: has_tokens
--- $1 holder  $2 now
+-- $1 holder  $2 now  $3 kinds  $4 keys: of how many of these gates it has a token
 SELECT count(*) FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.until > $2
+    AND t.gate = ANY (ARRAY(SELECT dayjob.gate_id(u.kind, u.key) FROM unnest($3::text[], $4::text[]) AS u (kind, key)))
+
+-- name: still_holds
+-- $1 holder  $2 now. A rate's token is there until its time, whatever the holder has.
+SELECT EXISTS (SELECT 1 FROM dayjob.token AS t WHERE t.holder = $1 AND t.no = 0 AND t.kind <> 'rate' AND t.until > $2)
 
 -- name: prolong_tokens
 -- $1 holder  $2 now  $3 until
@@ -871,17 +876,10 @@ DELETE FROM dayjob.queue_limit WHERE queue = $1 AND origin = $2
 UPDATE dayjob.token AS t SET until = t.at + (l.per * 1000000)::bigint FROM dayjob.limit_in_force AS l
 WHERE l.queue = $1 AND l.rate IS NOT NULL AND t.gate = dayjob.gate_id('queue', $1) AND t.until > $2
 
--- name: over_full
--- $1 queues: those that drop their oldest, and how many they have too many
-SELECT l.queue, dayjob.depth_of(l.queue, l.max_depth + 1000) - l.max_depth FROM dayjob.limit_in_force AS l
-WHERE l.queue = ANY ($1::text[]) AND l.when_full = 'drop_oldest' AND l.max_depth IS NOT NULL
-    AND dayjob.depth_of(l.queue, l.max_depth + 1) > l.max_depth
+-- name: owing
+-- Whether there are jobs for which nobody has gone yet from a queue that drops its oldest
+SELECT EXISTS (SELECT 1 FROM dayjob.overfull)
 
--- name: overfull
--- Jobs that came in callers' transactions to queues that drop their oldest, in their order
-WITH came AS (DELETE FROM dayjob.overfull RETURNING entry, queue, job)
-SELECT queue, job::text FROM came ORDER BY entry
-
--- name: shed_oldest
--- $1 now  $2 queue  $3 jobs that came later than the one for which this makes room
-SELECT dayjob.shed_oldest($2, $3::uuid[], coalesce($1::bigint, dayjob.clock()))
+-- name: make_room
+-- $1 now
+SELECT dayjob.make_room(NULL, coalesce($1::bigint, dayjob.clock()))

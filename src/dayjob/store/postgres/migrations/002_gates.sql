@@ -8,6 +8,10 @@ ALTER TABLE dayjob.ready ADD COLUMN lane text COLLATE "C";
 ALTER TABLE dayjob.ready DROP CONSTRAINT ready_pkey, ADD PRIMARY KEY (queue, priority, kind, place, entry);
 CREATE INDEX ready_lane ON dayjob.ready (queue, priority, lane, place) WHERE lane IS NOT NULL;
 
+-- Those of a queue that wait for their time, the oldest of the lowest priority first. Its condition is in no statement by accident:
+-- who looks for what is due is never led here by a planner that knows nothing yet.
+CREATE INDEX job_scheduled ON dayjob.job (queue, priority, created_at, place) WHERE state = 'scheduled' AND queue > '';
+
 -- Who holds which key: the one constraint that lets one in at a time. Whose time is over is overwritten by the next.
 CREATE TABLE dayjob.unique_key (
     hash uuid PRIMARY KEY, id uuid NOT NULL, key text NOT NULL, until text COLLATE "C" NOT NULL, frees bigint
@@ -44,9 +48,9 @@ CREATE TABLE dayjob.waits (
     priority integer NOT NULL, strict boolean NOT NULL, queue text COLLATE "C" NOT NULL, gates uuid[] NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX waits_line ON dayjob.waits (line, rank, place, entry);
-CREATE INDEX waits_queue ON dayjob.waits (queue);
+CREATE INDEX waits_queue ON dayjob.waits (queue, priority, place);
 
--- A line waits at one closed *gate*, or at no one (nil): it is to be looked at. *priority* and *place* are those of its head.
+-- A line waits at one closed *gate*, or at none (`no_gate`): it is to be looked at. *priority* and *place* are those of its head.
 CREATE TABLE dayjob.line (id uuid PRIMARY KEY, gate uuid NOT NULL, priority integer NOT NULL, place bigint NOT NULL)
     WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX line_gate ON dayjob.line (gate, priority DESC, place);
@@ -69,9 +73,10 @@ CREATE TABLE dayjob.queue_limit (
     queue text COLLATE "C" NOT NULL, origin text COLLATE "C" NOT NULL, max_depth integer, when_full text COLLATE "C" NOT NULL,
     concurrency integer, rate integer, per double precision NOT NULL, closed text COLLATE "C", PRIMARY KEY (queue, origin)
 );
--- Jobs that came in callers' transactions to queues that drop their oldest: the leader makes room for them.
+-- Jobs in queues that drop their oldest for which nobody has gone yet: they came in callers' transactions, or all who had to go
+-- were in somebody's hands. `make_room` does it, in the order in which they came (*entry*).
 CREATE TABLE dayjob.overfull (
-    entry bigint PRIMARY KEY, job uuid NOT NULL, queue text COLLATE "C" NOT NULL
+    job uuid PRIMARY KEY, entry bigint NOT NULL, queue text COLLATE "C" NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);
 CREATE VIEW dayjob.limit_in_force AS
 SELECT DISTINCT ON (l.queue) l.* FROM dayjob.queue_limit AS l ORDER BY l.queue, l.origin DESC;
@@ -79,6 +84,14 @@ SELECT DISTINCT ON (l.queue) l.* FROM dayjob.queue_limit AS l ORDER BY l.queue, 
 -- Gates by their ids. The gates `paused` and `held` are queues' own: nobody's row names them, nobody takes a token of them.
 CREATE FUNCTION dayjob.gate_id(kind text, key text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT md5(kind || ' ' || key)::uuid $$;
+
+-- Where lines stand that are to be looked at.
+CREATE FUNCTION dayjob.no_gate() RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT '00000000-0000-0000-0000-000000000000'::uuid $$;
+
+-- Who is first in a line. A part of the statement that calls it, as long as it is STABLE, and no more than one SELECT.
+CREATE FUNCTION dayjob.head_of(line uuid) RETURNS SETOF dayjob.waits LANGUAGE sql STABLE ROWS 1
+AS $$ SELECT w.* FROM dayjob.waits AS w WHERE w.line = head_of.line ORDER BY w.rank, w.place, w.entry LIMIT 1 $$;
 
 -- What a job with this gating is when it could be claimed but for its gates.
 CREATE FUNCTION dayjob.next_state(gating jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -328,37 +341,13 @@ AS $$
         WHERE p.queue = shut_by_pause.queue AND gates <> ARRAY[dayjob.gate_id('held', p.queue)])
 $$;
 
--- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
--- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of this *urgency*
--- and *spot*, if it says so, is spared the look at them.
-CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer, urgency integer DEFAULT NULL, spot bigint DEFAULT NULL)
-RETURNS integer LANGUAGE plpgsql
+-- What is to be looked at since the last look: lines to which somebody came or which somebody left, as they stand now, are put at no
+-- gate; answers the gates of which something came free, that have other numbers, or that time opens.
+CREATE FUNCTION dayjob.woken(moment bigint) RETURNS uuid[] LANGUAGE plpgsql
 AS $$
 DECLARE
-    todo uuid[];
-    woken uuid[];
-    awaited uuid[];
-    looked uuid[] := '{}';
-    names uuid[];
-    wanted integer[];
-    alone boolean;
-    free bigint[];
-    stops integer[];
-    priorities integer[];
-    places bigint[];
-    picked uuid[];
-    job record;
-    number integer;
-    shut integer;
-    few integer;
-    let integer;
-    low integer;
-    far bigint;
-    no_one CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
-    admitted integer := 0;
-    rounds integer := 0;
-    unseen boolean;
-    missed boolean := false;
+    changed uuid[];
+    freed uuid[];
 BEGIN
     WITH k AS (
         DELETE FROM dayjob.wake WHERE ctid = ANY (ARRAY(SELECT k.ctid FROM dayjob.wake AS k ORDER BY k.target, k.xid LIMIT 2000))
@@ -370,7 +359,7 @@ BEGIN
     SELECT array_agg(DISTINCT w.target) FILTER (WHERE w.line),
         array_cat(array_agg(DISTINCT w.target) FILTER (WHERE NOT w.line),
             dayjob.know_gates(array_agg(w.gates) FILTER (WHERE w.gates IS NOT NULL), array_agg(w.entry) FILTER (WHERE w.gates IS NOT NULL)))
-        INTO todo, woken FROM w;
+        INTO changed, freed FROM w;
     WITH due AS (UPDATE dayjob.gate AS g SET opens = NULL WHERE g.opens <= moment RETURNING g.id, g.key, g.kind),
     probed AS (
         UPDATE dayjob.breaker AS b SET state = 'probing', since = moment, until = NULL FROM due
@@ -380,29 +369,138 @@ BEGIN
             SELECT t.ctid FROM due CROSS JOIN LATERAL (
                 SELECT t.ctid FROM dayjob.token AS t WHERE t.gate = due.id AND t.until <= moment ORDER BY t.until OFFSET 0) AS t))
     )
-    SELECT woken || array_agg(due.id) INTO woken FROM due;
+    SELECT freed || array_agg(due.id) INTO freed FROM due;
     INSERT INTO dayjob.line AS l (id, gate, priority, place)
-    SELECT u.id, no_one, h.priority, h.place FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
-        SELECT w.priority, w.place, w.strict FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+    SELECT u.id, dayjob.no_gate(), h.priority, h.place FROM unnest(changed) AS u (id) CROSS JOIN LATERAL dayjob.head_of(u.id) AS h
     WHERE h.strict OR (  -- who came to the end of a line that waits somewhere changes nothing
         SELECT true FROM dayjob.line AS l WHERE l.id = u.id AND (l.priority, l.place) = (h.priority, h.place)) IS NULL
     ON CONFLICT (id) DO UPDATE SET gate = excluded.gate, priority = excluded.priority, place = excluded.place;
-    DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
-        SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
+    DELETE FROM dayjob.line AS l WHERE l.id = ANY (changed) AND (SELECT true FROM dayjob.head_of(l.id)) IS NULL;
+    RETURN freed;
+END $$;
+
+-- True when all lines that are to be looked at, a good many, come after one of this *priority* and *place*: a look at few costs nothing
+-- worth saving.
+CREATE FUNCTION dayjob.all_come_after(priority integer, place bigint) RETURNS boolean LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF all_come_after.priority IS NULL OR (
+        SELECT true FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate() ORDER BY l.priority DESC, l.place LIMIT 1 OFFSET 19) IS NULL THEN
+        RETURN false;
+    END IF;
+    RETURN (SELECT (l.priority, -l.place) < (all_come_after.priority, -all_come_after.place)
+        FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate() ORDER BY l.priority DESC, l.place LIMIT 1);
+END $$;
+
+-- The first *most* of the *lines*, of each up to *per_line*, where whoever is looked at may pass: one statement, and nobody has to be
+-- gone over. None who comes after the first line that is left for the next look (*left_priority*, *left_place*; null: none is left), or
+-- after the last one looked at of a line.
+CREATE FUNCTION dayjob.pick_all(lines uuid[], per_line integer, most integer, left_priority integer, left_place bigint) RETURNS uuid[] LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT h.id FROM (
+            SELECT w.*, sum((w.m = per_line)::integer) OVER (
+                ORDER BY w.priority DESC, w.place, w.entry ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS lasts
+            FROM unnest(lines) AS t (id) CROSS JOIN LATERAL (
+                SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+                FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT least(per_line, most)) AS w) AS h
+        WHERE coalesce(h.lasts, 0) = 0 AND ((h.priority, -h.place) < (left_priority, -left_place)) IS NOT TRUE
+        ORDER BY h.priority DESC, h.place, h.entry LIMIT most);
+END $$;
+
+-- As `pick_all`, where tokens are few: *free* ones of the gates *names*. One job after the other takes its own, or stops its line: then
+-- *stops* says at which of the gates (0: it goes on), *priorities* and *places* with whom at its head.
+CREATE FUNCTION dayjob.pick_by_tokens(
+    lines uuid[], per_line integer, most integer, left_priority integer, left_place bigint, names uuid[], free bigint[],
+    OUT picked uuid[], OUT stops integer[], OUT priorities integer[], OUT places bigint[]
+) LANGUAGE plpgsql
+AS $$
+DECLARE
+    job record;
+    number integer;
+    shut integer;
+BEGIN
+    picked := '{}';
+    stops := array_fill(0, ARRAY[cardinality(lines)]);
+    priorities := stops;
+    places := array_fill(0::bigint, ARRAY[cardinality(lines)]);
+    FOR job IN
+        WITH head AS MATERIALIZED (
+            SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free
+            FROM unnest(lines) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
+            CROSS JOIN LATERAL (
+                SELECT coalesce(array_agg(array_position(names, x.gate)), '{}') AS numbers,
+                    coalesce(min(coalesce(free[array_position(names, x.gate)], 1000000000)), 1000000000) AS free
+                FROM unnest(h.gates || dayjob.shut_by_pause(h.queue, h.gates)) AS x (gate)) AS g
+        )
+        SELECT h.n, h.numbers, w.*, w.m = per_line AND NOT h.strict AS last FROM head AS h CROSS JOIN LATERAL (
+            SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
+            FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
+            LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most, per_line), 1) END) AS w
+        ORDER BY w.priority DESC, w.place, w.entry
+    LOOP
+        CONTINUE WHEN stops[job.n] <> 0;
+        EXIT WHEN (job.priority, -job.place) < (left_priority, -left_place);
+        shut := 0;
+        FOREACH number IN ARRAY job.numbers LOOP
+            IF free[number] <= 0 THEN
+                shut := number;
+                EXIT;
+            END IF;
+        END LOOP;
+        IF shut <> 0 THEN
+            stops[job.n] := shut;
+            priorities[job.n] := job.priority;
+            places[job.n] := job.place;
+        ELSE
+            FOREACH number IN ARRAY job.numbers LOOP
+                free[number] := free[number] - 1;
+            END LOOP;
+            picked := picked || job.id;
+        END IF;
+        EXIT WHEN cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
+    END LOOP;
+END $$;
+
+-- Up to *most* blocked jobs whose gates all have a token for them become available: the most urgent first, then by place. Looks
+-- at what woke and at what time opens. The caller has the turn. Who has enough without those that come after one of *last_priority*
+-- and *last_place*, if it says so, is spared the look at them.
+CREATE FUNCTION dayjob.admit_lines(moment bigint, most integer, last_priority integer DEFAULT NULL, last_place bigint DEFAULT NULL)
+RETURNS integer LANGUAGE plpgsql
+AS $$
+DECLARE
+    no_gate CONSTANT uuid := dayjob.no_gate();
+    awaited uuid[] := dayjob.woken(moment);
+    looked uuid[] := '{}';
+    todo uuid[];
+    left_priority integer;
+    left_place bigint;
+    names uuid[];
+    wanted integer[];
+    any_strict boolean;
+    free bigint[];
+    per_line integer;
+    picked uuid[];
+    stops integer[];
+    priorities integer[];
+    places bigint[];
+    passed integer;
+    admitted integer := 0;
+    rounds integer := 0;
+    unseen boolean;
+    missed boolean := false;
+BEGIN
     LOOP
         -- Tokens are counted where somebody waits for one, not wherever one came free.
-        awaited := ARRAY(SELECT u.id FROM unnest(coalesce(awaited, woken)) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
-        IF rounds = 0 AND cardinality(awaited) = 0 AND urgency IS NOT NULL AND (  -- a look at few costs nothing worth saving
-            SELECT true FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1 OFFSET 19) THEN
-            PERFORM 1 FROM (SELECT l.priority, l.place FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT 1) AS l
-            WHERE (l.priority, -l.place) >= (urgency, -spot);
-            IF NOT FOUND THEN
-                RETURN 0;
-            END IF;
+        awaited := ARRAY(SELECT u.id FROM unnest(awaited) AS u (id) WHERE (SELECT true FROM dayjob.line AS l WHERE l.gate = u.id LIMIT 1));
+        IF rounds = 0 AND cardinality(awaited) = 0 AND dayjob.all_come_after(last_priority, last_place) THEN
+            RETURN 0;
         END IF;
         free := dayjob.free_tokens(awaited, moment);
         WITH next AS (
-            (SELECT l.* FROM dayjob.line AS l WHERE l.gate = no_one ORDER BY l.priority DESC, l.place LIMIT most - admitted + 1)
+            (SELECT l.* FROM dayjob.line AS l WHERE l.gate = no_gate ORDER BY l.priority DESC, l.place LIMIT most - admitted + 1)
             UNION
             SELECT l.* FROM unnest(awaited, free) AS g (id, free) CROSS JOIN LATERAL (
                 SELECT l.* FROM dayjob.line AS l WHERE l.gate = g.id
@@ -411,102 +509,57 @@ BEGIN
             SELECT n.id, n.priority, n.place FROM next AS n ORDER BY n.priority DESC, n.place LIMIT most - admitted + 1
         )
         SELECT coalesce(array_agg(f.id ORDER BY f.priority DESC, f.place), '{}'), min(f.priority), max(f.place) FILTER (
-            WHERE f.priority = (SELECT min(l.priority) FROM first AS l)) INTO todo, low, far FROM first AS f;
+            WHERE f.priority = (SELECT min(l.priority) FROM first AS l)) INTO todo, left_priority, left_place FROM first AS f;
         rounds := rounds + 1;
         unseen := cardinality(todo) > 0;
         EXIT WHEN NOT unseen OR admitted >= most OR rounds > 50;
         IF cardinality(todo) > most - admitted THEN  -- nobody passes before the line that is left for the next look
             todo := todo[: most - admitted];
         ELSE
-            low := NULL;
+            left_priority := NULL;
         END IF;
         -- The heads of these lines, and the gates that they need.
         SELECT array_agg(x.gate) FILTER (WHERE x.gate IS NOT NULL), array_agg(x.lines) FILTER (WHERE x.gate IS NOT NULL), bool_or(x.strict)
-            INTO names, wanted, alone FROM (
-            SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
-                FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-            LEFT JOIN LATERAL unnest(h.gates) AS x (gate) ON true GROUP BY x.gate) AS x;
+            INTO names, wanted, any_strict FROM (
+            SELECT x.gate, count(*)::integer AS lines, bool_or(h.strict) AS strict
+            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
+            LEFT JOIN LATERAL unnest(h.gates || dayjob.shut_by_pause(h.queue, h.gates)) AS x (gate) ON true GROUP BY x.gate) AS x;
         free := dayjob.free_tokens(names, moment);
         IF array_position(free, NULL) IS NOT NULL OR EXISTS (  -- forgotten, as nothing was there for long; and perhaps set or shut since
             SELECT FROM unnest(names) AS u (id) CROSS JOIN LATERAL (
                 SELECT g.entry FROM dayjob.gate AS g WHERE g.id = u.id OFFSET 0) AS g WHERE g.entry = 0)
         THEN
             PERFORM dayjob.know_gates(array_agg(j.gating -> 'gates'), array_agg(j.entry))
-            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                SELECT w.id FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
+            FROM unnest(todo) AS t (id) CROSS JOIN LATERAL dayjob.head_of(t.id) AS h
             JOIN dayjob.job AS j ON j.id = h.id WHERE j.gating ? 'gates';
             free := dayjob.free_tokens(names, moment);
         END IF;
-        stops := array_fill(0, ARRAY[cardinality(todo)]);
-        priorities := stops;
-        places := array_fill(0::bigint, ARRAY[cardinality(todo)]);
-        picked := '{}';
         -- Of many lines a few jobs each, in every round more.
-        few := (10 + (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
-        IF alone IS FALSE AND NOT EXISTS (
-            SELECT FROM unnest(free, wanted) AS g (free, lines) WHERE g.free IS NOT NULL AND g.free < g.lines * least(few, most - admitted)
-        ) THEN  -- whoever is looked at may pass: one statement, and nobody has to be gone over
-            picked := ARRAY(
-                SELECT h.id FROM (
-                    SELECT w.*, sum((w.m = few)::integer) OVER (
-                        ORDER BY w.priority DESC, w.place, w.entry ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS lasts
-                    FROM unnest(todo) AS t (id) CROSS JOIN LATERAL (
-                        SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
-                        FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT least(few, most - admitted)) AS w) AS h
-                WHERE coalesce(h.lasts, 0) = 0 AND ((h.priority, -h.place) < (low, -far)) IS NOT TRUE ORDER BY h.priority DESC, h.place, h.entry LIMIT most - admitted);
-        ELSE FOR job IN
-            WITH head AS MATERIALIZED (
-                SELECT t.id, t.n::integer AS n, h.strict, g.numbers, g.free FROM unnest(todo) WITH ORDINALITY AS t (id, n) CROSS JOIN LATERAL (
-                    SELECT w.strict, w.gates || dayjob.shut_by_pause(w.queue, w.gates) AS gates
-                    FROM dayjob.waits AS w WHERE w.line = t.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-                CROSS JOIN LATERAL (
-                    SELECT coalesce(array_agg(array_position(names, x.gate)), '{}') AS numbers,
-                        coalesce(min(coalesce(free[array_position(names, x.gate)], 1000000000)), 1000000000) AS free
-                    FROM unnest(h.gates) AS x (gate)) AS g
-            )
-            SELECT h.n, h.numbers, w.*, w.m = few AND NOT h.strict AS last FROM head AS h CROSS JOIN LATERAL (
-                SELECT w.id, w.priority, w.place, w.entry, row_number() OVER (ORDER BY w.rank, w.place, w.entry) AS m
-                FROM dayjob.waits AS w WHERE w.line = h.id ORDER BY w.rank, w.place, w.entry
-                LIMIT CASE WHEN h.strict THEN 1 ELSE greatest(least(h.free, most - admitted, few), 1) END) AS w
-            ORDER BY w.priority DESC, w.place, w.entry
-        LOOP
-            CONTINUE WHEN stops[job.n] <> 0;
-            EXIT WHEN (job.priority, -job.place) < (low, -far);
-            shut := 0;
-            FOREACH number IN ARRAY job.numbers LOOP
-                IF free[number] <= 0 THEN
-                    shut := number;
-                    EXIT;
-                END IF;
-            END LOOP;
-            IF shut <> 0 THEN
-                stops[job.n] := shut;
-                priorities[job.n] := job.priority;
-                places[job.n] := job.place;
-            ELSE
-                FOREACH number IN ARRAY job.numbers LOOP
-                    free[number] := free[number] - 1;
-                END LOOP;
-                picked := picked || job.id;
-            END IF;
-            EXIT WHEN admitted + cardinality(picked) >= most OR job.last;  -- what comes next in this line is to be seen first
-        END LOOP; END IF;
-        let := dayjob.let_in(picked, moment);
-        admitted := admitted + let;
-        missed := missed OR let < cardinality(picked);
-        UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
-        FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
-        WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
-        looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
-        todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
-        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (
-            SELECT true FROM dayjob.waits AS w WHERE w.line = l.id ORDER BY w.rank, w.place, w.entry LIMIT 1) IS NULL;
-        UPDATE dayjob.line AS l SET gate = no_one, priority = h.priority, place = h.place
-        FROM unnest(todo) AS u (id) CROSS JOIN LATERAL (
-            SELECT w.priority, w.place FROM dayjob.waits AS w WHERE w.line = u.id ORDER BY w.rank, w.place, w.entry LIMIT 1) AS h
-        WHERE l.id = u.id AND (l.gate, l.priority, l.place) IS DISTINCT FROM (no_one, h.priority, h.place);
-        EXIT WHEN let = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
+        per_line := (10 + (most - admitted) / cardinality(todo)) * 2 ^ least(rounds - 1, 10);
+        IF any_strict IS FALSE AND NOT EXISTS (
+            SELECT FROM unnest(free, wanted) AS g (free, lines) WHERE g.free IS NOT NULL AND g.free < g.lines * least(per_line, most - admitted)
+        ) THEN
+            picked := dayjob.pick_all(todo, per_line, most - admitted, left_priority, left_place);
+            stops := '{}';
+        ELSE
+            SELECT p.* INTO picked, stops, priorities, places
+            FROM dayjob.pick_by_tokens(todo, per_line, most - admitted, left_priority, left_place, names, free) AS p;
+        END IF;
+        passed := dayjob.let_in(picked, moment);
+        admitted := admitted + passed;
+        missed := missed OR passed < cardinality(picked);
+        IF cardinality(stops) > 0 THEN
+            UPDATE dayjob.line AS l SET gate = names[s.stop], priority = s.priority, place = s.place
+            FROM unnest(todo, stops, priorities, places) AS s (id, stop, priority, place)
+            WHERE l.id = s.id AND s.stop > 0 AND (l.gate, l.priority, l.place) IS DISTINCT FROM (names[s.stop], s.priority, s.place);
+            looked := looked || ARRAY(SELECT DISTINCT names[s.stop] FROM unnest(stops) AS s (stop) WHERE s.stop > 0);
+            todo := ARRAY(SELECT s.id FROM unnest(todo, stops) AS s (id, stop) WHERE s.stop = 0);
+        END IF;
+        DELETE FROM dayjob.line AS l WHERE l.id = ANY (todo) AND (SELECT true FROM dayjob.head_of(l.id)) IS NULL;
+        UPDATE dayjob.line AS l SET gate = no_gate, priority = h.priority, place = h.place
+        FROM unnest(todo) AS u (id) CROSS JOIN LATERAL dayjob.head_of(u.id) AS h
+        WHERE l.id = u.id AND (l.gate, l.priority, l.place) IS DISTINCT FROM (no_gate, h.priority, h.place);
+        EXIT WHEN passed = 0 AND cardinality(picked) > 0;  -- all of them are held by somebody
     END LOOP;
     IF unseen THEN
         PERFORM dayjob.wake_up(awaited, false);
@@ -634,36 +687,50 @@ END $$;
 CREATE FUNCTION dayjob.depth_of(queue text, most bigint) RETURNS bigint LANGUAGE sql STABLE
 AS $$
     SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob.ready AS r WHERE r.queue = depth_of.queue LIMIT most) AS r)
-        + (SELECT count(*) FROM (SELECT 1 FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = depth_of.queue LIMIT most) AS j)
+        + (SELECT count(*) FROM (SELECT 1 FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = depth_of.queue AND j.queue > '' LIMIT most) AS j)
         + (SELECT count(*) FROM (SELECT 1 FROM dayjob.waits AS w WHERE w.queue = depth_of.queue LIMIT most) AS w)
         + (SELECT count(*) FROM dayjob.arrival AS a CROSS JOIN LATERAL (
             SELECT 1 FROM dayjob.job AS j WHERE j.id = a.id AND j.entry = a.entry AND j.state = 'available' AND j.queue = depth_of.queue
             OFFSET 0) AS j)
 $$;
 
--- Room for one more: of all that wait in *queue* but those that came *later*, the oldest of the lowest priority is dead. What somebody's
--- open transaction changes is passed by. The caller has the turn.
-CREATE FUNCTION dayjob.shed_oldest(queue text, later uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
+-- Room for *newcomer*: of all that wait in *queue* but those that came *later*, the oldest of the lowest priority is dead. What somebody's
+-- open transaction changes is passed by, a thousand at most. When that leaves nobody, or takes one for whom nobody had gone
+-- himself, the room is owed (`overfull`). The caller has the turn.
+CREATE FUNCTION dayjob.shed_oldest(queue text, newcomer uuid, later uuid[], moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 #variable_conflict use_variable
 DECLARE
-    most CONSTANT integer := 10 + cardinality(later);
+    most integer := 10;
+    seen integer;
     oldest uuid;
     old dayjob.job;
+    owed boolean := true;
 BEGIN
-    FOR oldest IN
-        SELECT w.id FROM (
-            SELECT r.id FROM dayjob.level AS l CROSS JOIN LATERAL (
-                SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
-                ORDER BY r.place, r.entry LIMIT most) AS r
-            WHERE l.queue = queue
-            UNION ALL (SELECT w.id FROM dayjob.waits AS w WHERE w.queue = queue ORDER BY w.priority, w.place LIMIT most)
-            UNION ALL (SELECT j.id FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = queue
-                ORDER BY j.priority, j.created_at, j.place LIMIT most)
-        ) AS w JOIN dayjob.job AS j ON j.id = w.id WHERE w.id <> ALL (later)
-        ORDER BY j.priority, j.created_at, j.place, j.entry LIMIT 10
-    LOOP
-        CONTINUE WHEN NOT dayjob.is_free(oldest);
+    <<search>> LOOP
+        seen := 0;
+        FOR oldest IN
+            SELECT w.id FROM (
+                SELECT r.id FROM dayjob.level AS l CROSS JOIN LATERAL (
+                    SELECT r.id FROM dayjob.ready AS r WHERE r.queue = l.queue AND r.priority = l.priority AND r.kind = l.kind
+                        AND r.place >= CASE WHEN l.kind = 0 THEN l.floor ELSE 0 END AND r.id <> ALL (later)
+                    ORDER BY r.place, r.entry LIMIT most) AS r
+                WHERE l.queue = queue
+                UNION ALL (SELECT w.id FROM dayjob.waits AS w WHERE w.queue = queue AND w.id <> ALL (later) ORDER BY w.priority, w.place LIMIT most)
+                UNION ALL (SELECT j.id FROM dayjob.job AS j WHERE j.state = 'scheduled' AND j.queue = queue AND j.queue > '' AND j.id <> ALL (later)
+                    ORDER BY j.priority, j.created_at, j.place LIMIT most)
+            ) AS w CROSS JOIN LATERAL (
+                SELECT j.priority, j.created_at, j.place, j.entry FROM dayjob.job AS j WHERE j.id = w.id OFFSET 0) AS j
+            ORDER BY j.priority, j.created_at, j.place, j.entry LIMIT most
+        LOOP
+            EXIT search WHEN dayjob.is_free(oldest);
+            seen := seen + 1;
+            oldest := NULL;
+        END LOOP;
+        EXIT WHEN seen < most OR most >= 1000;
+        most := most * 10;
+    END LOOP;
+    IF oldest IS NOT NULL THEN
         DELETE FROM dayjob.job AS j WHERE j.id = oldest RETURNING * INTO old;
         DELETE FROM dayjob.ready AS r WHERE r.queue = old.queue AND r.priority = old.priority AND r.kind IN (0, 1, 2, 3)
             AND r.place = old.place AND r.entry = old.entry;
@@ -675,7 +742,36 @@ BEGIN
         INSERT INTO dayjob.total (goes, queue, state, jobs) VALUES ('infinity', old.queue, 'dead', 1);
         INSERT INTO dayjob.sample AS s (at, queue, name, value) VALUES (moment - moment % 60000000, old.queue, 'shed', 1)
         ON CONFLICT ON CONSTRAINT sample_pkey DO UPDATE SET value = s.value + 1;
-        RETURN;
+        DELETE FROM dayjob.overfull AS o WHERE o.job = oldest;
+        owed := FOUND;
+    END IF;
+    IF owed THEN
+        INSERT INTO dayjob.overfull (job, entry, queue) VALUES (newcomer, nextval('dayjob.entry'), queue)
+        ON CONFLICT ON CONSTRAINT overfull_pkey DO UPDATE SET entry = excluded.entry, queue = excluded.queue;
+    END IF;
+END $$;
+
+-- Room for those for which nobody has gone yet, in *queues* (null: in all): for each as if those after it had not come. The caller
+-- has the turn, and has admitted what came.
+CREATE FUNCTION dayjob.make_room(queues text[], moment bigint) RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+    owing record;
+    jobs uuid[];
+BEGIN
+    FOR owing IN
+        WITH came AS (DELETE FROM dayjob.overfull AS o WHERE queues IS NULL OR o.queue = ANY (queues) RETURNING o.job, o.entry, o.queue)
+        SELECT l.queue, l.max_depth, c.jobs FROM (
+            SELECT c.queue, array_agg(c.job ORDER BY c.entry) AS jobs
+            FROM came AS c CROSS JOIN LATERAL (SELECT FROM dayjob.job AS j WHERE j.id = c.job OFFSET 0) AS here GROUP BY c.queue) AS c
+        JOIN dayjob.limit_in_force AS l ON l.queue = c.queue WHERE l.when_full = 'drop_oldest' AND l.max_depth IS NOT NULL
+    LOOP
+        jobs := owing.jobs[greatest(1 + cardinality(owing.jobs)
+            - (dayjob.depth_of(owing.queue, owing.max_depth + cardinality(owing.jobs)) - owing.max_depth), 1) :];
+        WHILE cardinality(jobs) > 0 LOOP
+            PERFORM dayjob.shed_oldest(owing.queue, jobs[1], jobs, moment);
+            jobs := jobs[2:];
+        END LOOP;
     END LOOP;
 END $$;
 
@@ -705,8 +801,7 @@ BEGIN
             AND r.place = old.place AND r.entry = old.entry;
         IF NOT FOUND THEN
             DELETE FROM dayjob.arrival AS a WHERE a.id = holder AND a.entry = old.entry;
-            -- It runs, or it had just come, and who admits arrivals has left it to us.
-            IF NOT FOUND AND EXISTS (SELECT 1 FROM dayjob.lease AS l WHERE l.open > 0 AND l.entries @> ARRAY[old.entry]) THEN
+            IF NOT FOUND THEN  -- it runs
                 RETURN false;
             END IF;
         END IF;
@@ -723,7 +818,7 @@ BEGIN
         tags = CASE WHEN whole THEN fresh ->> 'tags' ELSE j.tags END, meta = CASE WHEN whole THEN fresh ->> 'meta' ELSE j.meta END,
         options = CASE WHEN whole THEN decode(fresh ->> 'options', 'base64') ELSE j.options END
     WHERE j.id = holder RETURNING j.* INTO new;
-    IF whole THEN
+    IF whole AND (old.gating -> 'gates') IS NOT DISTINCT FROM (anew -> 'gates') THEN  -- else `follow_gating` has said it
         PERFORM dayjob.say_gates(anew, no);
     END IF;
     IF NOT own THEN
@@ -788,19 +883,20 @@ DECLARE
     due bigint;
     gating jsonb;
     rooms jsonb := '{}';
-    crowded boolean;
+    crowded text[];
     laned uuid[] := '{}';
 BEGIN
     PERFORM set_config('lock_timeout', patience, true);
     IF own THEN
-        SELECT coalesce(jsonb_object_agg(q.queue, q.room), '{}'), coalesce(bool_or(q.jobs > q.room), false) INTO rooms, crowded FROM (
+        SELECT coalesce(jsonb_object_agg(q.queue, q.room), '{}'), array_agg(q.queue) FILTER (WHERE q.jobs > q.room) INTO rooms, crowded FROM (
             SELECT l.queue, l.max_depth - dayjob.depth_of(l.queue, l.max_depth + 1) AS room, count(*) AS jobs
             FROM unnest(picked) AS p (n) JOIN dayjob.limit_in_force AS l ON l.queue = rows -> (p.n - 1) ->> 'queue'
             WHERE l.max_depth IS NOT NULL AND l.when_full = 'drop_oldest' GROUP BY l.queue, l.max_depth) AS q;
-        IF crowded THEN  -- the turn before any key: who has it may wait for one
+        IF crowded IS NOT NULL THEN  -- the turn before any key: who has it may wait for one
             rooms := '{}';
             PERFORM dayjob.take_turn();
             PERFORM dayjob.admit_arrivals(NULL, moment);
+            PERFORM dayjob.make_room(crowded, moment);
         END IF;
     END IF;
     IF cardinality(picked) > 1 THEN  -- keys in their order, so that no two producers wait for each other; then the rows in theirs
@@ -876,7 +972,7 @@ BEGIN
                     PERFORM dayjob.place_lanes(laned, moment);
                     laned := '{}';
                 END IF;
-                PERFORM dayjob.shed_oldest(one.queue, '{}', moment);
+                PERFORM dayjob.shed_oldest(one.queue, one.id, '{}', moment);
             ELSE
                 IF gating ? 'unique' THEN
                     DELETE FROM dayjob.unique_key AS u WHERE u.hash = (gating #>> '{unique,hash}')::uuid AND u.id = one.id;
@@ -906,7 +1002,8 @@ BEGIN
         END IF;
         outcome := 'inserted';
         IF NOT own AND bound.max_depth IS NOT NULL AND bound.when_full = 'drop_oldest' THEN
-            INSERT INTO dayjob.overfull (entry, job, queue) VALUES (one.no, one.id, one.queue);
+            INSERT INTO dayjob.overfull (job, entry, queue) VALUES (one.id, one.no, one.queue)
+            ON CONFLICT ON CONSTRAINT overfull_pkey DO UPDATE SET entry = excluded.entry, queue = excluded.queue;
         END IF;
         IF due > moment OR dayjob.next_state(gating) = 'available' THEN
             IF NOT own THEN
@@ -1166,23 +1263,28 @@ BEGIN
     END IF;
 END $$;
 
--- As before; those with lanes get their places by turn, those with gates are blocked.
+-- As before; those with lanes get their places by turn, those with gates are blocked. What somebody's open transaction puts off is
+-- left: it is told of again, or the next look of all finds it, the leader's of every second.
 CREATE OR REPLACE FUNCTION dayjob.admit_arrivals(seen pg_snapshot, moment bigint) RETURNS void LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
     laned uuid[];
 BEGIN
-    WITH came AS (  -- by an array: to join them, the planner may walk over all dead rows of `arrival`
-        DELETE FROM dayjob.arrival AS a WHERE a.xid = ANY (ARRAY(
+    WITH here AS MATERIALIZED (  -- by an array: to join them, the planner may walk over all dead rows of `arrival`
+        SELECT a.ctid AS address, a.id FROM dayjob.arrival AS a WHERE a.xid = ANY (ARRAY(
             SELECT b.xid FROM dayjob.arrival AS b WHERE b.xid >= coalesce(pg_snapshot_xmax(seen), '0'::xid8)
-            UNION SELECT x FROM pg_snapshot_xip(seen) AS x)) RETURNING a.id, a.entry
+            UNION SELECT x FROM pg_snapshot_xip(seen) AS x)) FOR UPDATE SKIP LOCKED
+    ), came AS (
+        DELETE FROM dayjob.arrival AS a WHERE a.ctid = ANY (ARRAY(
+            SELECT h.address FROM here AS h
+            WHERE (SELECT j.gating IS NULL OR dayjob.is_free(j.id) FROM dayjob.job AS j WHERE j.id = h.id) IS NOT FALSE)) RETURNING a.id, a.entry
     ), numbered AS MATERIALIZED (
         SELECT id, entry, nextval('dayjob.entry') AS place FROM (SELECT id, entry FROM came ORDER BY entry) AS c
     ), job AS (
         UPDATE dayjob.job AS j SET state = dayjob.next_state(j.gating), entry = n.place,
             place = CASE WHEN j.gating IS NULL THEN n.place ELSE dayjob.place_of(j, j.gating, n.place) END FROM numbered AS n
-        WHERE j.id = n.id AND j.entry = n.entry AND (j.gating IS NULL OR dayjob.is_free(j.id)) AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
+        WHERE j.id = n.id AND j.entry = n.entry AND (j.state = 'available' OR (j.state = 'scheduled' AND j.run_at <= moment))
         RETURNING j.id, j.entry, j.place, j.queue, j.priority, j.state = 'available' AND (j.gating ? 'lane') IS NOT TRUE AS plain,
             j.state = 'available' AND j.gating ? 'lane' AS laned
     ), known AS (
@@ -1392,8 +1494,8 @@ DECLARE
     caps jsonb;
     picked_queues text[];
     all_queues text[] := '{}';
-    urgency integer;
-    spot bigint;
+    last_priority integer;
+    last_place bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(hashtext('dayjob'), 1);
@@ -1431,9 +1533,9 @@ BEGIN
         INTO gated, limited;
     IF gated THEN
         IF EXISTS (SELECT 1 FROM dayjob.wake) OR EXISTS (SELECT 1 FROM dayjob.gate AS g WHERE g.opens <= moment)
-            OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate()) THEN
             -- Where as many can be claimed as are wanted, only who comes before the last of them is let in.
-            SELECT e.priority, e.place INTO urgency, spot
+            SELECT e.priority, e.place INTO last_priority, last_place
             FROM jsonb_to_recordset(wants) AS w (queues text[], exclude text[], "limit" integer, suspects boolean, id uuid)
             CROSS JOIN LATERAL (
                 SELECT r.priority, r.place FROM (
@@ -1448,7 +1550,7 @@ BEGIN
                     ORDER BY r.place, r.entry LIMIT w."limit") AS r
                 ORDER BY r.priority DESC, r.place OFFSET greatest(w."limit" - 1, 0) LIMIT 1) AS e
             WHERE jsonb_array_length(wants) = 1 AND w.id IS NULL AND NOT w.suspects AND NOT limited;
-            PERFORM dayjob.admit_lines(moment, 1000, urgency, spot);
+            PERFORM dayjob.admit_lines(moment, 1000, last_priority, last_place);
         END IF;
     END IF;
     IF limited THEN
@@ -1463,7 +1565,7 @@ BEGIN
     claimed := 0;
     levels := '[]';
     heard := CASE WHEN dayjob.nobody(13) THEN 0 ELSE 1 END + CASE WHEN dayjob.nobody(14) THEN 0 ELSE 2 END
-        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate > '00000000-0000-0000-0000-000000000000') THEN 4 ELSE 0 END;
+        + CASE WHEN limited OR EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate > dayjob.no_gate()) THEN 4 ELSE 0 END;
     PERFORM 1 FROM dayjob.lease AS l WHERE l.worker = by_worker AND l.claim_no = number;
     IF FOUND THEN
         claimed := -1;  -- the reply to this claim was lost: the same batch again
@@ -1564,7 +1666,7 @@ BEGIN
         next_due := least(next_due, dayjob.next_opening(moment));
         -- Others came before and were all that a look lets in: the next one may get to what is wanted.
         IF claimed < (SELECT sum((w ->> 'limit')::integer) FROM jsonb_array_elements(wants) AS w)
-            AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = '00000000-0000-0000-0000-000000000000') THEN
+            AND EXISTS (SELECT 1 FROM dayjob.line AS l WHERE l.gate = dayjob.no_gate()) THEN
             next_due := least(next_due, moment + 100000);
         END IF;
     END IF;
