@@ -111,22 +111,6 @@ def test_who_stopped_behind_a_job_that_was_being_put_off_is_let_in(scene: Scene,
     assert ann.ids() == [other]
 
 
-@pytest.mark.parametrize("delay", [None, 60.0])
-@pytest.mark.parametrize("number", [2, 3])
-def test_a_replacement_says_how_much_its_gates_have_though_the_holder_had_the_same(
-    scene: Scene, delay: float | None, number: int
-) -> None:
-    first, again = (
-        scene.row(gating=Gating(key_of(on_conflict="replace"), gates=(concurrency("one", tokens),)), delay=delay)
-        for tokens in (2, number)
-    )
-    for row in (first, scene.row(gating=gated(concurrency("one", 1))), again):
-        scene.store.enqueue([row], now=scene.now)
-        admit(scene)
-
-    assert [row.gate.limit for row in scene.store.gates(["one"], now=scene.now)] == [number]
-
-
 def test_lanes_of_a_transaction_get_their_turns_when_it_is_committed(scene: Scene, app: Theirs) -> None:
     scene.jobs(10, gating=laned("many"))
     row = scene.row(gating=laned("one"))

@@ -332,6 +332,21 @@ class TestReplaceTakesTheGatesOfTheRow:
         ann.settle(running)
         assert run_one_by_one(ann, 3) == [before, id, after]
 
+    @pytest.mark.parametrize("delay", [None, 60.0])
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_and_are_the_newest_though_the_holder_said_the_same(
+        self, scene: Scene, delay: float | None, number: int
+    ) -> None:
+        store_one(scene, scene.row(gating=keyed(concurrency("a", 2)), delay=delay))
+        admit(scene)
+        scene.job(gating=gated(A))
+        admit(scene)
+
+        replace(scene, concurrency("a", number), delay=delay)
+        admit(scene)
+
+        assert [row.gate.limit for row in scene.store.gates(["a"], now=scene.now)] == [number]
+
     def test_the_numbers_that_the_row_says_hold(self, scene: Scene) -> None:
         ann = scene.worker()
         id, other = scene.job(gating=keyed()), scene.job(gating=gated(A))

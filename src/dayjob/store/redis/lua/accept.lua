@@ -124,7 +124,12 @@ local function put_off(id, i, shape)
   if all then anew, changed = with_gates(own, shape[7]) end
   local kept = kept_place(own, anew, score, d)
   take_waiting({{id, h, d}}, {state})
-  if changed then regate({{id, anew}}, now) else leave({id}, false, now) end
+  if changed then
+    regate({{id, anew}}, now)
+  else
+    leave({id}, false, now)
+    if all then say(anew, now) end
+  end
   later = {}
   local number = entries(1)
   d[1], d[8], d[13] = number, max(run_at, now), kept

@@ -359,6 +359,13 @@ local function arrive(found, newest, now)
   name_gates(named, now)
 end
 
+-- A job says anew how much its gates have: it is the newest that says so.
+local function say(gating, now)
+  local named = {}
+  for _, gate in ipairs(gating and gating[4] or {}) do named[name_of(gate)] = {gate, 0} end
+  name_gates(named, now)
+end
+
 -- GATING of a job with that of *other* but for the key, which stays whose it is; and whether that is another than it has.
 local function with_gates(gating, other)
   local anew = {gating and gating[1] or false, other[2], other[3], other[4]}
