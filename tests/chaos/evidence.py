@@ -160,6 +160,11 @@ class Evidence:
         return found
 
     @cached_property
+    def up_since(self) -> dict[str, float]:
+        """When each worker was up first: another process may have the number of one that is no more."""
+        return {fact["worker"]: fact["at"] for fact in reversed(self.of["worker.up"])}
+
+    @cached_property
     def killed_by_jobs(self) -> set[int]:
         """Processes in which a job ran that kills its process."""
         return {fact["pid"] for id, plan in self.tried.items() if plan.crashes for fact in self.starts.get(id, ())}

@@ -253,6 +253,13 @@ def test_while_nobody_leads_nobody_is_rescued(run: Run) -> None:
     assert RESCUED not in run.judged().broken_rules()
 
 
+def test_a_process_may_have_the_number_of_one_that_was_killed(run: Run) -> None:
+    run.note("worker.up", 20.0, KILLED, worker="later", name="later", solo=True)
+    run.note("worker.gone", 21.0, STEADY, of="later", jobs=1, death="exit code 17")
+
+    assert RESCUED not in run.judged().broken_rules()
+
+
 def test_a_leader_that_is_struck_costs_a_lease_until_another_leads(run: Run) -> None:
     run.note("term.granted", 4.0, 0, term=0, worker="other")
     _rescue_late_while_another_suffers(run)

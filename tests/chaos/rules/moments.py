@@ -68,7 +68,7 @@ def rescued(of: Evidence) -> Finding:
     def broken() -> Broken:
         for kill in (fault for fault in of.faults if fault.name in KILLS and fault.target is not None):
             for worker in of.up.get(kill.target or 0, ()):
-                if worker not in gone or gone[worker] < kill.begun:
+                if worker not in gone or gone[worker] < kill.begun or of.up_since[worker] > kill.begun:
                     continue
                 time = gone[worker] - kill.begun
                 away = of.away(kill.begun, gone[worker]) + of.leaderless(kill.begun, gone[worker])
