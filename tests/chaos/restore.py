@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dayjob.clock import SECOND
 from dayjob.states import TERMINAL
 from dayjob.store import open_store
 from dayjob.store.contract import Store
@@ -34,7 +35,7 @@ class Backup(NamedTuple):
 
 def wrong_with(place: Any, backup: Backup) -> tuple[list[str], int]:
     """What is wrong with a store that is restored from *backup*; and how many jobs were in it."""
-    known = chaos.ledger.facts("enqueue.tried", "enqueue.acknowledged", "tick.tried")
+    known = chaos.ledger.facts("enqueue.tried", "enqueue.acknowledged", "tick.tried", "worker.up", "fault")
     known = [fact for fact in known if fact["fact"] != "enqueue.acknowledged" or fact["at"] < backup.begun]
     url = place.restored(backup.path)
     with closing(open_store(url)) as store:
@@ -42,7 +43,9 @@ def wrong_with(place: Any, backup: Backup) -> tuple[list[str], int]:
         with _ledger(place.folder / "restored") as folder:
             _drain(folder, url, store)
             facts: list[Fact] = chaos.ledger.facts()
-        evidence = gather([*known, *facts], store, Conditions.of(chaos.SETTINGS, forgets=place.forgets))
+        offset = store.now() / SECOND - time.monotonic()
+        conditions = Conditions.of(chaos.SETTINGS, forgets=place.forgets, offset=offset, tolerance=0.05)
+        evidence = gather([*known, *facts], store, conditions)
     lines = [f"{finding.rule}: {line}" for finding in (rule(evidence) for rule in RULES) for line in finding.broken]
     lines += [f"{id} had ended and started again" for id in sorted(ended & evidence.starts.keys())]
     return [f"the restored backup: {line}" for line in lines], jobs

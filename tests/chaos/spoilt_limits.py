@@ -67,7 +67,8 @@ def _end_leases_one_after_the_other(run: Run) -> None:
 
 def _start_all_at_once(run: Run) -> None:
     for number in range(4):
-        run.facts_of("start", id=f"limited-{number}")[0]["at"] = 19.0 + number / 10
+        for what in ("claim", "start"):
+            run.facts_of(what, id=f"limited-{number}")[0]["at"] = 19.0 + number / 10
 
 
 SPOILT = [

@@ -14,6 +14,7 @@ from tests.chaos.evidence import NO_BEAT
 from tests.chaos.ledger import Plan
 from tests.chaos.rules.jobs import PLANNED
 from tests.chaos.rules.leases import EXPLAINED, UNDISTURBED
+from tests.chaos.rules.limits import RATED
 from tests.chaos.rules.moments import RESCUED
 from tests.chaos.spoilt_clocks import SPOILT as SPOILT_CLOCKS
 from tests.chaos.spoilt_limits import SPOILT as SPOILT_LIMITS
@@ -251,6 +252,13 @@ def test_while_nobody_leads_nobody_is_rescued(run: Run) -> None:
     _rescue_late(run)
 
     assert RESCUED not in run.judged().broken_rules()
+
+
+def test_a_job_may_begin_later_than_it_counts(run: Run) -> None:
+    for number in range(4):
+        run.facts_of("start", id=f"limited-{number}")[0]["at"] = 19.0 + number / 10
+
+    assert RATED not in run.judged().broken_rules()
 
 
 def test_a_process_may_have_the_number_of_one_that_was_killed(run: Run) -> None:

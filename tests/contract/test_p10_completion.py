@@ -14,10 +14,9 @@ from dayjob.store.records import Cancel, Claimed, Lease, Log
 from tests.contract.engines import EngineUnderTest
 from tests.contract.scene import Puppet, Scene
 from tests.contract.test_p3_fenced import each_way, everything
-from tests.contract.test_p10_enqueue import app, engine
-from tests.contract.theirs import Theirs, connect, effects
+from tests.contract.theirs import Theirs, connect, effects, joinable
 
-__all__ = ["app", "engine"]
+pytestmark = joinable
 
 
 def standing(store: Store, worker: Puppet, job: Claimed) -> str:

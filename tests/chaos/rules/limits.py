@@ -98,10 +98,11 @@ def claimed(of: Evidence) -> Finding:
 
 
 def started(of: Evidence) -> Finding:
-    """By the ledger's clock hardly one; a worker that is stopped between claim and start starts late."""
+    """By the ledger's clock hardly one. A job counts from when its worker was handed it: it begins later where all places are taken."""
     c = of.conditions
+    handed = {(fact["id"], fact["entry"]): float(fact["at"]) for fact in of.of["claim"]}
     starts = _grouped(
-        (plan.rate, start["at"])
+        (plan.rate, min(start["at"], handed.get((id, start["entry"]), FOREVER)))
         for id, plan in of.tried.items()
         if plan.rate is not None
         for start in of.starts.get(id, ())
