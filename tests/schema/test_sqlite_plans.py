@@ -69,7 +69,7 @@ SCANS_ON_PURPOSE = {
     "first_places": "the base, a constant; seeks",
     "last_places": "the base, a constant; seeks",
     "pending": "gates that were freed since the last admission",
-    "nobody_overtakes": "the first of those gates, if there is any",
+    "only_many_wait": "the first of those gates, if there is any",
     "paused_or_closed": "one row per paused queue, and per queue with limits",
     "limits_at_claim": "one row per queue with limits",
     "all_limits": "one row per queue with limits",
