@@ -318,6 +318,20 @@ class TestClosed:
         assert ann.ids(1) == [held]
         assert (later in ann.ids()) is (gating is None)
 
+    def test_a_lane_that_was_held_has_its_turn_before_one_that_begins_later(self, scene: Scene) -> None:
+        limit(scene, closed="hold")
+        plain, held = scene.job(), scene.job(gating=laned("x"))
+        scene.jobs(300, queue="other")
+        limit(scene)
+        scene.store.admit(scene.term, now=scene.now)
+        late = scene.jobs(4, gating=laned("y"))
+        ann = scene.worker()
+        order = [job.id for job in ann.turn(wants=[ann.want(10, "default")]).claimed]
+
+        assert order[0] == plain
+        assert order.index(held) <= 2
+        assert set(order) == {plain, held, *late}
+
     def test_a_job_with_a_time_is_held_from_its_time_on(self, scene: Scene) -> None:
         limit(scene, closed="hold")
         id, ann = scene.job(delay=10.0), scene.worker()

@@ -148,10 +148,10 @@ SELECT max((SELECT entry FROM dayjob_cluster), coalesce((SELECT max(entry) FROM 
     coalesce((SELECT max(entry) FROM dayjob_history), 0))
 
 -- name: newcomers
--- The available jobs above an entry, in order
-SELECT json_group_array(json_array(entry, queue, priority, lane, weight)) FROM (
-    SELECT entry, queue, priority, lane, iif(lane IS NULL, 1, json_extract(gating, '$.weight')) AS weight FROM dayjob_job
-    WHERE entry > ? AND state = 'available' AND suspect = 0 ORDER BY entry)
+-- The available jobs above an entry, in the order in which they came
+SELECT json_group_array(json_array(entry, place, queue, priority, lane, weight)) FROM (
+    SELECT entry, place, queue, priority, lane, iif(lane IS NULL, 1, json_extract(gating, '$.weight')) AS weight FROM dayjob_job
+    WHERE entry > ? AND state = 'available' AND suspect = 0 ORDER BY place, entry)
 
 -- name: first_places
 -- JSON [[queue, priority], …], entry: the first place up to that entry

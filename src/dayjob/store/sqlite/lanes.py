@@ -21,23 +21,23 @@ class LanesPart(Part):
         self.gate_sql = load("dayjob.store.sqlite", "gates.sql", db.namespace)
 
     def take_turns(self, base: int) -> Script[None]:
-        """Give the available jobs above the entry *base*, whose places are their entries, the places of their lanes."""
+        """Give those of the available jobs above the entry *base* that have a lane places by turn; each has the place in which it came."""
         found = yield Statement(self.gate_sql.newcomers, (base,))
         jobs = decode(found[0][0])
-        laned = [job for job in jobs if job[3] is not None]
+        laned = [job for job in jobs if job[4] is not None]
         if not laned:
             return
-        queues = sorted({(job[1], job[2]) for job in laned})
-        lanes = sorted({(job[1], job[2], job[3]) for job in laned})
+        queues = sorted({(job[2], job[3]) for job in laned})
+        lanes = sorted({(job[2], job[3], job[4]) for job in laned})
         found = yield Statement(self.gate_sql.first_places, (text(queues), base))
         firsts = {(queue, priority): place for queue, priority, place in decode(found[0][0])}
         found = yield Statement(self.gate_sql.last_places, (text(lanes), base))
         lasts = {(queue, priority, lane): place for queue, priority, lane, place in decode(found[0][0])}
         places = []
-        for entry, queue, priority, lane, weight in jobs:
+        for entry, place, queue, priority, lane, weight in jobs:
             if (queue, priority) not in firsts:
                 continue
-            place, first = entry, firsts[queue, priority]
+            first = firsts[queue, priority]
             if lane is not None and first is not None:
                 last = lasts[queue, priority, lane]
                 place = first if last is None else max(first, last + max(1, TURN // (weight or 1)))

@@ -373,13 +373,13 @@ local function taken_by(want)
 end
 
 -- Up to *limit* jobs pass, the most urgent first at each gate; how many. Lines of queues in *shunned* are passed over. When as many
--- have passed as *want* takes, no more than a few lines are looked at. In the heap is each gate that is looked at, with the first
--- line there that nobody has seen yet, and the lines of which more may pass.
+-- have passed as *want* takes, no more than a few lines are looked at, unless a gate came free, at which others may wait. In the heap is
+-- each gate that is looked at, with the first line there that nobody has seen yet, and the lines of which more may pass.
 local function admit(now, limit, shunned, want)
   rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
   local over, seen, closed, passed, looked, takes = {}, {}, {}, 0, 0, want and taken_by(want)
-  local left = want and want.limit or HUGE
+  local left, few = want and want.limit or HUGE, 200
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
@@ -389,13 +389,18 @@ local function admit(now, limit, shunned, want)
   for i, name in ipairs(names) do
     if sub(name, 1, 1) ~= 'h' and (name ~= '*' or i == 1) then
       local gate = {name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0}
-      if room(name, now) > 0 and advance(gate, now) then push(gate) else over[name] = true end
+      if room(name, now) > 0 and advance(gate, now) then
+        push(gate)
+        if name ~= '*' then few = 2000 end
+      else
+        over[name] = true
+      end
     end
   end
   local ahead = 0
   for at = 1, size do ahead = ahead + #heap[at].read / 2 end
   ahead = min(1000, floor(limit / max(1, ahead)) + 2)  -- of each of so many lines about as many pass
-  while size > 0 and passed < limit and looked < (left > 0 and 2000 or 200) do
+  while size > 0 and passed < limit and looked < (left > 0 and 2000 or few) do
     local one = heap[1]
     if not one.name then
       local count = look(one, second(), limit - passed, now)
