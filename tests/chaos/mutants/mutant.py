@@ -7,17 +7,18 @@ from contextlib import AbstractContextManager
 from msgspec import Struct
 
 from tests.chaos.mutation import Change, seeded
+from tests.chaos.rules.jobs import PLANNED as PLANNED
+from tests.chaos.rules.leases import ALONE as ALONE
+from tests.chaos.rules.leases import EXPLAINED as EXPLAINED
+from tests.chaos.rules.leases import SPARED as SPARED
+from tests.chaos.rules.leases import UNDISTURBED as UNDISTURBED
 from tests.chaos.storms import Storm
 
 LOST = "acknowledged jobs reach a terminal state"
 INVENTED = "jobs in the store were enqueued, each is there once"
-PLANNED = "jobs end as they were meant to"
 WORKED = "completed jobs did their work"
 ENDS_ONCE = "one accepted terminal transition per job"
-EXPLAINED = "starts are explained by recorded ends before them"
 LEGAL = "attempts and crashes follow the table"
-UNDISTURBED = "leases are lost to faults only"
-ALONE = "only crashes of those who run alone count"
 STALE = "stale writes of workers are refused"
 REPLAYED = "settlements under past leases are refused"
 EARLY = "delayed jobs do not start early"
@@ -27,7 +28,6 @@ DRAINED = "all is done soon after the last fault"
 BEATING = "beats are sent in time"
 OBEYED = "cancels are obeyed"
 REIGNS = "only who leads keeps time"
-SPARED = "an outage of the store costs no lease"
 UNIQUE = "of a unique key one job is active"
 TOLD = "who is told of a key's holder is told the truth"
 CONCURRENT = "leases within their concurrency limit"

@@ -204,9 +204,9 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM dayjob_line WHERE gate = '' LIMIT ?2
     AND NOT EXISTS (SELECT 1 FROM dayjob_freed) AND NOT EXISTS (SELECT 1 FROM dayjob_gate WHERE opens <= ?1)
 
 -- name: nobody_overtakes
--- ?1 entry: whether none of the lines that are to be looked at comes before that job
-SELECT coalesce((SELECT l.priority < j.priority OR (l.priority = j.priority AND l.place > j.place)
-    FROM dayjob_line AS l WHERE l.gate = '' ORDER BY l.priority DESC, l.place LIMIT 1), true)
+-- ?1 entry: whether none of the lines that are to be looked at, of which there are some, comes before that job
+SELECT (SELECT l.priority < j.priority OR (l.priority = j.priority AND l.place > j.place)
+    FROM dayjob_line AS l WHERE l.gate = '' ORDER BY l.priority DESC, l.place LIMIT 1)
 FROM dayjob_job AS j WHERE j.entry = ?1
 
 -- name: more_to_look_at
