@@ -14,7 +14,7 @@ from dayjob.store.records import Cancel, Filter
 if "postgresql" not in dayjob.store.ENGINES:
     pytest.skip("this release has no PostgreSQL engine", allow_module_level=True)
 
-from tests.schema.passing import WORKER, Line, _always_checking, line, snapshot
+from tests.schema.passing import WORKER, Line, _always_checking, line, snapshot, touched
 
 __all__ = ["_always_checking", "line"]
 
@@ -85,12 +85,7 @@ def test_a_writer_that_has_not_committed_keeps_its_level(line: Line) -> None:
 def test_the_oldest_is_found_without_a_walk_over_what_was_claimed(line: Line) -> None:
     def pages() -> int:
         with line.store.db.read() as connection:
-            explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {line.store.sql.oldest}"
-            connection.execute(explained)  # the first time the session reads the catalogue
-            row = connection.execute(explained).fetchone()
-        assert row is not None
-        plan = row[0][0]["Plan"]
-        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+            return touched(connection, line.store.sql.oldest)
 
     with snapshot(line.url):
         line.run(500)
