@@ -181,6 +181,17 @@ def test_a_turn_looks_at_what_it_admits_and_not_at_what_waits(scene: Scene, plac
     assert turn() == before
 
 
+def test_two_lines_that_stand_at_one_score_do_not_stop_an_admission(scene: Scene, place: Redis) -> None:
+    [first, second] = [scene.job(gating=Gating(gates=(Gate("concurrency", name, 1),))) for name in "ab"]
+    wait = next(key for key in keys(place) if key.endswith(b":wait:*"))
+    one, other = do(place, "ZRANGE", wait, 0, -1)
+    do(place, "ZADD", wait, do(place, "ZSCORE", wait, one), other)  # by somebody's hand: no script makes it
+
+    assert scene.store.admit(scene.term, limit=1, now=scene.now) is not None
+    assert [scene.state(id) for id in (first, second)] == [State.AVAILABLE, State.BLOCKED]
+    assert len(scene.worker().claim(2)) == 2
+
+
 def test_admission_claim_and_release_cost_commands_for_each_key_and_not_for_each_job(
     scene: Scene, place: Redis
 ) -> None:

@@ -259,7 +259,8 @@ local function write(seen, closed, now)
   let_in(now)
 end
 
--- Whoever has the lowest `score` on top: `push` somebody, `sink` a top of which the score has changed, `drop` it.
+-- Whoever has the lowest `score` on top, of equals who was pushed last: `push` somebody, `sink` a top of which the score has changed,
+-- `drop` it.
 local heap, size = {}, 0
 
 local function push(node)
@@ -267,7 +268,7 @@ local function push(node)
   local at = size
   while at > 1 do
     local above = floor(at / 2)
-    if heap[above].score <= node.score then break end
+    if heap[above].score < node.score then break end
     heap[at] = heap[above]
     at = above
   end
