@@ -21,6 +21,7 @@ Options, after a question mark:
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -73,15 +74,20 @@ class Line(Protocol):
     def can_read(self, timeout: float = 0) -> bool: ...
 
 
+_OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not a child's, too
+
+
 class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # which of theirs it is, is known at run time
     """redis-py's, which ends with its connection.
 
     Theirs holds itself, by a method that is for a protocol not spoken here. So it would wait for the collector, which counts
-    two small objects and sees nothing of the buffer: hundreds of broken lines, of 256 kB each, before it comes by.
+    two small objects and sees nothing of the buffer: hundreds of broken lines, of 256 kB each, before it comes by. And out of
+    the C library's heap, which has a part for each thread, every thread that ever connects would keep as much for itself.
     """
 
     def __init__(self, socket_read_size: int) -> None:
-        super().__init__(socket_read_size)
+        super().__init__(0)
+        self._buffer = mmap.mmap(-1, socket_read_size, **_OWN)
         self.set_pubsub_push_handler(None)
 
 
