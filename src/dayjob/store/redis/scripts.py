@@ -3,6 +3,9 @@
 A file opens with its purpose, KEYS, ARGV and every return; a line `-- Uses: one two` there names files of `lua/shared`,
 which are put before it in that order; a line `-- Calls: three` names other operations, each of which it can call as a function
 of their ARGV. `'@` begins a literal name of a key; it becomes the namespace's prefix.
+
+The server makes all functions of a script anew in each call, half a microsecond each. Those of the files in a line
+`-- Spares: two` are made only where jobs have gates or queues have limits: the others pay nothing for them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from importlib.resources import files
 from typing import NamedTuple
 
 _USES = re.compile(r"^-- Uses: (.+)$", re.MULTILINE)
+_SPARES = re.compile(r"^-- Spares: (.+)$", re.MULTILINE)
+_LOCAL = re.compile(r"^local (function )?([\w, ]+?)(?=\(| =)", re.MULTILINE)
 _CALLS = re.compile(r"^-- Calls: (.+)$", re.MULTILINE)
 _UNWAITED = ("beat", "leave", "stage", "rescue", "prune", "prune_ids", "sample", "admit")
 """What they write is written again, by the next beat or the next sweep, if a promotion loses it: no copy is waited for."""
@@ -47,10 +52,21 @@ def script(name: str, prefix: str) -> Script:
     """The script of that name, for keys that begin with *prefix*."""
     texts = sources()
     body = texts[name]
-    named = _USES.search(body)
-    pieces = [texts[f"shared/{piece}"] for piece in named[1].split()] if named else []
-    called = _CALLS.search(body)
-    others = called[1].split() if called else []
-    pieces += [f"local function {other}(ARGV)\n{texts[other]}\nend" for other in others]
+    spared = _named(_SPARES, body)
+    used = ((piece, texts[f"shared/{piece}"]) for piece in _named(_USES, body))
+    pieces = [_made_when_gated(text) if piece in spared else text for piece, text in used]
+    pieces += [f"local function {other}(ARGV)\n{texts[other]}\nend" for other in _named(_CALLS, body)]
     text = _COMMENTS.sub("", "\n".join([*pieces, body])).replace("'@", f"'{prefix}")
     return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body and name not in _UNWAITED)  # noqa: S324  the server's own choice
+
+
+def _named(line: re.Pattern[str], body: str) -> list[str]:
+    found = line.search(body)
+    return found[1].split() if found else []
+
+
+def _made_when_gated(piece: str) -> str:
+    """*piece*, of which the locals are there in any case, and have values only where `meta` says gated or limited."""
+    names = ", ".join(found[2] for found in _LOCAL.finditer(piece))
+    made = _LOCAL.sub(lambda found: f"{found[1] or ''}{found[2]}", piece)
+    return f"local {names}\nif meta[2] or meta[3] then\n{made}\nend"

@@ -1,5 +1,6 @@
 -- Settle, stage what is due, claim.
 -- Uses: base room jobs ready gating lanes exits stage limits pick admit start
+-- Spares: gating limits admit start
 -- Writes.
 --
 -- KEYS  1 meta

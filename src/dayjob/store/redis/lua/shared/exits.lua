@@ -38,7 +38,7 @@ end
 local function finish(ids, queues, dyns, bodies, times, how, now)
   local count = #ids
   if count == 0 then return end
-  leave(ids, true, now)
+  if GATED then leave(ids, true, now) end
   if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, ids) end
   if how.keep == 0 then
     local untils, over = {}, digits(now + HOUR)
@@ -146,7 +146,7 @@ local function leave_claims(exits, worker, now)
   local entry = entries(#back)
   local dyns, due, expires, queues, named = {}, {}, {}, {}, {}
   for i, x in ipairs(back) do named[i] = x.id end
-  local known = leave(named, false, now)
+  local known = GATED and leave(named, false, now) or {}
   for i, x in ipairs(back) do
     local d, h = x.d, x.h
     local hurt = HURTS[x.outcome] or false
@@ -161,7 +161,7 @@ local function leave_claims(exits, worker, now)
       insert(expires, x.id)
     end
     if x.to == 'scheduled' then
-      d[8], d[13] = now + x.delay, kept_place(known[i], known[i], x.score, d)
+      d[8], d[13] = now + x.delay, known[i] and kept_place(known[i], known[i], x.score, d) or nil
       insert(due, digits(d[8]))
       insert(due, x.id)
       depth('s' .. h[1], 1)

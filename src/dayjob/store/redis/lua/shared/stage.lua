@@ -21,7 +21,7 @@ local function stage(now, limit)
   local entry = entries(#jobs) - 1
   local names = {}
   for i, job in ipairs(jobs) do names[i] = job[1] end
-  local known = gatings(names)
+  local known = GATED and gatings(names) or {}
   many('ZREM', DUE, ids)
   local queues, pristine, changed = {}, {}, {}
   for i, job in ipairs(jobs) do
