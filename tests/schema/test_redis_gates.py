@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +13,7 @@ from dayjob.errors import QueueFull
 from dayjob.states import Outcome, State
 from dayjob.store.gating import Gate, Gating, QueueLimits, Report, Unique
 from dayjob.store.records import Bound, Cancel, Delete, Edit, Filter, Retry, Want
-from dayjob.store.redis.scripts import script
+from dayjob.store.redis.scripts import script, sources
 from tests.contract.engines import Redis
 from tests.contract.scene import Scene
 from tests.schema.redis_place import do, place, scene
@@ -162,22 +164,46 @@ def test_jobs_without_gates_cost_not_one_command_more_for_those_of_others(scene:
     assert drained() - before < 20
 
 
-def test_where_no_job_has_gates_their_functions_are_not_even_made(scene: Scene, place: Redis) -> None:
-    """The server makes all functions of a script anew in each call: those of gates took half of the time of a small turn."""
-    text = script("turn", "{dayjob}:").text
+def made(place: Redis, until: str) -> int:
+    """Bytes of all that an empty turn makes before its line *until*."""
     before = "collectgarbage('stop')\nlocal before = collectgarbage('count')\n"
     after = "\ndo\nlocal made = collectgarbage('count') - before\ncollectgarbage('restart')\nreturn math.floor(made * 1024)\nend"
+    text = script("turn", "{dayjob}:").text
+    assert text.count(until) == 1
+    line = text.index(until)
+    turn = f"{before}{text[:line]}{after}\n{text[line:]}"
+    return int(do(place, "EVAL", turn, 1, "{dayjob}:meta", "", "", "nobody", "", "", "", ""))
 
-    def made() -> int:
-        """Bytes of all that a turn makes before it begins."""
-        return int(
-            do(place, "EVAL", before + text.replace("\nlocal now =", f"{after}\nlocal now =", 1), 1, "{dayjob}:meta")
-        )
 
-    without = made()
+def test_where_no_job_has_gates_their_functions_are_not_even_made(scene: Scene, place: Redis) -> None:
+    """The server makes all functions of a script anew in each call: those of gates took half of the time of a small turn."""
+    without = made(place, "\nlocal now =")
     scene.jobs(1, gating=all_of_it(0))
 
-    assert without < 0.7 * made()
+    assert without < 0.7 * made(place, "\nlocal now =")
+
+
+def test_where_there_is_nobody_to_let_in_the_functions_for_it_are_not_made(scene: Scene, place: Redis) -> None:
+    scene.jobs(1, gating=all_of_it(0))
+    with_them = made(place, "\nlocal function enough(")
+    scene.store.admit(scene.term, now=scene.now)
+
+    assert made(place, "\nlocal function enough(") < 0.9 * with_them
+
+
+TOP = re.compile(r"^local (?:function )?([\w, ]+?)(?=\(| =|$)", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, text in sources().items() if "/" not in name and "-- Calls:" not in text]
+)
+def test_no_name_stands_for_two_things_at_the_top_of_a_script(name: str) -> None:
+    """A piece that is put in would hide what the lines behind it mean."""
+    declared = TOP.findall(script(name, "{dayjob}:").text)
+
+    names = Counter(one.strip() for line in declared for one in line.split(","))
+
+    assert [one for one, count in names.items() if count > 1] == []
 
 
 def test_a_turn_looks_at_what_it_admits_and_not_at_what_waits(scene: Scene, place: Redis) -> None:

@@ -5,7 +5,8 @@ which are put before it in that order; a line `-- Calls: three` names other oper
 of their ARGV. `'@` begins a literal name of a key; it becomes the namespace's prefix.
 
 The server makes all functions of a script anew in each call, half a microsecond each. Those of the files in a line
-`-- Spares: two` are made only where jobs have gates or queues have limits: the others pay nothing for them.
+`-- Spares: two` are made only where jobs have gates or queues have limits, those of a line `-- Here when x: three`, which
+stands where they are put, only when *x*: the others pay nothing for them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 _USES = re.compile(r"^-- Uses: (.+)$", re.MULTILINE)
 _SPARES = re.compile(r"^-- Spares: (.+)$", re.MULTILINE)
+_HERE = re.compile(r"^-- Here when (.+): (.+)$", re.MULTILINE)
 _LOCAL = re.compile(r"^local (function )?([\w, ]+?)(?=\(| =)", re.MULTILINE)
 _CALLS = re.compile(r"^-- Calls: (.+)$", re.MULTILINE)
 _UNWAITED = ("beat", "leave", "stage", "rescue", "prune", "prune_ids", "sample", "admit")
@@ -54,9 +56,12 @@ def script(name: str, prefix: str) -> Script:
     body = texts[name]
     spared = _named(_SPARES, body)
     used = ((piece, texts[f"shared/{piece}"]) for piece in _named(_USES, body))
-    pieces = [_made_when_gated(text) if piece in spared else text for piece, text in used]
+    pieces = [_made_when("meta[2] or meta[3]", text) if piece in spared else text for piece, text in used]
     pieces += [f"local function {other}(ARGV)\n{texts[other]}\nend" for other in _named(_CALLS, body)]
-    text = _COMMENTS.sub("", "\n".join([*pieces, body])).replace("'@", f"'{prefix}")
+    here = _HERE.sub(
+        lambda line: "\n".join(_made_when(line[1], texts[f"shared/{piece}"]) for piece in line[2].split()), body
+    )
+    text = _COMMENTS.sub("", "\n".join([*pieces, here])).replace("'@", f"'{prefix}")
     return Script(name, text, hashlib.sha1(text.encode()).hexdigest(), "-- Writes." in body and name not in _UNWAITED)  # noqa: S324  the server's own choice
 
 
@@ -65,8 +70,8 @@ def _named(line: re.Pattern[str], body: str) -> list[str]:
     return found[1].split() if found else []
 
 
-def _made_when_gated(piece: str) -> str:
-    """*piece*, of which the locals are there in any case, and have values only where `meta` says gated or limited."""
+def _made_when(condition: str, piece: str) -> str:
+    """*piece*, of which the locals are there in any case, and have values only on that *condition*."""
     names = ", ".join(found[2] for found in _LOCAL.finditer(piece))
     made = _LOCAL.sub(lambda found: f"{found[1] or ''}{found[2]}", piece)
-    return f"local {names}\nif meta[2] or meta[3] then\n{made}\nend"
+    return f"local {names}\nif {condition} then\n{made}\nend"

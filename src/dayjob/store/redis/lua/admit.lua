@@ -1,5 +1,5 @@
 -- The leader's sweep over what waits at gates: admit what can be, and take back what was admitted to no use.
--- Uses: base leads room jobs ready gating lanes exits limits admit
+-- Uses: base leads room jobs ready gating lanes exits limits admit back
 -- Writes.
 --
 -- KEYS  1 meta

@@ -1,5 +1,5 @@
 -- Gates as they stand.
--- Uses: base jobs ready gating lanes exits limits admit
+-- Uses: base jobs gating
 --
 -- KEYS  1 meta
 -- ARGV  1 now, or empty for the server's clock  2 how many waiting jobs are counted  3... names of gates

@@ -1,5 +1,5 @@
 -- How calls behind breakers went; breakers open and close by it, or by hand.
--- Uses: base room jobs ready gating lanes exits limits admit
+-- Uses: base room jobs ready gating lanes exits limits admit back
 -- Writes.
 --
 -- KEYS  1 meta

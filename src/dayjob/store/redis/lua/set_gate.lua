@@ -1,5 +1,5 @@
 -- Say how many tokens a gate has, or let nobody through for a time.
--- Uses: base room jobs ready gating lanes exits limits admit
+-- Uses: base room jobs ready gating lanes exits limits admit back
 -- Writes.
 --
 -- KEYS  1 meta

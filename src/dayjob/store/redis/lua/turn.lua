@@ -1,6 +1,6 @@
 -- Settle, stage what is due, claim.
--- Uses: base room jobs ready gating lanes exits stage limits pick admit start
--- Spares: gating limits admit start
+-- Uses: base room jobs ready gating lanes exits stage limits pick start
+-- Spares: gating limits start
 -- Writes.
 --
 -- KEYS  1 meta
@@ -100,26 +100,25 @@ end
 local stands = worker and worker[6] == 0
 -- Of several wants one could starve, if those of another were enough.
 local want = #wants == 1 and not wants[1].id and not wants[1].suspects and not meta[3] and wants[1] or nil
-local opening, picked
+local opening, picked = GATED and next_opening(now), nil
+local opens, broken = opening and opening <= now, GATED and call('EXISTS', '@breaker') == 1
+-- Here when opens or broken: admit back
 
 -- What *want* takes, if it is so much that none of the many who wait to be looked at could come before it.
 local function enough()
   if call('SCARD', '@freed') ~= 1 or call('SISMEMBER', '@freed', '*') == 0 or call('ZCARD', '@wait:*') < 20 then return end
-  local opens = call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
-  if opens and tonumber(opens) <= now then return end
+  local first = call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
+  if first and tonumber(first) <= now then return end
   local some = pick(want, paused)
   local last = some[want.limit]
   return last and tonumber(last[2]) < tonumber(call('ZRANGE', '@wait:*', 0, 0, 'WITHSCORES')[2]) and some
 end
 
-if GATED then
+if opens then
+  picked = want and enough()
+  if not picked then admit(now, 1000, nil, want) end
   opening = next_opening(now)
-  if opening and opening <= now then
-    picked = want and enough()
-    if not picked then admit(now, 1000, nil, want) end
-    opening = next_opening(now)
-    if opening then opening = max(opening, now + 100000) end  -- more than one turn admits
-  end
+  if opening then opening = max(opening, now + 100000) end  -- more than one turn admits
 end
 
 -- claim
@@ -184,20 +183,20 @@ local function claim(picked)
     from[one[3]] = (from[one[3]] or 0) + 1
   end
   if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, taken) end  -- what runs does not expire
-  local at, first = #claims, #claims + 1
+  local before = #claims
   give(taken, nil, scores, queues)
-  local runs, size, suffix, lost = {}, 0, {}, {}
+  local runs, suffix, lost, given, count = {}, {}, {}, {}, 0
   for i, id in ipairs(taken) do
     local queue = queues[i]
     if id then
-      at = at + 1
       local rest = suffix[queue]
       if not rest then
         rest = ' ' .. claim_no .. ' ' .. digits(now) .. ' ' .. me .. '\0' .. queue
         suffix[queue] = rest
       end
-      size = size + 2
-      runs[size - 1], runs[size] = id, claims[at] .. ' ' .. scores[i] .. rest
+      count = count + 1
+      given[count] = id
+      runs[2 * count - 1], runs[2 * count] = id, claims[before + count] .. ' ' .. scores[i] .. rest
     else
       lost[queue] = (lost[queue] or 0) + 1
     end
@@ -208,17 +207,19 @@ local function claim(picked)
   end
   many('HSET', RUN, runs)
   if not GATED and not meta[3] then return end
-  local sides = {}
+  local known, any = gatings(given)
+  if not any and not meta[3] then return end
+  local sides, n = {}, 0
   for i, id in ipairs(taken) do
     if id then
-      local side = sides[queues[i]] or {{}, {}, {}, 0}
-      local count = side[4] + 1
+      n = n + 1
+      local side = sides[queues[i]] or {ids = {}, claims = {}, scores = {}, known = {}}
+      local at = #side.ids + 1
       sides[queues[i]] = side
-      side[1][count], side[2][count], side[3][count], side[4] = id, claims[first], scores[i], count
-      first = first + 1
+      side.ids[at], side.claims[at], side.scores[at], side.known[at] = id, claims[before + n], scores[i], known[n]
     end
   end
-  for queue, side in pairs(sides) do started(queue, side[1], side[2], side[3], now) end
+  for queue, side in pairs(sides) do started(queue, side, now) end
 end
 
 if claim_no ~= '' and stands and call('HEXISTS', '@lease:' .. me, claim_no) == 1 then
@@ -226,7 +227,7 @@ if claim_no ~= '' and stands and call('HEXISTS', '@lease:' .. me, claim_no) == 1
 elseif #wants > 0 and stands then
   for _, want in ipairs(wants) do
     local some = picked or pick(want, paused, most)
-    if GATED then some = without_broken(some, now) end
+    if broken and #some > 0 then some = without_broken(some, now) end
     if #some > 0 then claim(some) end
   end
   if #claimed > 0 then
@@ -236,8 +237,8 @@ elseif #wants > 0 and stands then
   end
 end
 
+if opens then wake(ARGV[2]) end
 if GATED then
-  wake(ARGV[2])
   local first = tonumber(call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2])
   opening = first and min(opening or first, first) or opening
 end

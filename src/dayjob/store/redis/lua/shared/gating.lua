@@ -33,20 +33,21 @@ local function gated()
   GATED = true
 end
 
--- GATING of each of *ids*, false where there is none. It is read only: jobs of one key have the same, and share it.
+-- GATING of each of *ids*, false where there is none, and whether any has it. It is read only: jobs of one key have the same, and
+-- share it.
 local gating_of = {}
 local function gatings(ids)
-  local found = {}
-  if not GATED or #ids == 0 then return found end
+  local found, any = {}, false
+  if not GATED or #ids == 0 then return found, any end
   for i, text in ipairs(gather('HMGET', GATING, ids)) do
     local gating = text and gating_of[text]
     if text and not gating then
       gating = unpacked(text)
       gating_of[text] = gating
     end
-    found[i] = gating
+    found[i], any = gating, any or text
   end
-  return found
+  return found, any
 end
 
 local function name_of(gate) return sub(gate[1], 1, 1) .. gate[2] end
@@ -287,6 +288,13 @@ local function open_at(name, at)
   if call('EXISTS', '@wait:' .. name) == 1 then call('ZADD', '@opens', digits(at), name) end
 end
 
+-- When there is something to admit: now, later (a stamp), or false.
+local function next_opening(now)
+  if call('EXISTS', '@freed') == 1 then return now end
+  local first = call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) or false
+end
+
 -- Who holds the key *hash*, if anybody does.
 local function holder_of(hash, now)
   local text = call('HGET', '@key', hash)
@@ -316,8 +324,8 @@ end
 -- whoever has its turn in a strict lane has it again when it comes back, unless it comes with a GATING *anew* that names another.
 -- GATING that each had.
 local function leave(ids, for_good, now, anew)
-  local known = gatings(ids)
-  if not GATED then return known end
+  local known, any = gatings(ids)
+  if not any then return known end
   local tokens, named, freed, turn = {}, {}, {}, strict_of(anew)
   for gating, places in pairs(alike(known)) do
     for _, name in ipairs(names_of(gating)) do

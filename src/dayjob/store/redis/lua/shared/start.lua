@@ -1,27 +1,9 @@
 -- What a claim does about gates and limits.
 
--- Available jobs behind open breakers are blocked again, before they are claimed; the others of *picked*.
-local function without_broken(picked, now)
-  if #picked == 0 or call('EXISTS', '@breaker') == 0 then return picked end
-  local ids, stay, back = {}, {named = picked.named}, {}
-  for i, one in ipairs(picked) do ids[i] = one[1] end
-  for i, gating in ipairs(gatings(ids)) do
-    local broken
-    for _, gate in ipairs(gating and gating[4] or {}) do
-      local name = name_of(gate)
-      broken = broken or (sub(name, 1, 1) == 'b' and breaker_of(gate[2], now)[1] == 'open')
-    end
-    if broken then under(back, picked[i][3], ids[i]) else insert(stay, picked[i]) end
-  end
-  for queue, some in pairs(back) do
-    back_to_wait(take_back(queue, some, now))
-  end
-  return stay
-end
-
--- Jobs of *queue* run from now: *ids*, with *claims*, their entries. Rates count from here, and some keys are free.
-local function started(queue, ids, claims, scores, now)
-  if #ids == 0 then return end
+-- Jobs of *queue* run from now: of each in *side* its id, its entry (`claims`), the score it had, and GATING or false where any
+-- job has it (`known`). Rates count from here, and some keys are free.
+local function started(queue, side, now)
+  local ids, claims, known = side.ids, side.claims, side.known
   local limits = limits_of(queue)
   if limits and limits[4] then
     local stamps = {}
@@ -33,8 +15,8 @@ local function started(queue, ids, claims, scores, now)
     call('SADD', '@starts', queue)
   end
   if not GATED then return end
-  local known, tokens, used = gatings(ids), {}, {}
-  forget_ready(queue, ids, scores, known)
+  local tokens, used = {}, {}
+  forget_ready(queue, ids, side.scores, known)
   for gating, places in pairs(alike(known)) do
     if gating[1] and gating[1][3] == 'started' then
       for _, i in ipairs(places) do free_key(ids[i], gating[1]) end
