@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,9 @@ import msgspec
 import pytest
 
 from dayjob import App
+from dayjob.ids import new_id
+from dayjob.store import open_store
+from dayjob.store.records import Want, WorkerInfo
 from tests.chaos import app as chaos
 from tests.chaos.ledger import Plan
 from tests.chaos.places.sqlite import Sqlite
@@ -43,6 +47,21 @@ def backed_up(place: Sqlite) -> Backup:
     return backup
 
 
+def cut_off(place: Sqlite) -> None:
+    """A process in which a job ran alone was stopped for longer than its lease lasts: the job counts a crash."""
+    alone = WorkerInfo(new_id(), "alone", "here", 7, solo=True, expiry=0.1)
+    with closing(open_store(place.url)) as store:
+        store.beat(alone, [])
+        [_] = store.turn(alone.id, 1, (), (Want(None, 1),)).claimed
+        leader = WorkerInfo(new_id(), "leader", "here", 8)
+        deadline = time.monotonic() + 10.0
+        while not (gone := store.rescue(store.beat(leader, []).term or 0)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert gone[0].jobs[0].crashes == 1
+        store.leave(leader.id)
+
+
 def test_a_backup_is_drained_and_need_not_know_what_was_acknowledged_later(place: Sqlite) -> None:
     backup = backed_up(place)
     noted("later")
@@ -59,3 +78,22 @@ def test_what_was_acknowledged_before_a_backup_and_is_not_in_it_is_noticed(place
     assert jobs == 3
     assert len(wrong) == 1
     assert "forgotten was acknowledged and is not in the store" in wrong[0]
+
+
+def test_what_had_happened_to_a_process_before_a_backup_is_known_to_its_judge(place: Sqlite) -> None:
+    chaos.ledger.note("worker.up", worker="1", name="alone", solo=True)
+    stopped = time.monotonic()
+    cut_off(place)
+    backup = backed_up(place)
+    chaos.ledger.note("fault", name="SIGSTOP", target=os.getpid(), at=stopped, until=backup.begun)
+
+    assert wrong_with(place, backup) == ([], 3)
+
+
+def test_a_crash_of_a_process_to_which_nothing_had_happened_is_noticed_in_a_backup(place: Sqlite) -> None:
+    chaos.ledger.note("worker.up", worker="1", name="alone", solo=True)
+    cut_off(place)
+
+    [wrong], _ = wrong_with(place, backed_up(place))
+
+    assert "('completed', 1, 1, 0)" in wrong
