@@ -167,6 +167,6 @@ EVERYWHERE: Table = {Migrated: 1, DescriptorsGone: 2, OutOfMemory: 2}
 SOAKED: dict[type[Place], Table] = {
     Sqlite: {**TABLES[Sqlite], **EVERYWHERE, Damaged: 1, DiskFull: 1, BackedUp: 1, SyncFails: 3},
     Postgres: {**TABLES[Postgres], **EVERYWHERE, BackedUp: 1},
-    Valkey: {**TABLES[Valkey], **EVERYWHERE},
+    Valkey: {**TABLES[Valkey], **EVERYWHERE, BackedUp: 1},
 }
 """What an engine suffers in an act of a soak, as far as this machine can let it happen."""

@@ -17,18 +17,24 @@ from dayjob.store import open_store
 from dayjob.store.records import Want, WorkerInfo
 from tests.chaos import app as chaos
 from tests.chaos.ledger import Plan
+from tests.chaos.places.postgres import Postgres
 from tests.chaos.places.sqlite import Sqlite
+from tests.chaos.places.valkey import Valkey
 from tests.chaos.restore import Backup, wrong_with
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 
+Restorable = Sqlite | Postgres | Valkey
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sqlite]:
-    """A store in which three jobs wait."""
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restorable]:
+    """A store in which three jobs wait; of SQLite, where a test does not ask for others."""
+    kind: type[Restorable] = getattr(request, "param", Sqlite)
     monkeypatch.setattr(chaos.ledger, "folder", tmp_path / "ledger")
     chaos.ledger.folder.mkdir()
-    with Sqlite(tmp_path) as made, closing(App(made.url)) as app:
+    with kind(tmp_path) as made, closing(App(made.url)) as app:
         app.migrate()
         for job in app.enqueue_many([chaos.nap.job(0.01)] * 3):
             noted(job.id)
@@ -41,13 +47,13 @@ def noted(id: str) -> None:
     chaos.ledger.note("enqueue.acknowledged", id=id)
 
 
-def backed_up(place: Sqlite) -> Backup:
+def backed_up(place: Restorable) -> Backup:
     backup = Backup(place.folder / "backup", time.monotonic())
     place.back_up(backup.path)
     return backup
 
 
-def cut_off(place: Sqlite) -> None:
+def cut_off(place: Restorable) -> None:
     """A process in which a job ran alone was stopped for longer than its lease lasts: the job counts a crash."""
     alone = WorkerInfo(new_id(), "alone", "here", 7, solo=True, expiry=0.1)
     with closing(open_store(place.url)) as store:
@@ -62,7 +68,8 @@ def cut_off(place: Sqlite) -> None:
         store.leave(leader.id)
 
 
-def test_a_backup_is_drained_and_need_not_know_what_was_acknowledged_later(place: Sqlite) -> None:
+@pytest.mark.parametrize("place", [Sqlite, Postgres, Valkey], indirect=True)
+def test_a_backup_is_drained_and_need_not_know_what_was_acknowledged_later(place: Restorable) -> None:
     backup = backed_up(place)
     noted("later")
 
@@ -70,7 +77,7 @@ def test_a_backup_is_drained_and_need_not_know_what_was_acknowledged_later(place
     assert {fact["id"] for fact in chaos.ledger.facts("enqueue.acknowledged")} > {"later"}, "the run's own ledger"
 
 
-def test_what_was_acknowledged_before_a_backup_and_is_not_in_it_is_noticed(place: Sqlite) -> None:
+def test_what_was_acknowledged_before_a_backup_and_is_not_in_it_is_noticed(place: Restorable) -> None:
     noted("forgotten")
 
     wrong, jobs = wrong_with(place, backed_up(place))
@@ -80,7 +87,7 @@ def test_what_was_acknowledged_before_a_backup_and_is_not_in_it_is_noticed(place
     assert "forgotten was acknowledged and is not in the store" in wrong[0]
 
 
-def test_what_had_happened_to_a_process_before_a_backup_is_known_to_its_judge(place: Sqlite) -> None:
+def test_what_had_happened_to_a_process_before_a_backup_is_known_to_its_judge(place: Restorable) -> None:
     chaos.ledger.note("worker.up", worker="1", name="alone", solo=True)
     stopped = time.monotonic()
     cut_off(place)
@@ -90,7 +97,7 @@ def test_what_had_happened_to_a_process_before_a_backup_is_known_to_its_judge(pl
     assert wrong_with(place, backup) == ([], 3)
 
 
-def test_a_crash_of_a_process_to_which_nothing_had_happened_is_noticed_in_a_backup(place: Sqlite) -> None:
+def test_a_crash_of_a_process_to_which_nothing_had_happened_is_noticed_in_a_backup(place: Restorable) -> None:
     chaos.ledger.note("worker.up", worker="1", name="alone", solo=True)
     cut_off(place)
 

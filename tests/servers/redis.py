@@ -37,12 +37,13 @@ class Server:
 
     Args:
         of: the server of which this one is a replica.
+        holds: what another's `snapshot` wrote, with which it begins; such a server keeps no append-only file.
         settings: of its configuration.
     Attributes:
         port: where it listens, the same after a restart. log: the file it writes to.
     """
 
-    def __init__(self, program: Path, *, of: Server | None = None, **settings: str) -> None:
+    def __init__(self, program: Path, *, of: Server | None = None, holds: Path | None = None, **settings: str) -> None:
         self._lodging = Lodging("redis", "pid")
         self.program, self.log = self._reachable(program), self._lodging.log
         self.port = free_port()
@@ -51,6 +52,10 @@ class Server:
         }
         if of is not None:
             self._settings["replicaof"] = f"127.0.0.1 {of.port}"
+        if holds is not None:
+            shutil.copy(holds, self._snapshot)
+            self._snapshot.chmod(0o644)
+            self._settings["appendonly"] = "no"  # with one, it reads nothing else
         self._databases = itertools.cycle(range(1, DATABASES))
         self._process: subprocess.Popen[bytes]
         self.start()
@@ -160,6 +165,29 @@ class Server:
         """The reply to a command."""
         with Redis(port=self.port, db=database, socket_timeout=10) as client:
             return client.execute_command(*words)
+
+    @property
+    def _snapshot(self) -> Path:
+        return self._lodging.folder / "dump.rdb"
+
+    def snapshot(self, to: Path) -> None:
+        """Write all that it holds, at one moment from now on, to the file *to*.
+
+        Raises:
+            redis.ConnectionError: it ended meanwhile. TimeoutError: it takes longer than a start may.
+        """
+        before, deadline = self._snapshots(), time.monotonic() + START_S
+        self.do("BGSAVE", "SCHEDULE")
+        while self._snapshots() <= before:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no snapshot: see {self.log}")
+            time.sleep(0.05)
+        shutil.copy(self._snapshot, to)
+
+    def _snapshots(self) -> int:
+        """How many it has written since it started."""
+        with Redis(port=self.port, socket_timeout=10) as client:
+            return int(client.info("persistence")["rdb_saves"])
 
     @contextmanager
     def set(self, **settings: str) -> Iterator[None]:

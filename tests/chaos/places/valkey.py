@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from redis import exceptions
 
 from tests.chaos.places.line import Behind
 from tests.servers.proxy import Proxy
@@ -48,6 +51,7 @@ class Valkey(Behind):
 
     def __init__(self, folder: Path) -> None:
         self.server = Server(program("valkey-9"), appendfsync="always")
+        self._second: Server | None = None
         super().__init__(folder, Proxy(self.server.port, RedisWire))
         self.judged_at = self.server.url()
         self.url = self.server.url(port=self.proxy.port)
@@ -60,6 +64,22 @@ class Valkey(Behind):
 
     def start(self) -> None:
         self.server.start()
+
+    def back_up(self, to: Path) -> None:
+        """As any server's; again, when it crashes meanwhile."""
+        until = time.monotonic() + 15.0
+        while True:
+            try:
+                return self.server.snapshot(to)
+            except (exceptions.ConnectionError, TimeoutError):
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)  # until the server is there again
+
+    def restored(self, backup: Path) -> str:
+        """The URL of a store made of *backup*: another server."""
+        self._second = Server(program("valkey-9"), holds=backup)
+        return self._second.url()
 
     def audit(self) -> tuple[list[str], int]:
         do = self.server.do
@@ -89,6 +109,8 @@ class Valkey(Behind):
     def close(self) -> None:
         super().close()
         self.server.close()
+        if self._second is not None:
+            self._second.close()
 
 
 def _is_to_be_empty(key: str) -> bool:
