@@ -20,7 +20,9 @@ local later = {}  -- of a queue: its scheduled jobs, if they were read
 for _, shape in ipairs(shapes) do
   shape.run_at = shape[4] or (shape[3] and now + shape[3]) or now
   shape.over = shape[5] and now + shape[5] or 0
-  shape.head = pack({shape[1], shape[2], now, shape.run_at, shape.over, shape[6]})
+  local h = {shape[1], shape[2], now, shape.run_at, shape.over, shape[6]}
+  if not shape[7] then h[7] = false end
+  shape.head = pack(h)
 end
 
 -- Put *id* among those that wait at once, or are scheduled; `d` is its DYN, of which it is told what is kept. It is *held* until its

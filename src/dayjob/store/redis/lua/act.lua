@@ -156,7 +156,7 @@ local function edit()
     local kept = kept_place(known[at_of[i]], news[i], scores[i], d)
     local at = unpack_one(record)
     local rest = ARGV[6 + at_of[i]] or sub(record, at + 1)
-    h[1], h[2] = how[3] or h[1], how[2] or h[2]
+    h[1], h[2], h[7] = how[3] or h[1], how[2] or h[2], nil
     d[1], d[13] = entry + i, kept
     local state = states[i]
     if how[1] then

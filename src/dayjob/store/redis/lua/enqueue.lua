@@ -36,7 +36,7 @@ for at, i in ipairs(new) do
     if run_at < now and not s[4] then run_at = now end
     local over = s[5] and now + s[5] or 0
     shape = {
-      head = pack({s[1], s[2], now, run_at, over, s[6]}), queue = s[1], later = run_at > now, run_at = run_at, over = over,
+      head = pack({s[1], s[2], now, run_at, over, s[6], false}), queue = s[1], later = run_at > now, run_at = run_at, over = over,
       base = entry - 1 - s[2] * LEVEL, members = {}, count = 0,
     }
     made[name] = shape

@@ -157,6 +157,7 @@ local function give(taken, known, scores, queues)
       add_tally(now, queues and queues[i] or '', 'vanished', 1)
     end
   end
+  return records
 end
 
 local function repeat_claim()
@@ -184,8 +185,9 @@ local function claim(picked)
   end
   if call('EXISTS', EXPIRES) == 1 then many('ZREM', EXPIRES, taken) end  -- what runs does not expire
   local before = #claims
-  give(taken, nil, scores, queues)
-  local runs, suffix, lost, given, count = {}, {}, {}, {}, 0
+  local records = give(taken, nil, scores, queues)
+  local runs, suffix, lost, count = {}, {}, {}, 0
+  local known, asked, places = {}, {}, {}
   for i, id in ipairs(taken) do
     local queue = queues[i]
     if id then
@@ -195,7 +197,11 @@ local function claim(picked)
         suffix[queue] = rest
       end
       count = count + 1
-      given[count] = id
+      known[count] = false
+      if GATED and may_wait(records[i]) then
+        insert(asked, id)
+        insert(places, count)
+      end
       runs[2 * count - 1], runs[2 * count] = id, claims[before + count] .. ' ' .. scores[i] .. rest
     else
       lost[queue] = (lost[queue] or 0) + 1
@@ -206,9 +212,8 @@ local function claim(picked)
     depth('r' .. queue, number - (lost[queue] or 0))
   end
   many('HSET', RUN, runs)
-  if not GATED and not meta[3] then return end
-  local known, any = gatings(given)
-  if not any and not meta[3] then return end
+  if #asked == 0 and not meta[3] then return end
+  for i, gating in ipairs(#asked > 0 and gatings(asked) or {}) do known[places[i]] = gating end
   local sides, n = {}, 0
   for i, id in ipairs(taken) do
     if id then

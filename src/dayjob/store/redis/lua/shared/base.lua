@@ -32,7 +32,8 @@
 --
 -- A score is place - priority * 2^45, exact in a double for priorities from -127 to 127. A place is an entry, and each claim that
 -- goes back takes another, too: there are 2^45, which 60,000 a second use up in 18 years, and nothing looks after that.
--- HEAD: queue, priority, created_at, run_at, expires_at or 0, task.
+-- HEAD: queue, priority, created_at, run_at, expires_at or 0, task, and false as a seventh where there is no GATING for certain: among
+-- very many that have it, to look for what is not there takes the server longer than all else of a claim.
 -- DYN: entry, attempt, crashes, round, parked, suspect, recorded, run_at, expires_at or 0, cancelling, reason, progress, and its
 -- place in its strict lane, if it has stood there and was scheduled or edited since.
 -- COMMON: state, reason, worker's name, now, keep_until or 0, attempts and crashes to add.

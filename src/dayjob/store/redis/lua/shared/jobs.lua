@@ -10,6 +10,9 @@ local function head(record)
   return found
 end
 
+-- Whether the job of this record may have GATING: its HEAD is no list of seven.
+local function may_wait(record) return string.byte(record) ~= 151 end
+
 -- What has become of a job of which nothing is kept: entry 0 means its place.
 local function fresh(h) return {0, 0, 0, 0, 0, false, false, h[4], h[5], false, false, false} end
 
