@@ -171,23 +171,28 @@ class Server:
         return self._lodging.folder / "dump.rdb"
 
     def snapshot(self, to: Path) -> None:
-        """Write all that it holds, at one moment from now on, to the file *to*.
+        """Write all that it holds, at one moment from now on, to the file *to*. Of Redis 7 and later.
 
         Raises:
             redis.ConnectionError: it ended meanwhile. TimeoutError: it takes longer than a start may.
+            OSError: it could not write.
         """
-        before, deadline = self._snapshots(), time.monotonic() + START_S
-        self.do("BGSAVE", "SCHEDULE")
-        while self._snapshots() <= before:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no snapshot: see {self.log}")
-            time.sleep(0.05)
-        shutil.copy(self._snapshot, to)
-
-    def _snapshots(self) -> int:
-        """How many it has written since it started."""
+        deadline = time.monotonic() + START_S
         with Redis(port=self.port, socket_timeout=10) as client:
-            return int(client.info("persistence")["rdb_saves"])
+            before = client.info()
+            client.bgsave(schedule=True)
+            while True:
+                time.sleep(0.05)
+                now = client.info()
+                if now["run_id"] != before["run_id"]:
+                    raise exceptions.ConnectionError("it ended before it had written a snapshot")
+                if now["rdb_saves"] > before["rdb_saves"] and not now["rdb_bgsave_in_progress"]:
+                    break  # It is counted when it begins.
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no snapshot: see {self.log}")
+        if now["rdb_last_bgsave_status"] != "ok":
+            raise OSError(f"no snapshot: see {self.log}")
+        shutil.copy(self._snapshot, to)
 
     @contextmanager
     def set(self, **settings: str) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis import Redis, exceptions
 
@@ -56,6 +58,23 @@ def test_a_setting_is_another_for_a_while(server: Server) -> None:
         assert server.setting("maxmemory-policy") == "allkeys-lru"
 
     assert server.setting("maxmemory-policy") == "noeviction"
+
+
+def test_a_snapshot_that_takes_its_time_holds_all_that_was_written_before(tmp_path: Path) -> None:
+    server = Server(needed(lambda: program("valkey-9")), rdb_key_save_delay="200000")  # us a key
+    try:
+        server.do("SET", "fact", "1")
+        server.snapshot(tmp_path / "first")
+        server.do("SET", "other fact", "1")
+        server.snapshot(tmp_path / "second")
+    finally:
+        server.close()
+    second = Server(program("valkey-9"), holds=tmp_path / "second")
+    try:
+        assert (tmp_path / "first").stat().st_size < (tmp_path / "second").stat().st_size
+        assert second.do("MGET", "fact", "other fact") == [b"1", b"1"]
+    finally:
+        second.close()
 
 
 def test_a_replica_follows(kind: str, server: Server) -> None:
