@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 
@@ -46,6 +47,18 @@ class TestVeryManyKeys:
         assert len(found) == MANY
         assert set(found) == set(ids)
         assert sum(tokens(scene).values()) == 1000, "as many as are told of"
+
+    @pytest.mark.parametrize("keys", [3, 60, 250, 900])
+    def test_jobs_of_keys_that_are_not_short_of_tokens_come_in_their_order(self, scene: Scene, keys: int) -> None:
+        chance = Random(keys)
+        rows = [scene.row(gating=gated(concurrency(f"key{chance.randrange(keys)}", 5000))) for _ in range(MANY)]
+        for start in range(0, MANY, 500):
+            scene.store.enqueue(rows[start : start + 500], now=scene.now)
+        ann, found = scene.worker(), list[str]()
+        while ids := ann.ids(chance.choice([10, 100, 500, 600, 1000])):
+            found += ids
+
+        assert found == [row.id for row in rows]
 
     def test_the_most_urgent_of_a_thousand_come_first(self, scene: Scene) -> None:
         ids = of_keys(scene, range(990))

@@ -109,6 +109,9 @@ local function enough()
   if call('SCARD', '@freed') ~= 1 or call('SISMEMBER', '@freed', '*') == 0 or call('ZCARD', '@wait:*') < 20 then return end
   local first = call('ZRANGE', '@opens', 0, 0, 'WITHSCORES')[2]
   if first and tonumber(first) <= now then return end
+  local there = 0
+  for _, queue in ipairs(queues_of(want, paused)) do there = there + call('ZCARD', key_of(queue, false)) end
+  if there < want.limit then return end
   local some = pick(want, paused)
   local last = some[want.limit]
   return last and tonumber(last[2]) < tonumber(call('ZRANGE', '@wait:*', 0, 0, 'WITHSCORES')[2]) and some

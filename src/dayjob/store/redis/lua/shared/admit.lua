@@ -180,12 +180,12 @@ local function enter(one)
   end
 end
 
--- Let pass of *one*, a line, what can before *bound*; how many. `shut` is the gate at which it waits from now on; else it goes on
--- with the `score` of who is next, if there is anybody.
-local function look(one, bound, most, now)
+-- Let pass of *one*, a line, what can before *bound*, or *beyond* it where none of its gates can become short of tokens; how many.
+-- `shut` is the gate at which it waits from now on; else it goes on with the `score` of who is next, if there is anybody.
+local function look(one, bound, beyond, most, now)
   if not one.names then enter(one) end
   if not one.queue or one.shut then return 0 end
-  local names, first, own = one.names, one.first, nil
+  local names, first, own, all = one.names, one.first, nil, most
   for i = 1, #names do
     local name = names[i]
     local free = rooms[name] or room(name, now)
@@ -196,6 +196,7 @@ local function look(one, bound, most, now)
     end
     if free < most then most = free end
   end
+  if bound and most == all then bound = max(bound, beyond) end
   local count = first and first_alone(one) or first_of(one, bound, most)
   for i = 1, #names do
     local name = names[i]
@@ -380,7 +381,7 @@ local function admit(now, limit, shunned, want)
   rooms, times, purged, pausing, heap, size = {}, {}, {}, nil, {}, 0
   open_by_time(now)
   local over, seen, closed, passed, looked, takes = {}, {}, {}, 0, 0, want and taken_by(want)
-  local left, few = want and want.limit or HUGE, 200
+  local left, few, lines = want and want.limit or HUGE, 200, 0
   local names = call('SRANDMEMBER', '@freed', 1000)
   table.sort(names)
   for _, name in ipairs(names) do
@@ -392,6 +393,7 @@ local function admit(now, limit, shunned, want)
       local gate = {name = name, from = 0, at = -1, ahead = name == '*' and 200 or 2, read = {}, skipped = 0}
       if room(name, now) > 0 and advance(gate, now) then
         push(gate)
+        lines = lines + call('ZCARD', '@wait:' .. name)
         if name ~= '*' then few = 2000 end
       else
         over[name] = true
@@ -404,7 +406,9 @@ local function admit(now, limit, shunned, want)
   while size > 0 and passed < limit and looked < (left > 0 and 2000 or few) do
     local one = heap[1]
     if not one.name then
-      local count = look(one, second(), limit - passed, now)
+      -- No two stand at one place: so many are the next, wherever they wait, and all of them will be looked at.
+      local next_ = lines <= few and limit - passed or min(limit - passed, max(left, few - looked))
+      local count = look(one, second(), one.score + next_ - 1, limit - passed, now)
       looked, passed = looked + 1, passed + count
       if takes and one.queue and takes(one.queue) then left = left - count end
       if one.queue and one.score and not one.shut then sink() else drop() end
