@@ -50,6 +50,12 @@ class TestRacesBehindABouncer(test_races.TestRaces):
     pass
 
 
+def _end_sessions(engine: PostgresBouncer) -> None:
+    """All sessions with the server, so that the next ones have what is set by now; gone when this returns, and pgbouncer knows."""
+    while engine.server.terminate(engine.database):
+        time.sleep(0.01)
+
+
 def test_its_users_poll(scene: Scene) -> None:
     scene.job()
 
@@ -65,7 +71,7 @@ def test_whatever_search_path_is_the_default_its_own_operators_are_meant(scene: 
         database=engine.database,
     )
     engine.server.sql(f"ALTER DATABASE {engine.database} SET search_path = evil, pg_catalog")
-    engine.server.terminate(engine.database)
+    _end_sessions(engine)
     store = engine.open()
     ann = scene.worker(store=store)
     id = scene.job()
@@ -81,7 +87,7 @@ def test_whatever_isolation_is_the_default_beats_and_claims_see_what_is_there_wh
     scene: Scene, engine: PostgresBouncer
 ) -> None:
     engine.server.sql(f"ALTER DATABASE {engine.database} SET default_transaction_isolation = 'repeatable read'")
-    engine.server.terminate(engine.database)
+    _end_sessions(engine)
     store = engine.open()
     ann = scene.worker(store=store)
     [first, second] = scene.jobs(2)
