@@ -268,6 +268,15 @@ def test_a_process_may_have_the_number_of_one_that_was_killed(run: Run) -> None:
     assert RESCUED not in run.judged().broken_rules()
 
 
+def test_who_has_the_number_of_another_has_not_grown(run: Run) -> None:
+    for number in range(100):
+        later = number >= 50
+        run.note("sample", number * 10.0, 0, target=OTHER, descriptors=20 + 10 * later, memory=(5 + 50 * later) << 20)
+    run.note("exit", 495.0, 0, target=OTHER, code=-9)
+
+    assert not run.judged().violations
+
+
 def test_a_leader_that_is_struck_costs_a_lease_until_another_leads(run: Run) -> None:
     run.note("term.granted", 4.0, 0, term=0, worker="other")
     _rescue_late_while_another_suffers(run)

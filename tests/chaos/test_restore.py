@@ -13,6 +13,7 @@ import pytest
 
 from dayjob import App
 from dayjob.ids import new_id
+from dayjob.schedule import Every
 from dayjob.store import open_store
 from dayjob.store.records import Want, WorkerInfo
 from tests.chaos import app as chaos
@@ -85,6 +86,16 @@ def test_what_was_acknowledged_before_a_backup_and_is_not_in_it_is_noticed(place
     assert jobs == 3
     assert len(wrong) == 1
     assert "forgotten was acknowledged and is not in the store" in wrong[0]
+
+
+def test_schedules_of_a_backup_do_not_go_on_while_it_is_drained(place: Restorable) -> None:
+    with closing(App(place.url)) as app:
+        app.schedules.set("tick", chaos.tick.job(), Every(1.0), overlap="allow", catch_up="all")
+    backup = backed_up(place)
+    time.sleep(1.2)
+
+    assert wrong_with(place, backup) == ([], 3)
+    assert not [file for file in (place.folder / "restored" / "ledger").iterdir() if "tick" in file.read_text()]
 
 
 def test_what_had_happened_to_a_process_before_a_backup_is_known_to_its_judge(place: Restorable) -> None:

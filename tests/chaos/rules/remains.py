@@ -21,15 +21,19 @@ def steady(of: Evidence) -> Finding:
     c = of.conditions
     if not c.steady:
         return Finding("processes do not grow", 0, ())
-    samples: dict[int, list[Fact]] = {}
-    for fact in of.of["sample"]:
-        samples.setdefault(fact["target"], []).append(fact)
+    ended: dict[int, list[float]] = {}
+    for fact in of.of["exit"]:
+        ended.setdefault(fact["target"], []).append(fact["at"])
+    samples: dict[tuple[int, int], list[Fact]] = {}
+    for fact in of.of["sample"]:  # a number is given again, to another process
+        life = sum(at < fact["at"] for at in ended.get(fact["target"], ()))
+        samples.setdefault((fact["target"], life), []).append(fact)
     figures: list[str] = []
     old = 0
 
     def broken() -> Broken:
         nonlocal old
-        for pid, mine in samples.items():
+        for (pid, _), mine in samples.items():
             settled = [fact for fact in mine if fact["at"] > mine[0]["at"] + c.steady / 5]  # imports, pools, caches
             if not settled or mine[-1]["at"] - mine[0]["at"] < c.steady:
                 continue
